@@ -1,0 +1,97 @@
+namespace ZEngine;
+
+public static partial class Ops
+{
+    /// <summary>Matrix product over the last two axes, or of a stack of rows with one matrix.</summary>
+    /// <param name="a">[..., rows, inner]; with <paramref name="transposeA"/> [..., inner, rows].</param>
+    /// <param name="b">[inner, columns], shared by all leading axes of a, or [..., inner, columns] with the leading axes of a; with <paramref name="transposeB"/> its last two axes exchanged. May be of any floating-point type.</param>
+    /// <param name="transposeA">Whether a is stored transposed.</param>
+    /// <param name="transposeB">Whether b is stored transposed, as the weight [out, in] of a linear layer is.</param>
+    /// <param name="bias">[columns], added to every row, or null.</param>
+    /// <returns>[..., rows, columns] in the type of a.</returns>
+    public static Tensor MatMul(Tensor a, Tensor b, bool transposeA = false, bool transposeB = false, Tensor? bias = null)
+    {
+        var contract = new ShapeContract(nameof(MatMul));
+        contract.Require(a, "...");
+        contract.RequireWeight(b, "...");
+        contract.Require(a.Rank >= 2 && b.Rank >= 2, $"a and b need two axes or more, got {Tensor.ShapeText(a.Shape)} and {Tensor.ShapeText(b.Shape)}.");
+        // A stack of rows against one matrix is one tall product.
+        bool isStack = a.Rank > 2 && b.Rank == 2 && !transposeA;
+        (long rows, long inner) = transposeA ? (a.Shape[^1], a.Shape[^2]) : (a.Shape[^2], a.Shape[^1]);
+        (long innerB, long columns) = transposeB ? (b.Shape[^1], b.Shape[^2]) : (b.Shape[^2], b.Shape[^1]);
+        contract.Require(inner == innerB, $"inner sizes differ: a {Tensor.ShapeText(a.Shape)}{(transposeA ? " transposed" : "")} has {inner}, b {Tensor.ShapeText(b.Shape)}{(transposeB ? " transposed" : "")} has {innerB}.");
+        contract.Require(isStack || a.Shape[..^2].SequenceEqual(b.Shape[..^2]), $"leading axes differ: a is {Tensor.ShapeText(a.Shape)}, b is {Tensor.ShapeText(b.Shape)}.");
+        contract.Require(bias is null || bias.Rank == 1 && bias.Shape[0] == columns, $"bias must be [{columns}], got {(bias is null ? "" : Tensor.ShapeText(bias.Shape))}.");
+        contract.RequireFloat32(bias, "...");
+
+        Span<long> shape = stackalloc long[Tensor.MaxRank];
+        a.Shape.CopyTo(shape);
+        (shape[a.Rank - 2], shape[a.Rank - 1]) = (rows, columns);
+        Tensor y = Tensor.Empty(shape[..a.Rank], a.DType, a.Device);
+        MatMulInputs inputs;
+        using (Tape.NoGrad())
+        {
+            inputs = new MatMulInputs((isStack ? a.Reshape(-1, inner) : a).WithEvenRows(), b.WithEvenRows(), transposeA, transposeB, bias);
+            a.Backend.MatMul(inputs, isStack ? y.Reshape(-1, columns) : y, isAdding: false);
+        }
+        return Tape.IsRecording ? RecordMatMul(inputs, a, b, y) : y;
+    }
+
+    /// <summary>A linear layer: x·Wᵀ + bias.</summary>
+    /// <param name="x">[..., in].</param>
+    /// <param name="weight">[out, in].</param>
+    /// <param name="bias">[out] or null.</param>
+    public static Tensor Linear(Tensor x, Tensor weight, Tensor? bias = null)
+    {
+        ArgumentNullException.ThrowIfNull(x);
+        return x.Rank >= 2 ? MatMul(x, weight, transposeB: true, bias: bias) : MatMul(x.Reshape(1, -1), weight, transposeB: true, bias: bias).Reshape(-1);
+    }
+
+    private static Tensor RecordMatMul(MatMulInputs x, Tensor a, Tensor b, Tensor y)
+    {
+        bool needsA = Tape.Tracks(a), needsB = Tape.Tracks(b), needsBias = x.Bias is not null && Tape.Tracks(x.Bias);
+        bool isStack = x.A.Rank != a.Rank;
+        return Tape.Record(y, [a, b, x.Bias], [needsB ? x.A : null, needsA ? x.B : null], dy =>
+        {
+            Tensor gradient = (isStack ? dy.Reshape(-1, dy.Shape[^1]) : dy).WithEvenRows();
+            return
+            [
+                needsA ? GradientOfA(x, gradient).Reshape(a.Shape) : null,
+                needsB ? GradientOfB(x, gradient) : null,
+                needsBias ? Sum(gradient.Reshape(-1, gradient.Shape[^1]), 0) : null,
+            ];
+        });
+    }
+
+    /// <summary>dA = dY·Bᵀ, or its transpose B·dYᵀ.</summary>
+    private static Tensor GradientOfA(MatMulInputs x, Tensor dy) => x.TransposeA
+        ? Multiply(new MatMulInputs(x.B.To(dy.DType), dy, x.TransposeB, true, null), dy)
+        : Multiply(new MatMulInputs(dy, x.B, false, !x.TransposeB, null), dy);
+
+    /// <summary>dB = Aᵀ·dY, or its transpose dYᵀ·A.</summary>
+    private static Tensor GradientOfB(MatMulInputs x, Tensor dy) => x.TransposeB
+        ? Multiply(new MatMulInputs(dy, x.A, true, x.TransposeA, null), dy)
+        : Multiply(new MatMulInputs(x.A, dy, !x.TransposeA, false, null), dy);
+
+    private static Tensor Multiply(MatMulInputs x, Tensor like)
+    {
+        Span<long> shape = stackalloc long[Tensor.MaxRank];
+        x.A.Shape.CopyTo(shape);
+        int rank = x.A.Rank;
+        shape[rank - 2] = x.TransposeA ? x.A.Shape[^1] : x.A.Shape[^2];
+        shape[rank - 1] = x.TransposeB ? x.B.Shape[^2] : x.B.Shape[^1];
+        Tensor y = Tensor.Empty(shape[..rank], like.DType, like.Device);
+        like.Backend.MatMul(x, y, isAdding: false);
+        return y;
+    }
+
+}
+
+/// <summary>The operands of a matrix product. Rows are dense and evenly spaced over all leading axes.</summary>
+internal readonly record struct MatMulInputs(Tensor A, Tensor B, bool TransposeA, bool TransposeB, Tensor? Bias);
+
+public abstract partial class Backend
+{
+    /// <summary>y = a·b (+ bias), or y += a·b; the leading axes of a, b and y are equal, y is contiguous.</summary>
+    internal abstract void MatMul(MatMulInputs x, Tensor y, bool isAdding);
+}
