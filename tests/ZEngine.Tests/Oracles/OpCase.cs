@@ -18,6 +18,15 @@ internal sealed class OpCase
     /// <summary>A float input by name.</summary>
     public OracleTensor<float> Input(string name) => Inputs[name].Floats;
 
+    /// <summary>The same case with inputs and output gradients rounded, as a device of a lower precision receives them; golden values no longer hold.</summary>
+    public OpCase Quantize(Func<float, float> round)
+    {
+        Dictionary<string, CaseTensor> Rounded(Dictionary<string, CaseTensor> tensors) => tensors.ToDictionary(
+            entry => entry.Key,
+            entry => entry.Value.IsInteger ? entry.Value : new CaseTensor(entry.Value.Floats.Select(round).Data, entry.Value.Shape));
+        return new() { Name = Name, Op = Op, Attrs = Attrs, Inputs = Rounded(Inputs), OutputGradients = Rounded(OutputGradients) };
+    }
+
     /// <summary>Reads case.json and tensors.safetensors; the prefixes in., out., gout. and grad. say what a tensor is.</summary>
     public static OpCase Load(string folder)
     {
@@ -38,9 +47,10 @@ internal sealed class OpCase
         };
     }
 
-    /// <summary>The golden case of that folder name, or all those of an op.</summary>
+    /// <summary>The golden case of that folder name.</summary>
     public static OpCase Golden(string name) => Load(Path.Combine(GoldenFolder.Path, "ops", name));
 
+    /// <summary>The folder names of all golden cases, or of those of one op.</summary>
     public static IEnumerable<string> GoldenNames(string? op = null) =>
         Directory.GetDirectories(Path.Combine(GoldenFolder.Path, "ops"))
             .Where(folder => op is null || Load(folder).Op == op)
