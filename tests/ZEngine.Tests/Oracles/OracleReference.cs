@@ -3,7 +3,11 @@ namespace ZEngine.Tests.Oracles;
 /// <summary>What a device must reproduce for one case: golden values where the case has them, else the float64 oracle; and how far float32 may stray.</summary>
 internal sealed class OracleReference
 {
-    private const int DitheredRuns = 4;
+    /// <summary>
+    /// With 16 further samples, none of 30 honest float32 runs of every golden case was refused; with 8, two tensors were; with 4, fifteen.
+    /// Seldom is more than the first drawn.
+    /// </summary>
+    private const int DitheredRuns = 16;
 
     private readonly OpCase _case;
     private readonly Dictionary<string, string> _letters;
