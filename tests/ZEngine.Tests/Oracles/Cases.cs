@@ -74,16 +74,20 @@ internal static class Cases
             yield return Case("reduce", $"{f} inside").With("function", f).With("axis", 1).With("keep_axis", true).Normal("x", [3, 4, 2]).Build();
         }
         yield return Case("embedding", "an id twice").Normal("weight", [5, 3]).Integers("ids", [2, 2], [4, 1, 4, 0]).Build();
-        yield return Case("rms_norm", "groups, gate before").With("gated", true).With("group_size", 3).Normal("x", [2, 6]).Normal("z", [2, 6]).Normal("weight", [6]).Build();
-        yield return Case("rms_norm", "gate after").With("gated", true).With("norm_before_gate", true).Normal("x", [2, 5]).Normal("z", [2, 5]).Normal("weight", [5]).Build();
+        yield return Case("rms_norm", "groups, gate before").With("gated", true).With("group_size", 3)
+            .Normal("x", [2, 6]).Normal("z", [2, 6]).Normal("weight", [6]).Build();
+        yield return Case("rms_norm", "gate after").With("gated", true).With("norm_before_gate", true)
+            .Normal("x", [2, 5]).Normal("z", [2, 5]).Normal("weight", [5]).Build();
         yield return Case("layer_norm", "odd D").Normal("x", [3, 7]).Normal("weight", [7]).Normal("bias", [7]).Build();
         yield return Case("layer_norm", "no weight").With("eps", 1e-3).Normal("x", [3, 7]).Build();
         yield return Case("attention", "window, softcap, lse too").With("causal", true).With("window", 3).With("softcap", 2.0)
             .Normal("q", [1, 6, 4, 3]).Normal("k", [1, 8, 2, 3]).Normal("v", [1, 8, 2, 5]).Build("o", "lse");
         yield return Case("attention", "packed").With("causal", true).With("cu_seqlens", new[] { 0, 2, 6 })
             .Normal("q", [1, 6, 2, 3]).Normal("k", [1, 6, 1, 3]).Normal("v", [1, 6, 1, 3]).Build();
-        yield return Case("tree_attention", "shards").With("shards", new[] { 0, 1, 1, 6 }).Normal("q", [1, 1, 2, 3]).Normal("k", [1, 6, 2, 3]).Normal("v", [1, 6, 2, 3]).Build("o", "lse");
-        yield return Case("rope", "interleaved, partial, offset").With("style", "interleaved").With("rotary_dim", 4).With("position_offset", 1000).Normal("x", [2, 3, 2, 6]).Build();
+        yield return Case("tree_attention", "shards").With("shards", new[] { 0, 1, 1, 6 })
+            .Normal("q", [1, 1, 2, 3]).Normal("k", [1, 6, 2, 3]).Normal("v", [1, 6, 2, 3]).Build("o", "lse");
+        yield return Case("rope", "interleaved, partial, offset").With("style", "interleaved").With("rotary_dim", 4).With("position_offset", 1000)
+            .Normal("x", [2, 3, 2, 6]).Build();
         yield return Case("rope", "half, positions").With("style", "half").Integers("positions", [2, 3], 90).Normal("x", [2, 3, 2, 6]).Build();
         yield return Case("gated_mlp_activation", "gelu").With("activation", "gelu").Normal("gate", [3, 5]).Normal("up", [3, 5]).Build();
         yield return Case("cross_entropy", "ignored, smoothed, z-loss").With("ignore_index", -100).With("label_smoothing", 0.1).With("z_loss", 0.01)

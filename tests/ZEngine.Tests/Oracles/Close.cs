@@ -22,7 +22,8 @@ internal static class Close
 
     /// <summary>Fails the test with one line when <see cref="Problem"/> finds something.</summary>
     public static void Check(
-        string name, string? letters, ReadOnlySpan<float> got, OracleTensor<double> want, IEnumerable<OracleTensor<double>> rounded, double epsilon = Float32Epsilon)
+        string name, string? letters, ReadOnlySpan<float> got, OracleTensor<double> want, IEnumerable<OracleTensor<double>> rounded,
+        double epsilon = Float32Epsilon)
     {
         if (Problem(name, letters, got, want, rounded, epsilon) is { } problem) Xunit.Assert.Fail(problem);
     }
@@ -30,7 +31,8 @@ internal static class Close
     /// <summary>What is wrong, in one line, or null. <paramref name="rounded"/> are float32 runs of the oracle, drawn only as far as needed.</summary>
     /// <param name="letters">Dimension letters such as "B L D", or null when unknown.</param>
     public static string? Problem(
-        string name, string? letters, ReadOnlySpan<float> got, OracleTensor<double> want, IEnumerable<OracleTensor<double>> rounded, double epsilon = Float32Epsilon)
+        string name, string? letters, ReadOnlySpan<float> got, OracleTensor<double> want, IEnumerable<OracleTensor<double>> rounded,
+        double epsilon = Float32Epsilon)
     {
         string[]? axes = letters?.Split(' ');
         if (axes?.Length != want.Rank) axes = null;
@@ -39,7 +41,7 @@ internal static class Close
 
         for (int i = 0; i < got.Length; i++)
             if (double.IsNaN(want[i]) || ((!double.IsFinite(got[i]) || !double.IsFinite(want[i])) && got[i] != want[i]))
-                return $"{title}: not finite at {At(i)}: got {Number(got[i])}, want {Number(want[i])}";
+                return $"{title}: not finite at {Found(i, got[i])}";
 
         double wantRms = Rms(want.Data, static _ => 0), rms = 0, worst = 0;
         float[] gotten = got.ToArray();
@@ -54,9 +56,9 @@ internal static class Close
 
         (int at, double excess) = Worst();
         if (errorRms > RmsBound())
-            return $"{title}: rel rms {Size(errorRms / wantRms)} > {Size(RmsBound() / wantRms)}, worst at {At(at)}: got {Number(got[at])}, want {Number(want[at])}";
+            return $"{title}: rel rms {Size(errorRms / wantRms)} > {Size(RmsBound() / wantRms)}, worst at {Found(at, gotten[at])}";
         if (excess > 1)
-            return $"{title}: error {Size(Math.Abs(got[at] - want[at]))} > {Size(ElementBound(at))} at {At(at)}: got {Number(got[at])}, want {Number(want[at])}";
+            return $"{title}: error {Size(Math.Abs(gotten[at] - want[at]))} > {Size(ElementBound(at))} at {Found(at, gotten[at])}";
         return null;
 
         double RmsBound() => 2 * rms + epsilon * wantRms;
@@ -75,10 +77,11 @@ internal static class Close
             return (index, most);
         }
 
-        string At(int flat)
+        string Found(int flat, float value)
         {
             int[] index = Shapes.Unravel(flat, want.Shape);
-            return $"[{string.Join(", ", index.Select((at, axis) => axes is null ? $"{at}" : $"{axes[axis].ToLowerInvariant()} {at}"))}]";
+            string place = string.Join(", ", index.Select((at, axis) => axes is null ? $"{at}" : $"{axes[axis].ToLowerInvariant()} {at}"));
+            return $"[{place}]: got {Number(value)}, want {Number(want[flat])}";
         }
     }
 

@@ -49,7 +49,9 @@ public sealed class VarTests
 
     private static double Loss(OpCase c, string moved, double[] direction, double distance)
     {
-        Dictionary<string, OracleTensor<Real>> numbers = c.Inputs.Where(x => !x.Value.IsInteger).ToDictionary(x => x.Key, x => x.Value.Floats.Select(v => (Real)(double)v));
+        Dictionary<string, OracleTensor<Real>> numbers = c.Inputs
+            .Where(x => !x.Value.IsInteger)
+            .ToDictionary(x => x.Key, x => x.Value.Floats.Select(v => (Real)(double)v));
         for (int i = 0; i < direction.Length; i++) numbers[moved][i] += distance * direction[i];
         var integers = c.Inputs.Where(x => x.Value.IsInteger).ToDictionary(x => x.Key, x => x.Value.Integers);
         Dictionary<string, OracleTensor<Real>> outputs = Oracle.For(c.Op).Run(new OracleInputs<Real>(numbers, integers), c.Attrs);

@@ -7,7 +7,7 @@ namespace ZEngine.Tests.Oracles.Ops;
 /// the p of the chosen ones, divided by their sum with "normalize". aux_loss = E·Σ_e f_e·mean(p_e) with f_e the tokens of expert e per token.
 /// router [E, D], gate_proj and up_proj [E, F, D], down_proj [E, D, F]. Of equal probabilities the lower expert is chosen.
 /// </summary>
-/// <remarks>Fedus et al. 2021, arXiv:2101.03961, equations 2 to 4, with k experts for one.</remarks>
+/// <remarks>Fedus et al. 2021, arXiv:2101.03961, section 2.2, with k experts for one.</remarks>
 internal sealed class MoeOracle : Oracle
 {
     public override Dictionary<string, string> Letters => new()
