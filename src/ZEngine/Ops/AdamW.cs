@@ -1,0 +1,78 @@
+namespace ZEngine;
+
+/// <summary>Hyper-parameters of AdamW.</summary>
+/// <param name="Beta1">Decay of the first moment.</param>
+/// <param name="Beta2">Decay of the second moment.</param>
+/// <param name="Epsilon">Added to the root of the second moment.</param>
+/// <param name="WeightDecay">Decoupled decay, times the learning rate, for the parameters that are decayed.</param>
+public readonly record struct AdamWOptions(float Beta1 = 0.9f, float Beta2 = 0.95f, float Epsilon = 1e-8f, float WeightDecay = 0.1f);
+
+/// <summary>One parameter's tensors for a step of AdamW; all Float32 and contiguous but for <paramref name="Value"/>, which may be of any floating-point type.</summary>
+/// <param name="Value">The parameter.</param>
+/// <param name="Master">Its Float32 master copy, or null when the value is Float32 itself.</param>
+/// <param name="Gradient">Its gradient.</param>
+/// <param name="FirstMoment">Running mean of the gradient.</param>
+/// <param name="SecondMoment">Running mean of its square.</param>
+/// <param name="IsDecayed">Whether weight decay applies.</param>
+public readonly record struct AdamWSlot(Tensor Value, Tensor? Master, Tensor Gradient, Tensor FirstMoment, Tensor SecondMoment, bool IsDecayed);
+
+public static partial class Ops
+{
+    /// <summary>One step of Adam with decoupled weight decay over all parameters.</summary>
+    /// <param name="slots">The parameters' tensors, updated in place.</param>
+    /// <param name="options">Hyper-parameters.</param>
+    /// <param name="learningRate">Of this step.</param>
+    /// <param name="step">[1] Int64: steps taken so far, incremented by a step that is taken.</param>
+    /// <param name="gradientNorm">[] Float32: norm of all gradients; a step whose norm is not finite changes nothing at all. Null: no check.</param>
+    /// <param name="maxNorm">Gradients are scaled down to this norm where theirs is larger; 0 for no limit. Needs <paramref name="gradientNorm"/>.</param>
+    /// <remarks>
+    /// m ← β₁m + (1 - β₁)g, v ← β₂v + (1 - β₂)g², p ← p - η·λ·p - η·(m / (1 - β₁ᵗ)) / (√(v / (1 - β₂ᵗ)) + ε).
+    /// Kingma and Ba 2015, arXiv:1412.6980; Loshchilov and Hutter 2019, arXiv:1711.05101.
+    /// </remarks>
+    public static void AdamW(IReadOnlyList<AdamWSlot> slots, AdamWOptions options, float learningRate, Tensor step, Tensor? gradientNorm = null, float maxNorm = 0)
+    {
+        ArgumentNullException.ThrowIfNull(slots);
+        var contract = new ShapeContract(nameof(AdamW));
+        contract.Require(step.DType == DType.Int64 && step.Count == 1, $"step must be one Int64, got {step}.");
+        contract.Require(maxNorm == 0 || gradientNorm is not null, "maxNorm needs gradientNorm.");
+        contract.RequireFloat32(gradientNorm, "");
+        foreach (AdamWSlot slot in slots)
+        {
+            contract.RequireWeight(slot.Value, "...");
+            contract.RequireFloat32(slot.Gradient, "...");
+            contract.RequireFloat32(slot.FirstMoment, "...");
+            contract.RequireFloat32(slot.SecondMoment, "...");
+            contract.RequireFloat32(slot.Master, "...");
+            contract.Require(slot.Master is not null || slot.Value.DType == DType.Float32, $"a value of type {slot.Value.DType} needs a Float32 master copy.");
+            foreach (Tensor? tensor in (ReadOnlySpan<Tensor?>)[slot.Gradient, slot.FirstMoment, slot.SecondMoment, slot.Master])
+                contract.Require(tensor is null || tensor.Shape.SequenceEqual(slot.Value.Shape) && tensor.IsContiguous, $"value is {slot.Value} but one of its tensors is {tensor}.");
+        }
+        step.Backend.AdamW(slots, options, learningRate, step, gradientNorm, maxNorm);
+    }
+
+    /// <summary>The Euclidean norm over all elements of several Float32 tensors, shape []; infinite or NaN where an element is.</summary>
+    /// <remarks>Squares are summed in double in an order that depends on the shapes alone.</remarks>
+    public static Tensor Norm(IReadOnlyList<Tensor> tensors)
+    {
+        ArgumentNullException.ThrowIfNull(tensors);
+        var contract = new ShapeContract(nameof(Norm));
+        contract.Require(tensors.Count > 0, "needs at least one tensor.");
+        foreach (Tensor tensor in tensors)
+        {
+            contract.RequireFloat32(tensor, "...");
+            contract.Require(tensor.IsContiguous, $"{tensor} is not contiguous.");
+        }
+        Tensor norm = Tensor.Empty([], DType.Float32, tensors[0].Device);
+        norm.Backend.Norm(tensors, norm);
+        return norm;
+    }
+}
+
+public abstract partial class Backend
+{
+    /// <summary>Updates all slots and increments step, or does nothing where the norm is not finite.</summary>
+    internal abstract void AdamW(IReadOnlyList<AdamWSlot> slots, AdamWOptions options, float learningRate, Tensor step, Tensor? gradientNorm, float maxNorm);
+
+    /// <summary>norm = √Σ x² over all tensors.</summary>
+    internal abstract void Norm(IReadOnlyList<Tensor> tensors, Tensor norm);
+}
