@@ -60,7 +60,7 @@ internal sealed class SafetensorsHeader
         }
         catch (JsonException e)
         {
-            throw WeightErrors.Invalid(path, $"the header is not valid JSON at byte {PrefixBytes + (e.BytePositionInLine ?? 0)} of line {(e.LineNumber ?? 0) + 1}.", e);
+            throw WeightErrors.Invalid(path, $"the header is not valid JSON at line {(e.LineNumber ?? 0) + 1}, byte {(e.BytePositionInLine ?? 0) + 1}.", e);
         }
     }
 
@@ -104,7 +104,7 @@ internal sealed class SafetensorsHeader
             catch (InvalidOperationException e)
             {
                 // Valid UTF-8 can still escape half of a surrogate pair.
-                throw WeightErrors.Invalid(path, $"{what} at byte {PrefixBytes + _reader.TokenStartIndex} escapes half a surrogate pair.", e);
+                throw WeightErrors.Invalid(path, $"{what} at byte {_reader.TokenStartIndex + 1} escapes half a surrogate pair.", e);
             }
         }
 
