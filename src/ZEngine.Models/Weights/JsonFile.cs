@@ -12,9 +12,11 @@ internal static class JsonFile
     /// <summary>The file's bytes.</summary>
     public static byte[] ReadBytes(string path)
     {
-        long length = new FileInfo(path).Length;
-        if (length > MaxBytes) throw WeightErrors.Invalid(path, $"{length} bytes are above the limit of {MaxBytes} for a JSON file.");
-        return File.ReadAllBytes(path);
+        using var stream = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, bufferSize: 0);
+        if (stream.Length > MaxBytes) throw WeightErrors.Invalid(path, $"{stream.Length} bytes are above the limit of {MaxBytes} for a JSON file.");
+        byte[] bytes = new byte[stream.Length];
+        stream.ReadExactly(bytes);
+        return bytes;
     }
 
     /// <summary>Parses one JSON object; names are distinct within each object, and every name and string is a valid string.</summary>

@@ -174,7 +174,7 @@ internal sealed class SafetensorsHeader
             if (begin > end) throw WeightErrors.Tensor(path, name, $"ends at byte {end}, before its begin at {begin}.");
             if (end > dataBytes) throw WeightErrors.Tensor(path, name, $"spans bytes {begin}..{end}, beyond the data of {dataBytes} bytes.");
             if (!SafetensorsDTypes.TryByteCount(dtype, shape, out long bytes))
-                throw WeightErrors.Tensor(path, name, $"has shape {Axes(shape)}, whose bytes as {dtype} are no 63-bit count.");
+                throw WeightErrors.Tensor(path, name, $"has shape {Axes(shape)}, whose bytes as {dtype} are no whole number below 2^63.");
             if (bytes != end - begin)
                 throw WeightErrors.Tensor(path, name, $"spans {end - begin} bytes, but shape {Axes(shape)} of {dtype} takes {bytes}.");
             return new SafetensorsEntry(name, dtype, shape, begin, bytes);

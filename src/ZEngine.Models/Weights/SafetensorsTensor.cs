@@ -10,12 +10,7 @@ public sealed class SafetensorsTensor
         ArgumentNullException.ThrowIfNull(name);
         if (name == "__metadata__") throw new ArgumentException("A tensor cannot be named '__metadata__'.", nameof(name));
         if (!SafetensorsDTypes.TryByteCount(dtypeName, shape, out long bytes))
-            throw new ArgumentException($"Tensor {WeightErrors.Quote(name)}: shape [{string.Join(", ", shape)}] of {dtypeName} is no 63-bit byte count.", nameof(shape));
-        for (int i = 0; i < name.Length; i++)
-        {
-            if (char.IsHighSurrogate(name[i]) && i + 1 < name.Length && char.IsLowSurrogate(name[i + 1])) i++;
-            else if (char.IsSurrogate(name[i])) throw new ArgumentException($"Tensor {WeightErrors.Quote(name)}: the name holds half a surrogate pair.", nameof(name));
-        }
+            throw new ArgumentException($"Tensor {WeightErrors.Quote(name)}: shape [{string.Join(", ", shape)}] of {dtypeName} takes no whole number of bytes below 2^63.", nameof(shape));
         Name = name;
         DTypeName = dtypeName;
         Shape = shape;

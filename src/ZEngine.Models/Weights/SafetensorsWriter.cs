@@ -11,6 +11,9 @@ namespace ZEngine.Models;
 /// </remarks>
 public static class SafetensorsWriter
 {
+    // Half a surrogate pair in a metadata string is an error, not a replacement character.
+    private static readonly UTF8Encoding s_utf8 = new(encoderShouldEmitUTF8Identifier: false, throwOnInvalidBytes: true);
+
     /// <summary>Writes the file crash-safely: under a temporary name beside it, flushed to disk, then renamed.</summary>
     /// <param name="path">The file; one that exists is replaced only when the new one is complete.</param>
     /// <param name="tensors">The tensors in any order; names must be distinct.</param>
@@ -47,9 +50,9 @@ public static class SafetensorsWriter
             begin = end;
         }
         json.Append('}');
-        int bytes = Encoding.UTF8.GetByteCount(json.ToString());
+        int bytes = s_utf8.GetByteCount(json.ToString());
         json.Append(' ', (8 - bytes % 8) % 8);
-        byte[] header = Encoding.UTF8.GetBytes(json.ToString());
+        byte[] header = s_utf8.GetBytes(json.ToString());
         if (header.Length > SafetensorsHeader.MaxHeaderBytes)
             throw new ArgumentException($"The header takes {header.Length} bytes, above the format's limit of {SafetensorsHeader.MaxHeaderBytes}.");
         return header;

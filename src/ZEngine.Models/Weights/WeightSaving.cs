@@ -2,9 +2,6 @@ using System.Text.RegularExpressions;
 
 namespace ZEngine.Models;
 
-/// <summary>What is to be written: files with header and tensors, and the index when there are shards.</summary>
-internal sealed record WeightPlan(IReadOnlyList<(string FileName, byte[] Header, SafetensorsTensor[] Tensors)> Files, byte[]? Index);
-
 /// <summary>Plans the files of a checkpoint and puts them on disk.</summary>
 internal static partial class WeightSaving
 {

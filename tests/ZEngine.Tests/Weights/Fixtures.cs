@@ -5,18 +5,7 @@ using ZEngine.Models;
 
 namespace ZEngine.Tests.Weights;
 
-/// <summary>A folder that goes with the test, and small files to put there.</summary>
-internal sealed class TemporaryFolder : IDisposable
-{
-    public string Path { get; } = Directory.CreateTempSubdirectory("zengine-weights-").FullName;
-
-    public string this[string name] => System.IO.Path.Combine(Path, name);
-
-    public string[] Names => [.. Directory.GetFiles(Path).Select(path => System.IO.Path.GetFileName(path)).Order(StringComparer.Ordinal)];
-
-    public void Dispose() => Directory.Delete(Path, recursive: true);
-}
-
+/// <summary>Small files and tensors, and the message of an error.</summary>
 internal static class Fixtures
 {
     public static string Golden { get; } = System.IO.Path.Combine(AppContext.BaseDirectory, "golden");

@@ -21,7 +21,7 @@ public sealed class WeightsFuzzTests
         ("{}", 0),
         ("""{"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}       """, 24),
         ("""{"__metadata__":{"format":"pt"},"i":{"dtype":"I64","shape":[2],"data_offsets":[0,16]},"w.0":{"dtype":"F32","shape":[2,2],"data_offsets":[16,32]},"w.1":{"dtype":"BF16","shape":[],"data_offsets":[32,34]}}""", 34),
-        ("""{"e":{"dtype":"U8","shape":[0,4],"data_offsets":[0,0]},"\u00e9\n":{"dtype":"BOOL","shape":[3],"data_offsets":[0,3]},"f":{"dtype":"F4","shape":[2],"data_offsets":[3,4]}}""", 4),
+        ("""{"n":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"e":{"dtype":"U8","shape":[0,4],"data_offsets":[0,0]},"\u00e9\n":{"dtype":"BOOL","shape":[3],"data_offsets":[0,3]},"f":{"dtype":"F4","shape":[2],"data_offsets":[3,4]}}""", 4),
     ];
 
     // Pieces of JSON that are wrong in their place, or right in another.
