@@ -66,8 +66,8 @@ internal sealed class WeightIndex
         ]));
     }
 
-    // One path element on every system: no separator, drive, stream or parent, and no name that systems rewrite.
+    // One path element on every system: no separator, drive or stream; the ending leaves no room for a parent.
     private static bool IsShardName(string name) =>
-        name.Length is > 12 and <= 255 && name.EndsWith(".safetensors", StringComparison.Ordinal) && name[0] != '.'
+        name.Length is > 12 and <= 255 && name.EndsWith(".safetensors", StringComparison.Ordinal)
         && !name.AsSpan().ContainsAny(s_unsafe) && !name.Any(char.IsControl);
 }
