@@ -6,6 +6,7 @@ namespace ZEngine.Models;
 /// <remarks>
 /// The mapping is copy-on-write: a write through <see cref="AddressOf"/> changes this process's view and never the file.
 /// All members may be called from several threads; none may be called, and no address used, during or after <see cref="Dispose"/>.
+/// Whoever keeps an address keeps this object too: collected as garbage, it unmaps the file.
 /// A file that another process shortens while it is mapped faults on access; on Windows it cannot be replaced until disposed.
 /// </remarks>
 public sealed class SafetensorsFile : IDisposable
