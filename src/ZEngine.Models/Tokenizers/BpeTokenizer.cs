@@ -119,6 +119,16 @@ public sealed class BpeTokenizer : Tokenizer
         }
     }
 
+    /// <summary>The pieces of a text without added tokens, as the model would receive them.</summary>
+    internal string[] Pieces(string text)
+    {
+        var buffer = new PieceBuffer();
+        bool isAtStart = true;
+        buffer.Set(_steps.Normalizer?.Apply(text, ref isAtStart) ?? text, isAtStart);
+        _steps.PreTokenizer?.Apply(buffer);
+        return [.. buffer.Pieces.Select(piece => buffer[piece].ToString())];
+    }
+
     private string Normalized(string text)
     {
         bool isAtStart = true;

@@ -139,7 +139,7 @@ internal sealed class RegexDialect
     private void Escape()
     {
         int start = _at;
-        if (Class(out string members)) Atom(members.Length == 2 || members[1] is 'p' or 'P' ? members : $"[{members}]");
+        if (Class(out string members)) Atom($"[{members}]");
         else if (Take("W")) Atom($"[^{Word}]");
         else if (Take("A") || Take("z") || Take("Z")) Mark(_pattern[(start - 1).._at]);
         else Literal(EscapedChar(), '\0');

@@ -90,12 +90,12 @@ internal sealed class RegexPattern : SplitPattern
     private static readonly TimeSpan MatchTimeout = TimeSpan.FromSeconds(10);
     private readonly Regex _regex;
 
-    public RegexPattern(string pattern)
+    public RegexPattern(string pattern, TimeSpan? matchTimeout = null)
     {
         string translated = RegexDialect.Translate(pattern);
         try
         {
-            _regex = new Regex(translated, RegexOptions.CultureInvariant | RegexOptions.Compiled, MatchTimeout);
+            _regex = new Regex(translated, RegexOptions.CultureInvariant | RegexOptions.Compiled, matchTimeout ?? MatchTimeout);
         }
         catch (ArgumentException e)
         {

@@ -36,6 +36,10 @@ internal static class TokenizerReader
         {
             throw new InvalidDataException($"{file}: {e.Path ?? "$"}: {e.Message}", e);
         }
+        catch (InvalidOperationException e)                     // while it compares names
+        {
+            throw new InvalidDataException($"{file}: $: a name is not valid Unicode.", e);
+        }
     }
 
     private static BpeModel ReadModel(JsonPlace place)
