@@ -102,17 +102,5 @@ internal sealed class ByteLevelNormalizer : Normalizer
 /// <summary>A Unicode normalization form.</summary>
 internal sealed class UnicodeForm(NormalizationForm form) : Normalizer
 {
-    /// <summary>Whether this process can normalize at all: without ICU .NET returns the text as it is and reports no error.</summary>
-    public static bool IsAvailable { get; } = "e\u0301".Normalize(NormalizationForm.FormC) == "\u00E9";
-
-    public override string Apply(string text, ref bool isAtStart)
-    {
-        // ASCII is in every form, and nothing below U+0300 changes in form C.
-        if (Ascii.IsValid(text) || form == NormalizationForm.FormC && text.AsSpan().IndexOfAnyExceptInRange('\0', '\u02FF') < 0) return text;
-        if (!IsAvailable)
-            throw new PlatformNotSupportedException(
-                $"The tokenizer asks for Unicode {form}, which .NET cannot do in invariant globalization mode: "
-                + "set InvariantGlobalization to false and provide ICU.");
-        return text.Normalize(form);
-    }
+    public override string Apply(string text, ref bool isAtStart) => UnicodeNormalizer.Normalize(text, form);
 }
