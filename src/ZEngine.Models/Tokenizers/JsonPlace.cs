@@ -3,11 +3,29 @@ using System.Text.Json;
 namespace ZEngine.Models;
 
 /// <summary>A value in a JSON file that knows where it stands, so that every complaint names file and place.</summary>
-internal readonly struct JsonPlace(JsonElement element, string file, string path)
+internal readonly struct JsonPlace
 {
-    private readonly JsonElement _element = element;
-    private readonly string _file = file;
-    private readonly string _path = path;
+    private readonly JsonElement _element;
+    private readonly string _file;
+    private readonly string _parent;
+    private readonly string? _name;                             // in the parent, when that is an object
+    private readonly int _index;                                // in the parent, when that is an array
+
+    public JsonPlace(JsonElement root, string file) : this(root, file, "$", null, -1)
+    {
+    }
+
+    private JsonPlace(JsonElement element, string file, string parent, string? name, int index = -1)
+    {
+        _element = element;
+        _file = file;
+        _parent = parent;
+        _name = name;
+        _index = index;
+    }
+
+    // Put together when asked for: a vocabulary has a hundred thousand places and usually no complaint.
+    private string Path => _name is not null ? $"{_parent}.{_name}" : _index >= 0 ? $"{_parent}[{_index}]" : _parent;
 
     public JsonElement Element => _element;
 
@@ -15,7 +33,7 @@ internal readonly struct JsonPlace(JsonElement element, string file, string path
 
     public string Raw => _element.GetRawText();
 
-    public InvalidDataException Error(string message) => new($"{_file}: {_path}: {message}");
+    public InvalidDataException Error(string message) => new($"{_file}: {Path}: {message}");
 
     public JsonPlace Expect(JsonValueKind kind) => _element.ValueKind == kind ? this
         : throw Error($"expected {Name(kind)}, found {Name(_element.ValueKind)}.");
@@ -27,7 +45,7 @@ internal readonly struct JsonPlace(JsonElement element, string file, string path
     public bool TryGet(string name, out JsonPlace member)
     {
         bool found = Expect(JsonValueKind.Object)._element.TryGetProperty(name, out JsonElement value);
-        member = new(value, _file, $"{_path}.{name}");
+        member = new(value, _file, Path, name);
         return found;
     }
 
@@ -56,7 +74,7 @@ internal readonly struct JsonPlace(JsonElement element, string file, string path
         }
         catch (InvalidOperationException e)
         {
-            throw new InvalidDataException($"{_file}: {_path}: the text is not valid Unicode.", e);
+            throw new InvalidDataException($"{_file}: {Path}: the text is not valid Unicode.", e);
         }
     }
 
@@ -68,23 +86,29 @@ internal readonly struct JsonPlace(JsonElement element, string file, string path
     {
         Expect(JsonValueKind.Array);
         var items = new JsonPlace[_element.GetArrayLength()];
+        string path = Path;
         int i = 0;
-        foreach (JsonElement item in _element.EnumerateArray()) items[i] = new(item, _file, $"{_path}[{i++}]");
+        foreach (JsonElement item in _element.EnumerateArray())
+        {
+            items[i] = new(item, _file, path, null, i);
+            i++;
+        }
         return items;
     }
 
     public List<(string Name, JsonPlace Value)> Members()
     {
         Expect(JsonValueKind.Object);
+        string path = Path;
         var members = new List<(string, JsonPlace)>();
         try
         {
             foreach (JsonProperty member in _element.EnumerateObject())
-                members.Add((member.Name, new(member.Value, _file, $"{_path}.{member.Name}")));
+                members.Add((member.Name, new(member.Value, _file, path, member.Name)));
         }
         catch (InvalidOperationException e)
         {
-            throw new InvalidDataException($"{_file}: {_path}: a name is not valid Unicode.", e);
+            throw new InvalidDataException($"{_file}: {Path}: a name is not valid Unicode.", e);
         }
         return members;
     }

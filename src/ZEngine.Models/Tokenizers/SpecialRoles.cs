@@ -21,7 +21,7 @@ internal sealed record SpecialRoles(int? Bos, int? Eos, int? Pad, byte[]? Config
     {
         if (config is null) return new(Named(BosNames), Named(EosNames), Named(PadNames), null);
         using JsonDocument document = TokenizerReader.Parse(config, file);
-        JsonPlace root = new JsonPlace(document.RootElement, file, "$").Expect(JsonValueKind.Object);
+        JsonPlace root = new JsonPlace(document.RootElement, file).Expect(JsonValueKind.Object);
         return new(Configured("bos_token"), Configured("eos_token"), Configured("pad_token"), config);
 
         int? Named(string[] names) => names.Select(name => added.FirstOrDefault(token => token.IsSpecial && token.Content == name))

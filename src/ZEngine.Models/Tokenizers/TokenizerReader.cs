@@ -11,7 +11,7 @@ internal static class TokenizerReader
     public static BpeTokenizer Read(byte[] json, string file, byte[]? configJson, string configFile)
     {
         using JsonDocument document = Parse(json, file);
-        JsonPlace root = new JsonPlace(document.RootElement, file, "$").Expect(JsonValueKind.Object);
+        JsonPlace root = new JsonPlace(document.RootElement, file).Expect(JsonValueKind.Object);
         root.Only("version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model");
         if (root.TryGetValue("version", out JsonPlace version) && version.AsString() != "1.0")
             throw version.Error($"version \"{version.AsString()}\" is not supported, only \"1.0\".");

@@ -35,6 +35,28 @@ public sealed class SplitTests
         }
     }
 
+    // The patterns of GPT-4 (possessive), GPT-4o, Mistral NeMo and Falcon, which have no scanner.
+    [Theory]
+    [InlineData(@"(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+        @"(?i:[sdmt]|ll|ve|re)|(?>[^\r\n\p{L}\p{N}]?)\p{L}+|\p{N}{1,3}| ?(?>[^\s\p{L}\p{N}]+)[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+")]
+    [InlineData(@"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+", null)]
+    [InlineData(@"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+", null)]
+    [InlineData("[0-9][0-9][0-9]", null)]
+    public void Patterns_of_published_tokenizers_are_read(string pattern, string? plainPattern)
+    {
+        var regex = new RegexPattern(pattern);
+        var plain = new Regex(plainPattern ?? pattern, RegexOptions.CultureInvariant);
+        var random = new Random(37);
+        List<(int, int)> got = [];
+        for (int i = 0; i < 3000; i++)
+        {
+            string text = RandomBmp(random).Replace("\u017F", "", StringComparison.Ordinal);
+            got.Clear();
+            regex.FindAll(text, got);
+            Assert.Equal(plain.Matches(text).Select(match => (match.Index, match.Index + match.Length)), got);
+        }
+    }
+
     private static string RandomBmp(Random random) => new([.. Enumerable.Range(0, 20).Select(_ => (char)(random.Next(3) switch
     {
         0 => random.Next(0x20, 0x7F),
