@@ -11,6 +11,7 @@ internal sealed class RegexDialect
     private const string StandIns =
         "\uA640\uA641\u1F88\uA717\uA840\uA6F0\uA823\uA670\uA620\u2188\uA830\0\0\0\0\u2064\0\uE000\uFE4D\u2E3A\u2E22\u2E23\u2E20\u2E21\uA874\u2A00\uA838\uA700\uA828\uFFFF";
     private const char AlphabeticSymbol = '\u24B6';
+    private const int MostLength = 4096;
     private const string Word = @"\p{L}\p{M}\p{Nd}\p{Nl}\p{Pc}\u24B6-\u24E9";
     private static readonly HashSet<string> Categories =
         [.. "L Lu Ll Lt Lm Lo M Mn Mc Me N Nd Nl No P Pc Pd Ps Pe Pi Pf Po S Sm Sc Sk So Z Zs Zl Zp C Cc Cf Cs Co Cn".Split(' ')];
@@ -37,6 +38,7 @@ internal sealed class RegexDialect
 
     private string Translate()
     {
+        if (_pattern.Length > MostLength) throw new FormatException($"the regular expression is longer than {MostLength} characters");
         while (_at < _pattern.Length)
         {
             char c = _pattern[_at++];

@@ -149,6 +149,16 @@ public sealed class SplitTests
         Assert.Throws<FormatException>(() => SplitPattern.FromRegex(pattern));
 
     [Fact]
+    public void Deep_and_long_patterns_do_no_harm()
+    {
+        var matches = new List<(int, int)>();
+        new RegexPattern(new string('(', 1500) + "a" + new string(')', 1500)).FindAll("ba", matches);
+        Assert.Equal([(1, 2)], matches);
+        Assert.Throws<FormatException>(() => new RegexPattern(new string('a', 5000)));
+        Assert.Throws<FormatException>(() => new RegexPattern("a{99999999999}"));
+    }
+
+    [Fact]
     public void Stand_ins_have_the_category_they_stand_for()
     {
         for (int value = 0x10000; value <= 0x10FFFF; value += value < 0x20000 ? 1 : 997)

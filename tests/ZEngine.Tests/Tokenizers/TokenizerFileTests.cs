@@ -128,6 +128,17 @@ public sealed class TokenizerFileTests
         Assert.InRange(refused, 300, 2999);
     }
 
+    [Theory]
+    [InlineData("{", "tokenizer_config.json: $")]
+    [InlineData("""{"bos_token":7}""", "tokenizer_config.json: $.bos_token: expected string, found number")]
+    [InlineData("""{"eos_token":{"text":"a"}}""", "tokenizer_config.json: $.eos_token: \"content\" is missing")]
+    public void A_bad_configuration_is_refused_with_its_place(string config, string place)
+    {
+        var error = Assert.Throws<InvalidDataException>(() => TokenizerReader.Read(Encoding.UTF8.GetBytes(TokenizerFile.Json(Abc)), TokenizerFile.Name,
+            Encoding.UTF8.GetBytes(config), "tokenizer_config.json"));
+        Assert.StartsWith(place, error.Message, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void A_missing_file_is_named()
     {
