@@ -61,7 +61,7 @@ public static class BpeTrainer
         {
             var counts = new Dictionary<string, long>(StringComparer.Ordinal);
             var lookup = counts.GetAlternateLookup<ReadOnlySpan<char>>();
-            var split = new ByteLevel(addsPrefixSpace: false, useRegex: true);
+            var split = new ByteLevelPreTokenizer(addsPrefixSpace: false, useRegex: true);
             var buffer = new PieceBuffer();
             foreach (string text in texts)
             {

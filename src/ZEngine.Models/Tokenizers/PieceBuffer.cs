@@ -1,11 +1,5 @@
 namespace ZEngine.Models;
 
-/// <summary>A stretch of the buffer's text that becomes tokens on its own.</summary>
-/// <param name="Start">First char.</param>
-/// <param name="End">One past the last char.</param>
-/// <param name="IsAtStart">Whether it begins where the user's text begins.</param>
-internal readonly record struct Piece(int Start, int End, bool IsAtStart);
-
 /// <summary>The text under preparation and its pieces, in buffers that are kept for the next text.</summary>
 internal sealed class PieceBuffer
 {
@@ -128,14 +122,4 @@ internal sealed class PieceBuffer
     {
         if (start < end) _newPieces.Add(new(piece.Start + start, piece.Start + end, piece.IsAtStart && start == 0));
     }
-}
-
-/// <summary>What becomes of the matches when a piece is split.</summary>
-internal enum SplitBehavior
-{
-    Removed,
-    Isolated,
-    MergedWithPrevious,
-    MergedWithNext,
-    Contiguous,
 }

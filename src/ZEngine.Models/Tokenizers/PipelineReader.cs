@@ -3,16 +3,6 @@ using System.Text.Json;
 
 namespace ZEngine.Models;
 
-/// <summary>The steps around the model, and their text in the file.</summary>
-/// <param name="Normalizer">Rewrites the text; null when there is nothing to rewrite.</param>
-/// <param name="PreTokenizer">Cuts the text; null when it stays whole.</param>
-/// <param name="Prefix">Tokens before every text.</param>
-/// <param name="Suffix">Tokens after every text.</param>
-/// <param name="Decoder">Makes the decoding chain in front of an output.</param>
-/// <param name="Raw">The JSON of the four sections, in the file's order.</param>
-internal sealed record Pipeline(Normalizer? Normalizer, PreTokenizer? PreTokenizer, int[] Prefix, int[] Suffix,
-    Func<DecoderStage, DecoderStage> Decoder, IReadOnlyDictionary<string, string> Raw);
-
 /// <summary>Reads the normalizer, pre-tokenizer, post-processor and decoder sections.</summary>
 internal static class PipelineReader
 {
@@ -40,32 +30,32 @@ internal static class PipelineReader
         switch (type)
         {
             case "Sequence":
-                return new NormalizerSequence(
+                return new SequenceNormalizer(
                     [.. place.Only("type", "normalizers")["normalizers"].Items().Select(item => ReadNormalizer(item, depth + 1))]);
-            case "Prepend": return new Prepend(place.Only("type", "prepend")["prepend"].AsString());
+            case "Prepend": return new PrependNormalizer(place.Only("type", "prepend")["prepend"].AsString());
             case "Replace":
                 place.Only("type", "pattern", "content");
-                return new Replace(ReadPattern(place["pattern"]), place["content"].AsString());
+                return new ReplaceNormalizer(ReadPattern(place["pattern"]), place["content"].AsString());
             case "NFC": return Form(NormalizationForm.FormC);
             case "NFD": return Form(NormalizationForm.FormD);
             case "NFKC": return Form(NormalizationForm.FormKC);
             case "NFKD": return Form(NormalizationForm.FormKD);
             case "Lowercase":
                 place.Only("type");
-                return new Lowercase();
+                return new LowercaseNormalizer();
             case "Strip":
                 place.Only("type", "strip_left", "strip_right");
-                return new Strip(place["strip_left"].AsBool(), place["strip_right"].AsBool());
+                return new StripNormalizer(place["strip_left"].AsBool(), place["strip_right"].AsBool());
             case "StripAccents":
                 place.Only("type");
-                return new StripAccents();
+                return new StripAccentsNormalizer();
             case "ByteLevel":
                 place.Only("type");
                 return new ByteLevelNormalizer();
             default: throw place.Error($"the normalizer \"{type}\" is not supported.");
         }
 
-        UnicodeForm Form(NormalizationForm form)
+        UnicodeFormNormalizer Form(NormalizationForm form)
         {
             place.Only("type");
             return new(form);
@@ -78,28 +68,28 @@ internal static class PipelineReader
         switch (type)
         {
             case "Sequence":
-                return new PreTokenizerSequence(
+                return new SequencePreTokenizer(
                     [.. place.Only("type", "pretokenizers")["pretokenizers"].Items().Select(item => ReadPreTokenizer(item, depth + 1))]);
             case "ByteLevel":
                 CheckByteLevel(place);
-                return new ByteLevel(place.Bool("add_prefix_space", true), place.Bool("use_regex", true));
+                return new ByteLevelPreTokenizer(place.Bool("add_prefix_space", true), place.Bool("use_regex", true));
             case "Split":
                 place.Only("type", "pattern", "behavior", "invert");
-                return new Splitter(ReadPattern(place["pattern"]), ReadBehavior(place["behavior"]), place.Bool("invert", false));
-            case "Metaspace": return ReadMetaspace(place, (replacement, scheme, splits) => new Metaspace(replacement, scheme, splits));
+                return new SplitPreTokenizer(ReadPattern(place["pattern"]), ReadBehavior(place["behavior"]), place.Bool("invert", false));
+            case "Metaspace": return ReadMetaspace(place, (replacement, scheme, splits) => new MetaspacePreTokenizer(replacement, scheme, splits));
             case "Digits":
                 place.Only("type", "individual_digits");
-                return new Splitter(new CharPattern(UnicodeText.IsNumeric),
+                return new SplitPreTokenizer(new CharPattern(UnicodeText.IsNumeric),
                     place.Bool("individual_digits", false) ? SplitBehavior.Isolated : SplitBehavior.Contiguous, isInverted: false);
             case "Whitespace":
                 place.Only("type");
-                return new Splitter(new WordPattern(), SplitBehavior.Removed, isInverted: true);
+                return new SplitPreTokenizer(new WordPattern(), SplitBehavior.Removed, isInverted: true);
             case "WhitespaceSplit":
                 place.Only("type");
-                return new Splitter(new CharPattern(Rune.IsWhiteSpace), SplitBehavior.Removed, isInverted: false);
+                return new SplitPreTokenizer(new CharPattern(Rune.IsWhiteSpace), SplitBehavior.Removed, isInverted: false);
             case "Punctuation":
                 place.Only("type", "behavior");
-                return new Splitter(new CharPattern(UnicodeText.IsPunctuation),
+                return new SplitPreTokenizer(new CharPattern(UnicodeText.IsPunctuation),
                     place.TryGetValue("behavior", out JsonPlace behavior) ? ReadBehavior(behavior) : SplitBehavior.Isolated, isInverted: false);
             default: throw place.Error($"the pre-tokenizer \"{type}\" is not supported.");
         }
