@@ -10,7 +10,7 @@ public sealed class AdamWTests
         double Number(string name) => x.Attrs.Number(name)!.Value;
         Tensor p = x["param"].Clone(), m = Tensor.Zeros(p.Shape, DType.Float32, x.Device), v = Tensor.Zeros(p.Shape, DType.Float32, x.Device);
         Tensor step = Tensor.Zeros([1], DType.Int64, x.Device);
-        var options = new AdamWOptions((float)Number("beta1"), (float)Number("beta2"), (float)Number("eps"), (float)Number("weight_decay"));
+        var options = new AdamWOptions(Number("beta1"), Number("beta2"), Number("eps"), Number("weight_decay"));
         for (int i = 0; i < x.Attrs.Int("steps"); i++)
             ZEngine.Ops.AdamW([new AdamWSlot(p, null, x["grads"].Select(0, i).Clone(), m, v, IsDecayed: true)], options, (float)Number("lr"), step);
         return new() { ["param"] = p, ["exp_avg"] = m, ["exp_avg_sq"] = v };
