@@ -55,7 +55,7 @@ internal sealed class SharedTransformer : Module
         Tensor v = Heads(Adapted(u, _value, adapters.Value), _config.KeyValueHeads);
         if (rotary is not null)
         {
-            (Tensor cosine, Tensor sine) = rotary.Tables(offset + h.Shape[1], h.Device);
+            (Tensor cosine, Tensor sine) = rotary.Tables(offset + h.Shape[1]);
             (q, k) = (Ops.Rope(q, cosine, sine, offset, layout: layout), Ops.Rope(k, cosine, sine, offset, layout: layout));
         }
         if (cache is not null) (k, v) = cache.Append(k, v);

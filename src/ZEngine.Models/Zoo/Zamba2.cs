@@ -11,8 +11,8 @@ public sealed class Zamba2 : LanguageModel
     private readonly Parameter _embedding, _finalNorm;
     private readonly Layer[] _layers;
     private readonly SharedTransformer[] _blocks;
-    private readonly RotaryEmbedding? _rotary;
     private readonly string[] _firstUses;
+    private RotaryEmbedding? _rotary;
 
     /// <summary>Declares the structure, without memory.</summary>
     public Zamba2(Zamba2Config config) : base(ConfigRules.NotNull(config).ToFile())
@@ -49,7 +49,6 @@ public sealed class Zamba2 : LanguageModel
             _layers[i] = new Layer(Register(name + ".mamba_decoder", new NormedMixer(mixer)), use++, linear);
         }
         _finalNorm = Register("model.final_layernorm.weight", Mamba2Mixer.Vector(config.HiddenSize, Initializer.Ones));
-        _rotary = config.HasRope ? new RotaryEmbedding(config.Rotary, config.AttentionHeadDimension) : null;
     }
 
     /// <summary>Makes a fresh model.</summary>
@@ -80,6 +79,7 @@ public sealed class Zamba2 : LanguageModel
 
     private protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
+        if (_config.HasRope) _rotary ??= new RotaryEmbedding(_config.Rotary, _config.AttentionHeadDimension, Device);
         Tensor embedded = Ops.Embedding(_embedding.Value, tokens), h = embedded;
         for (int i = 0; i < _layers.Length; i++)
         {
