@@ -81,7 +81,7 @@ public readonly ref struct TensorScope : IDisposable
 
         public bool Remove(Tensor tensor)
         {
-            int at = Array.LastIndexOf(_items, tensor, _count - 1, _count);
+            int at = _count == 0 ? -1 : Array.LastIndexOf(_items, tensor, _count - 1, _count);
             if (at < 0) return false;
             _items[at] = _items[--_count];
             return true;
