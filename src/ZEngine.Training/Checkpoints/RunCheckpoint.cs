@@ -12,8 +12,7 @@ internal static class RunCheckpoint
     public static void Write(string folder, LanguageModel model, AdamW optimizer, TrainerState state)
     {
         model.Save(folder);
-        foreach (string required in (ReadOnlySpan<string>)[ModelConfigFile.FileName])
-            if (!File.Exists(Path.Combine(folder, required))) throw new InvalidOperationException($"{model.GetType().Name}.Save wrote no {required}.");
+        if (!File.Exists(Path.Combine(folder, ModelConfigFile.FileName))) throw new InvalidOperationException($"{model.GetType().Name}.Save wrote no {ModelConfigFile.FileName}.");
         optimizer.Save(Path.Combine(folder, OptimizerFile));
         state.Write(Path.Combine(folder, TrainerState.FileName));
     }
