@@ -15,8 +15,8 @@ internal sealed unsafe partial class CpuBackend
         }
         long taken = ++*(long*)step.Address;
         var update = new AdamWUpdate(
-            scale, options.Beta1, options.Beta2, options.Epsilon,
-            (float)(learningRate / (1 - Math.Pow(options.Beta1, taken))), (float)(1 / (1 - Math.Pow(options.Beta2, taken))), learningRate * options.WeightDecay);
+            scale, (float)options.Beta1, (float)(1 - options.Beta1), (float)options.Beta2, (float)(1 - options.Beta2), (float)options.Epsilon,
+            (float)(learningRate / (1 - Math.Pow(options.Beta1, taken))), (float)(1 / (1 - Math.Pow(options.Beta2, taken))), (float)(learningRate * options.WeightDecay));
         foreach (AdamWSlot slot in slots)
         {
             Tensor master = slot.Master ?? slot.Value;
@@ -39,7 +39,7 @@ internal sealed unsafe partial class CpuBackend
         *F32(norm) = (float)Math.Sqrt(squares);
     }
 
-    private readonly record struct AdamWUpdate(float GradientScale, float Beta1, float Beta2, float Epsilon, float Rate, float SecondScale, float Decay);
+    private readonly record struct AdamWUpdate(float GradientScale, float Beta1, float Rest1, float Beta2, float Rest2, float Epsilon, float Rate, float SecondScale, float Decay);
 
     private readonly struct AdamWKernel(AdamWUpdate update, float* p, float* g, float* m, float* v) : IKernel
     {
@@ -47,7 +47,7 @@ internal sealed unsafe partial class CpuBackend
         public void Run<T>(long begin, long end) where T : struct, IFloats<T>
         {
             T scale = T.Broadcast(update.GradientScale), beta1 = T.Broadcast(update.Beta1), beta2 = T.Broadcast(update.Beta2), epsilon = T.Broadcast(update.Epsilon);
-            T rest1 = T.Broadcast(1 - update.Beta1), rest2 = T.Broadcast(1 - update.Beta2);
+            T rest1 = T.Broadcast(update.Rest1), rest2 = T.Broadcast(update.Rest2);
             T rate = T.Broadcast(update.Rate), secondScale = T.Broadcast(update.SecondScale), decay = T.Broadcast(update.Decay);
             for (long i = begin; i < end; i += T.Width)
             {

@@ -4,7 +4,7 @@ namespace ZEngine;
 
 internal sealed unsafe partial class CpuBackend
 {
-    internal override void CrossEntropyForward(Tensor logits, Tensor targets, CrossEntropyOptions options, Tensor lse, Tensor loss, Tensor counted)
+    internal override void CrossEntropyForward(Tensor logits, Tensor targets, CrossEntropyOptions options, Tensor partition, Tensor loss, Tensor counted)
     {
         long classes = logits.Shape[^1], rows = targets.Count;
         long count = 0;
@@ -16,18 +16,18 @@ internal sealed unsafe partial class CpuBackend
             count++;
         }
         using var losses = new CpuScratch(rows);
-        For(rows, RowGrain(classes), new CrossEntropyForwardKernel(F32(logits), logits.RowStride(), classes, targets.Address, targets.DType, options, F32(lse), losses.Data));
+        For(rows, RowGrain(classes), new CrossEntropyForwardKernel(F32(logits), logits.RowStride(), classes, targets.Address, targets.DType, options, F32(partition), losses.Data));
         double sum = 0;
         for (long i = 0; i < rows; i++) sum += losses.Data[i];
         *F32(loss) = count == 0 ? 0 : (float)(sum / count);
         *F32(counted) = count;
     }
 
-    internal override void CrossEntropyBackward(Tensor logits, Tensor targets, CrossEntropyOptions options, Tensor lse, Tensor counted, Tensor dLoss, Tensor dLogits)
+    internal override void CrossEntropyBackward(Tensor logits, Tensor targets, CrossEntropyOptions options, Tensor partition, Tensor counted, Tensor dLoss, Tensor dLogits)
     {
         long classes = logits.Shape[^1];
         float scale = *F32(counted) == 0 ? 0 : *F32(dLoss) / *F32(counted);
-        For(targets.Count, RowGrain(classes), new CrossEntropyBackwardKernel(F32(logits), logits.RowStride(), classes, targets.Address, targets.DType, options, F32(lse), scale, F32(dLogits)));
+        For(targets.Count, RowGrain(classes), new CrossEntropyBackwardKernel(F32(logits), logits.RowStride(), classes, targets.Address, targets.DType, options, F32(partition), scale, F32(dLogits)));
     }
 
     /// <summary>The largest of n &gt; 0 numbers.</summary>
@@ -42,7 +42,7 @@ internal sealed unsafe partial class CpuBackend
         return result;
     }
 
-    private readonly struct CrossEntropyForwardKernel(float* logits, long stride, long classes, nint targets, DType targetType, CrossEntropyOptions options, float* lse, float* losses) : IKernel
+    private readonly struct CrossEntropyForwardKernel(float* logits, long stride, long classes, nint targets, DType targetType, CrossEntropyOptions options, float* partition, float* losses) : IKernel
     {
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
         public void Run<T>(long begin, long end) where T : struct, IFloats<T>
@@ -74,7 +74,7 @@ internal sealed unsafe partial class CpuBackend
                     }
                 }
                 double logPartition = max + Math.Log(sum);
-                lse[row] = (float)logPartition;
+                (partition[2 * row], partition[2 * row + 1]) = (max, (float)Math.Log(sum));
                 long target = TokenAt(targets, targetType, row);
                 losses[row] = target == options.IgnoreIndex ? 0 : (float)(
                     (1 - (double)options.LabelSmoothing) * (logPartition - x[target])
@@ -85,7 +85,7 @@ internal sealed unsafe partial class CpuBackend
     }
 
     private readonly struct CrossEntropyBackwardKernel(
-        float* logits, long stride, long classes, nint targets, DType targetType, CrossEntropyOptions options, float* lse, float scale, float* dLogits) : IKernel
+        float* logits, long stride, long classes, nint targets, DType targetType, CrossEntropyOptions options, float* partition, float scale, float* dLogits) : IKernel
     {
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
         public void Run<T>(long begin, long end) where T : struct, IFloats<T>
@@ -99,12 +99,14 @@ internal sealed unsafe partial class CpuBackend
                     for (long i = 0; i < classes; i += T.Width) T.Zero.StoreUpTo(d + i, classes - i);
                     continue;
                 }
-                T shift = T.Broadcast(lse[row]), weight = T.Broadcast(scale * (1 + 2 * options.ZLoss * lse[row])), smooth = T.Broadcast(scale * options.LabelSmoothing / classes);
+                // x - max is exact where it matters; x - (max + log) would round with the size of max.
+                double max = partition[2 * row], log = partition[2 * row + 1], pull = 2.0 * options.ZLoss * (max + log);
+                T shift = T.Broadcast((float)max), logSum = T.Broadcast((float)log), weight = T.Broadcast((float)(scale * (1 + pull))), smooth = T.Broadcast(scale * options.LabelSmoothing / classes);
                 for (long i = 0; i < classes; i += T.Width)
-                    (CpuMath.Exp(T.LoadUpTo(x + i, classes - i) - shift) * weight - smooth).StoreUpTo(d + i, classes - i);
+                    (CpuMath.Exp(T.LoadUpTo(x + i, classes - i) - shift - logSum) * weight - smooth).StoreUpTo(d + i, classes - i);
                 // The target's own p - 1 without the cancellation of two nearly equal numbers.
-                double p = Math.Exp(x[target] - (double)lse[row]);
-                d[target] = (float)(scale * ((p - 1) + 2.0 * options.ZLoss * lse[row] * p + options.LabelSmoothing - options.LabelSmoothing / (double)classes));
+                double p = Math.Exp(x[target] - max - log);
+                d[target] = (float)(scale * ((p - 1) + pull * p + options.LabelSmoothing - options.LabelSmoothing / (double)classes));
             }
         }
     }

@@ -67,30 +67,6 @@ internal static unsafe partial class CpuGemm
         }
     }
 
-    /// <summary>The same on the calling thread alone, for ops that are parallel outside.</summary>
-    /// <param name="scratch">At least <see cref="ScratchFloats"/> floats.</param>
-    public static void MultiplySerial(long m, long n, long k, CpuMatrix a, CpuMatrix b, float* c, long rowStride, float* scratch, bool isAdding = false)
-    {
-        if (m == 0 || n == 0) return;
-        if (k == 0)
-        {
-            FillRows(m, n, c, rowStride, null, isAdding);
-            return;
-        }
-        for (long k0 = 0; k0 < k; k0 += BlockK)
-        {
-            long blockK = Math.Min(BlockK, k - k0);
-            float* packedA = scratch, packedB = scratch + RoundUp(m, TileRows) * Math.Min(k, BlockK);
-            var pack = new PackJob(a, b, 0, 0, k0, m, n, blockK, packedA, packedB);
-            pack.Run(0, pack.Panels);
-            var tiles = new TileJob(packedA, packedB, m, n, blockK, c, rowStride, null, isAdding || k0 > 0);
-            tiles.Run(0, tiles.Tasks);
-        }
-    }
-
-    /// <summary>Scratch that <see cref="MultiplySerial"/> needs.</summary>
-    public static long ScratchFloats(long m, long n, long k) => (RoundUp(m, TileRows) + RoundUp(n, TileColumns)) * Math.Min(k, BlockK);
-
     private static long RoundUp(long value, long multiple) => (value + multiple - 1) / multiple * multiple;
 
     private static void FillRows(long m, long n, float* c, long rowStride, float* bias, bool isAdding)

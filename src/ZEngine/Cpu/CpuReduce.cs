@@ -5,7 +5,7 @@ namespace ZEngine;
 internal sealed unsafe partial class CpuBackend
 {
     /// <summary>Elements summed in one float register before the sum goes on in double: bounds the rounding error of long sums.</summary>
-    private const long SumBlock = 4096;
+    private const long SumBlock = 256;
 
     internal override void ReduceForward(Reduction reduction, Tensor x, long outer, long count, long inner, Tensor y)
     {

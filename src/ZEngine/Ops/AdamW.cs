@@ -5,7 +5,7 @@ namespace ZEngine;
 /// <param name="Beta2">Decay of the second moment.</param>
 /// <param name="Epsilon">Added to the root of the second moment.</param>
 /// <param name="WeightDecay">Decoupled decay, times the learning rate, for the parameters that are decayed.</param>
-public readonly record struct AdamWOptions(float Beta1 = 0.9f, float Beta2 = 0.95f, float Epsilon = 1e-8f, float WeightDecay = 0.1f);
+public readonly record struct AdamWOptions(double Beta1 = 0.9, double Beta2 = 0.95, double Epsilon = 1e-8, double WeightDecay = 0.1);
 
 /// <summary>One parameter's tensors for a step of AdamW; all Float32 and contiguous but for <paramref name="Value"/>, which may be of any floating-point type.</summary>
 /// <param name="Value">The parameter.</param>

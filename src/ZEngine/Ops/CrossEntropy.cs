@@ -29,26 +29,26 @@ public static partial class Ops
         contract.Require(chosen.LabelSmoothing is >= 0 and <= 1, $"LabelSmoothing must be from 0 to 1, got {chosen.LabelSmoothing}.");
         (logits, targets) = (logits.WithEvenRows(), targets.Contiguous());
 
-        Tensor lse = Tensor.Empty(targets.Shape, DType.Float32, logits.Device);
+        Tensor partition = Tensor.Empty([targets.Count, 2], DType.Float32, logits.Device);
         Tensor loss = Tensor.Empty([], DType.Float32, logits.Device), counted = Tensor.Empty([], DType.Float32, logits.Device);
-        logits.Backend.CrossEntropyForward(logits, targets, chosen, lse, loss, counted);
-        return Tape.Tracks(logits) ? RecordCrossEntropy(logits, targets, chosen, lse, loss, counted) : loss;
+        logits.Backend.CrossEntropyForward(logits, targets, chosen, partition, loss, counted);
+        return Tape.Tracks(logits) ? RecordCrossEntropy(logits, targets, chosen, partition, loss, counted) : loss;
     }
 
-    private static Tensor RecordCrossEntropy(Tensor logits, Tensor targets, CrossEntropyOptions options, Tensor lse, Tensor loss, Tensor counted) =>
-        Tape.Record(loss, [logits], [logits, targets, lse, counted], dLoss =>
+    private static Tensor RecordCrossEntropy(Tensor logits, Tensor targets, CrossEntropyOptions options, Tensor partition, Tensor loss, Tensor counted) =>
+        Tape.Record(loss, [logits], [logits, targets, partition, counted], dLoss =>
         {
             Tensor dLogits = Tensor.Empty(logits.Shape, logits.DType, logits.Device);
-            logits.Backend.CrossEntropyBackward(logits, targets, options, lse, counted, dLoss, dLogits);
+            logits.Backend.CrossEntropyBackward(logits, targets, options, partition, counted, dLoss, dLogits);
             return [dLogits];
         });
 }
 
 public abstract partial class Backend
 {
-    /// <summary>Writes lse [rows], the mean loss [] and the number of targets that counted [].</summary>
-    internal abstract void CrossEntropyForward(Tensor logits, Tensor targets, CrossEntropyOptions options, Tensor lse, Tensor loss, Tensor counted);
+    /// <summary>Writes the partition function of each row as its largest logit and the log of Σ exp(logit - largest) [rows, 2], the mean loss [] and the number of targets that counted [].</summary>
+    internal abstract void CrossEntropyForward(Tensor logits, Tensor targets, CrossEntropyOptions options, Tensor partition, Tensor loss, Tensor counted);
 
     /// <summary>Overwrites dLogits; dLoss is [].</summary>
-    internal abstract void CrossEntropyBackward(Tensor logits, Tensor targets, CrossEntropyOptions options, Tensor lse, Tensor counted, Tensor dLoss, Tensor dLogits);
+    internal abstract void CrossEntropyBackward(Tensor logits, Tensor targets, CrossEntropyOptions options, Tensor partition, Tensor counted, Tensor dLoss, Tensor dLogits);
 }

@@ -1,7 +1,7 @@
 namespace ZEngine.Tests.Oracles;
 
 /// <summary>A tensor of a case: float32, or integers.</summary>
-internal sealed class CaseTensor
+public sealed class CaseTensor
 {
     private readonly OracleTensor<float>? _floats;
     private readonly OracleTensor<long>? _integers;

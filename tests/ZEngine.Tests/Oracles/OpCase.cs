@@ -3,7 +3,7 @@ using System.Text.Json;
 namespace ZEngine.Tests.Oracles;
 
 /// <summary>One case of an op: inputs, attributes, the gradients sent into its outputs, and, from a golden folder, what must come out.</summary>
-internal sealed class OpCase
+public sealed class OpCase
 {
     public required string Name { get; init; }
     public required string Op { get; init; }

@@ -1,7 +1,7 @@
 namespace ZEngine.Tests.Oracles;
 
 /// <summary>A dense row-major array of numbers, indexed by up to four letters.</summary>
-internal sealed class OracleTensor<T>
+public sealed class OracleTensor<T>
 {
     public OracleTensor(T[] data, params int[] shape)
     {

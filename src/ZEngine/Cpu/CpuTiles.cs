@@ -1,0 +1,158 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
+
+namespace ZEngine;
+
+/// <summary>What is known to be zero, or not wanted, in a product of small tiles.</summary>
+internal enum Triangle
+{
+    None,
+    /// <summary>A is zero right of its diagonal.</summary>
+    LowerA,
+    /// <summary>A is zero left of its diagonal.</summary>
+    UpperA,
+    /// <summary>Only C's elements up to the diagonal are wanted; some beyond may be written.</summary>
+    LowerC,
+}
+
+/// <summary>Products of tiles that fit the first-level caches, on the calling thread and without packing: the inner loops of the chunked scan and of attention.</summary>
+internal static unsafe class CpuTiles
+{
+    private const int Rows = 6;
+
+    /// <summary>C = A·B, or C += A·B.</summary>
+    /// <param name="m">Rows of A and C.</param>
+    /// <param name="n">Columns of B and C.</param>
+    /// <param name="k">Columns of A, rows of B.</param>
+    /// <param name="a">Element (i, p) at i·aRow + p·aColumn.</param>
+    /// <param name="b">Rows dense, bRow apart.</param>
+    /// <param name="c">Rows dense, cRow apart.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public static void Multiply<T>(long m, long n, long k, float* a, long aRow, long aColumn, float* b, long bRow, float* c, long cRow, bool isAdding, Triangle triangle = Triangle.None) where T : struct, IFloats<T>
+    {
+        for (long i = 0; i < m; i += Rows)
+        {
+            long rows = Math.Min(Rows, m - i);
+            long firstK = triangle == Triangle.UpperA ? Math.Min(i, k) : 0, lastK = triangle == Triangle.LowerA ? Math.Min(k, i + rows) : k;
+            long columns = triangle == Triangle.LowerC ? Math.Min(n, (i + rows + 2 * T.Width - 1) / (2 * T.Width) * (2 * T.Width)) : n;
+            float* ai = a + i * aRow + firstK * aColumn, bi = b + firstK * bRow;
+            long j = 0;
+            for (; j + 2 * T.Width <= columns; j += 2 * T.Width) Tile<T>(rows, lastK - firstK, ai, aRow, aColumn, bi + j, bRow, c + i * cRow + j, cRow, isAdding);
+            for (; j < columns; j += T.Width) Edge<T>(rows, Math.Min(T.Width, n - j), lastK - firstK, ai, aRow, aColumn, bi + j, bRow, c + i * cRow + j, cRow, isAdding);
+        }
+    }
+
+    /// <summary>to [columns, rows] = from [rows, columns] transposed.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public static void Transpose(float* from, long fromRow, long rows, long columns, float* to, long toRow)
+    {
+        long i = 0;
+        for (; Sse.IsSupported && i + 4 <= rows; i += 4)
+        {
+            float* f0 = from + i * fromRow, f1 = f0 + fromRow, f2 = f1 + fromRow, f3 = f2 + fromRow;
+            long j = 0;
+            for (; j + 4 <= columns; j += 4)
+            {
+                Vector128<float> r0 = Vector128.Load(f0 + j), r1 = Vector128.Load(f1 + j), r2 = Vector128.Load(f2 + j), r3 = Vector128.Load(f3 + j);
+                Vector128<float> a = Sse.UnpackLow(r0, r1), b = Sse.UnpackLow(r2, r3), c = Sse.UnpackHigh(r0, r1), d = Sse.UnpackHigh(r2, r3);
+                float* t = to + j * toRow + i;
+                Sse.MoveLowToHigh(a, b).Store(t);
+                Sse.MoveHighToLow(b, a).Store(t + toRow);
+                Sse.MoveLowToHigh(c, d).Store(t + 2 * toRow);
+                Sse.MoveHighToLow(d, c).Store(t + 3 * toRow);
+            }
+            for (; j < columns; j++)
+            {
+                float* t = to + j * toRow + i;
+                t[0] = f0[j];
+                t[1] = f1[j];
+                t[2] = f2[j];
+                t[3] = f3[j];
+            }
+        }
+        for (; i < rows; i++)
+        for (long j = 0; j < columns; j++) to[j * toRow + i] = from[i * fromRow + j];
+    }
+
+    /// <summary>Σ a·b.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public static float Dot<T>(float* a, float* b, long n) where T : struct, IFloats<T>
+    {
+        T s = T.Zero, t = T.Zero;
+        long i = 0;
+        for (; i + 2 * T.Width <= n; i += 2 * T.Width)
+        {
+            s = T.MulAdd(T.Load(a + i), T.Load(b + i), s);
+            t = T.MulAdd(T.Load(a + i + T.Width), T.Load(b + i + T.Width), t);
+        }
+        for (; i < n; i += T.Width) s = T.MulAdd(T.LoadUpTo(a + i, n - i), T.LoadUpTo(b + i, n - i), s);
+        return (s + t).Sum();
+    }
+
+    /// <summary>y = x·factor.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Scale<T>(float* x, float factor, float* y, long n) where T : struct, IFloats<T>
+    {
+        T f = T.Broadcast(factor);
+        for (long i = 0; i < n; i += T.Width) (T.LoadUpTo(x + i, n - i) * f).StoreUpTo(y + i, n - i);
+    }
+
+    /// <summary>y += x·factor.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void AddScaled<T>(float* x, float factor, float* y, long n) where T : struct, IFloats<T>
+    {
+        T f = T.Broadcast(factor);
+        for (long i = 0; i < n; i += T.Width) T.MulAdd(T.LoadUpTo(x + i, n - i), f, T.LoadUpTo(y + i, n - i)).StoreUpTo(y + i, n - i);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Tile<T>(long rows, long k, float* a, long aRow, long aColumn, float* b, long bRow, float* c, long cRow, bool isAdding) where T : struct, IFloats<T>
+    {
+        // Rows that do not exist repeat the last one and are not stored.
+        float* a1 = a + Math.Min(1, rows - 1) * aRow, a2 = a + Math.Min(2, rows - 1) * aRow, a3 = a + Math.Min(3, rows - 1) * aRow;
+        float* a4 = a + Math.Min(4, rows - 1) * aRow, a5 = a + Math.Min(5, rows - 1) * aRow;
+        T c00 = T.Zero, c01 = T.Zero, c10 = T.Zero, c11 = T.Zero, c20 = T.Zero, c21 = T.Zero;
+        T c30 = T.Zero, c31 = T.Zero, c40 = T.Zero, c41 = T.Zero, c50 = T.Zero, c51 = T.Zero;
+        long at = 0;
+        for (; k > 0; k--)
+        {
+            T b0 = T.Load(b), b1 = T.Load(b + T.Width), x;
+            x = T.Broadcast(a[at]); c00 = T.MulAdd(x, b0, c00); c01 = T.MulAdd(x, b1, c01);
+            x = T.Broadcast(a1[at]); c10 = T.MulAdd(x, b0, c10); c11 = T.MulAdd(x, b1, c11);
+            x = T.Broadcast(a2[at]); c20 = T.MulAdd(x, b0, c20); c21 = T.MulAdd(x, b1, c21);
+            x = T.Broadcast(a3[at]); c30 = T.MulAdd(x, b0, c30); c31 = T.MulAdd(x, b1, c31);
+            x = T.Broadcast(a4[at]); c40 = T.MulAdd(x, b0, c40); c41 = T.MulAdd(x, b1, c41);
+            x = T.Broadcast(a5[at]); c50 = T.MulAdd(x, b0, c50); c51 = T.MulAdd(x, b1, c51);
+            at += aColumn;
+            b += bRow;
+        }
+        Finish(c00, c01, c, isAdding);
+        if (rows > 1) Finish(c10, c11, c + cRow, isAdding);
+        if (rows > 2) Finish(c20, c21, c + 2 * cRow, isAdding);
+        if (rows > 3) Finish(c30, c31, c + 3 * cRow, isAdding);
+        if (rows > 4) Finish(c40, c41, c + 4 * cRow, isAdding);
+        if (rows > 5) Finish(c50, c51, c + 5 * cRow, isAdding);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Finish<T>(T c0, T c1, float* c, bool isAdding) where T : struct, IFloats<T>
+    {
+        if (isAdding) (c0, c1) = (T.Load(c) + c0, T.Load(c + T.Width) + c1);
+        c0.Store(c);
+        c1.Store(c + T.Width);
+    }
+
+    /// <summary>The last columns: one register wide, or part of one.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void Edge<T>(long rows, long columns, long k, float* a, long aRow, long aColumn, float* b, long bRow, float* c, long cRow, bool isAdding) where T : struct, IFloats<T>
+    {
+        for (long i = 0; i < rows; i++)
+        {
+            T sum = T.Zero;
+            for (long p = 0; p < k; p++) sum = T.MulAdd(T.Broadcast(a[i * aRow + p * aColumn]), T.LoadUpTo(b + p * bRow, columns), sum);
+            if (isAdding) sum = T.LoadUpTo(c + i * cRow, columns) + sum;
+            sum.StoreUpTo(c + i * cRow, columns);
+        }
+    }
+}

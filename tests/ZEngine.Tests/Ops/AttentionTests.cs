@@ -1,0 +1,68 @@
+using ZEngine.Tests.Oracles;
+using static ZEngine.Tests.Ops.OpData;
+
+namespace ZEngine.Tests.Ops;
+
+public sealed class AttentionTests
+{
+    internal static Tensors Apply(EngineInputs x)
+    {
+        var options = new AttentionOptions(x.Attrs.Flag("causal"), (float?)x.Attrs.Number("scale"), x.Attrs.Int("window") ?? 0, (float)(x.Attrs.Number("softcap") ?? 0), x.Layout);
+        (Tensor o, Tensor lse) = ZEngine.Ops.Attention(x["q"], x["k"], x["v"], options);
+        return new() { ["o"] = o, ["lse"] = lse };
+    }
+
+    private static CaseBuilder Scores(string reason, int queries, int keys, int heads, int groups, int p, int batch = 1) => Case("attention", reason).With("causal", true)
+        .Normal("q", [batch, queries, heads, p]).Normal("k", [batch, keys, groups, p]).Normal("v", [batch, keys, groups, p]);
+
+    public static IEnumerable<TheoryDataRow<OpCase, string>> Cases() => Times([
+        Scores("one query, one key", 1, 1, 1, 1, 3).Build("o", "lse"),
+        Scores("edges of the tiles", 49, 65, 2, 1, 16).Build("o", "lse"),
+        Scores("several tiles, odd head", 100, 130, 2, 2, 13).Build(),
+        Scores("decode, grouped", 1, 300, 4, 2, 16, batch: 2).Build("o", "lse"),
+        Scores("decode of three, window", 3, 290, 2, 1, 8).With("window", 20).Build(),
+        Scores("window", 60, 60, 2, 1, 8).With("window", 7).Build(),
+        Scores("window shorter than a tile's offset", 20, 200, 2, 1, 8).With("window", 3).Build(),
+        Scores("soft cap, lse too", 40, 70, 2, 1, 8).With("softcap", 3.0).Build("o", "lse"),
+        Scores("no mask", 33, 20, 2, 1, 8).With("causal", false).Build("o", "lse"),
+        Scores("queries that see nothing", 10, 4, 2, 1, 8).Build("o"),
+        Scores("packed", 120, 120, 4, 2, 8).With("cu_seqlens", new[] { 0, 1, 50, 120 }).Build("o", "lse"),
+        Scores("packed, window", 120, 120, 2, 1, 8).With("cu_seqlens", new[] { 0, 30, 120 }).With("window", 11).Build(),
+    ]);
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void Forward_and_gradients_equal_oracle(OpCase c, string device) => EngineOp.Check(c, device);
+
+    [Fact]
+    public void Query_that_sees_no_key_gives_zero_and_minus_infinity()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor q = ZEngine.Ops.RandomNormal([1, 60, 2, 8], Device.Cpu, new RandomStream(1)), k = ZEngine.Ops.RandomNormal([1, 2, 2, 8], Device.Cpu, new RandomStream(2));
+        (Tensor o, Tensor lse) = ZEngine.Ops.Attention(q, k, k);
+        Assert.All(o.Slice(1, 0, 58).ToArray<float>(), value => Assert.Equal(0, value));
+        Assert.All(lse.Slice(1, 0, 58).ToArray<float>(), value => Assert.Equal(float.NegativeInfinity, value));
+        Assert.All(lse.Slice(1, 58, 2).ToArray<float>(), value => Assert.True(float.IsFinite(value)));
+    }
+
+    [Fact]
+    public void Cache_with_room_to_spare_equals_its_copy()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor cache = ZEngine.Ops.RandomNormal([2, 100, 2, 8], Device.Cpu, new RandomStream(1)), part = cache.Slice(1, 0, 70);
+        foreach (long queries in (ReadOnlySpan<long>)[1, 20])
+        {
+            Tensor q = ZEngine.Ops.RandomNormal([2, queries, 4, 8], Device.Cpu, new RandomStream(2));
+            Assert.Equal(ZEngine.Ops.Attention(q, part.Clone(), part.Clone()).O.ToArray<float>(), ZEngine.Ops.Attention(q, part, part).O.ToArray<float>());
+        }
+    }
+
+    [Fact]
+    public void Rejects_a_window_without_a_mask()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor q = Tensor.Zeros([1, 4, 2, 8], DType.Float32, Device.Cpu);
+        Assert.Equal("Attention: a window needs a causal mask.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.Attention(q, q, q, new AttentionOptions(IsCausal: false, Window: 3))).Message);
+        Assert.Equal("Attention: G = 2 does not divide H = 3.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.Attention(Tensor.Zeros([1, 4, 3, 8], DType.Float32, Device.Cpu), q, q)).Message);
+    }
+}

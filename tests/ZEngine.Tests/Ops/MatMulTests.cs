@@ -1,0 +1,69 @@
+using ZEngine.Tests.Oracles;
+using static ZEngine.Tests.Ops.OpData;
+
+namespace ZEngine.Tests.Ops;
+
+public sealed class MatMulTests
+{
+    internal static Tensors Apply(EngineInputs x) => new()
+    {
+        ["y"] = ZEngine.Ops.MatMul(x["a"], x["b"], x.Attrs.Flag("transpose_a"), x.Attrs.Flag("transpose_b"), x.Optional("bias")),
+    };
+
+    public static IEnumerable<TheoryDataRow<OpCase, string>> Cases() => Times([
+        Case("matmul", "one element").Normal("a", [1, 1]).Normal("b", [1, 1]).Build(),
+        Case("matmul", "edges of the register tile").Normal("a", [13, 17]).Normal("b", [17, 35]).Normal("bias", [35]).Build(),
+        Case("matmul", "more rows than a decode, k beyond a block").With("transpose_b", true).Normal("a", [19, 300]).Normal("b", [40, 300]).Build(),
+        Case("matmul", "decode: one row").With("transpose_b", true).Normal("a", [1, 70]).Normal("b", [37, 70]).Normal("bias", [37]).Build(),
+        Case("matmul", "decode: a few rows").With("transpose_b", true).Normal("a", [3, 33]).Normal("b", [6, 33]).Build(),
+        Case("matmul", "both transposed").With("transpose_a", true).With("transpose_b", true).Normal("a", [9, 20]).Normal("b", [21, 9]).Build(),
+        Case("matmul", "batched, a transposed").With("transpose_a", true).Normal("a", [3, 9, 5]).Normal("b", [3, 9, 7]).Build(),
+        Case("matmul", "batched, b transposed").With("transpose_b", true).Normal("a", [2, 18, 9]).Normal("b", [2, 7, 9]).Build(),
+    ]);
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void Forward_and_gradients_equal_oracle(OpCase c, string device) => EngineOp.Check(c, device);
+
+    [Fact]
+    public void Stack_of_rows_equals_one_tall_product()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        var random = new RandomStream(1);
+        Tensor x = ZEngine.Ops.RandomNormal([2, 5, 24], Device.Cpu, random), w = ZEngine.Ops.RandomNormal([40, 24], Device.Cpu, random);
+        Assert.Equal(ZEngine.Ops.Linear(x.Reshape(10, 24), w).ToArray<float>(), ZEngine.Ops.Linear(x, w).ToArray<float>());
+    }
+
+    [Theory]
+    [InlineData(1), InlineData(8), InlineData(40)]
+    public void Part_of_a_wider_matrix_equals_its_copy(int rows)
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor wide = ZEngine.Ops.RandomNormal([rows, 100], Device.Cpu, new RandomStream(2)), w = ZEngine.Ops.RandomNormal([50, 30], Device.Cpu, new RandomStream(3));
+        Tensor part = wide.Slice(1, 7, 30);
+        Assert.Equal(ZEngine.Ops.Linear(part.Clone(), w).ToArray<float>(), ZEngine.Ops.Linear(part, w).ToArray<float>());
+    }
+
+    [Theory]
+    [InlineData(1), InlineData(5), InlineData(64)]
+    public void Sixteen_bit_weights_equal_their_widened_copy(int rows)
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor x = ZEngine.Ops.RandomNormal([rows, 70], Device.Cpu, new RandomStream(4)), w = ZEngine.Ops.RandomNormal([33, 70], Device.Cpu, new RandomStream(5));
+        foreach (DType dtype in (ReadOnlySpan<DType>)[DType.BFloat16, DType.Float16])
+        {
+            Tensor narrow = w.To(dtype);
+            float[] got = ZEngine.Ops.Linear(x, narrow).ToArray<float>(), want = ZEngine.Ops.Linear(x, narrow.To(DType.Float32)).ToArray<float>();
+            for (int i = 0; i < got.Length; i++) Assert.Equal(want[i], got[i], 1e-4f);
+        }
+    }
+
+    [Fact]
+    public void Rejects_inner_sizes_that_differ()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor a = Tensor.Zeros([2, 3], DType.Float32, Device.Cpu), b = Tensor.Zeros([4, 5], DType.Float32, Device.Cpu);
+        Assert.Equal("MatMul: inner sizes differ: a [2, 3] has 3, b [4, 5] has 4.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.MatMul(a, b)).Message);
+        Assert.Equal("MatMul: bias must be [4], got [3].", Assert.Throws<ArgumentException>(() => ZEngine.Ops.MatMul(a, b.Reshape(5, 4).Slice(0, 0, 3), bias: Tensor.Zeros([3], DType.Float32, Device.Cpu))).Message);
+    }
+}

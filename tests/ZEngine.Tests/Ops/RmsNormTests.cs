@@ -1,0 +1,43 @@
+using ZEngine.Tests.Oracles;
+using static ZEngine.Tests.Ops.OpData;
+
+namespace ZEngine.Tests.Ops;
+
+public sealed class RmsNormTests
+{
+    internal static Tensors Apply(EngineInputs x) => new()
+    {
+        ["y"] = ZEngine.Ops.RmsNorm(x["x"], x["weight"], (float)(x.Attrs.Number("eps") ?? 1e-5), x.Optional("z"),
+            x.Attrs.Flag("norm_before_gate") ? GateOrder.AfterNorm : GateOrder.BeforeNorm, x.Attrs.Int("group_size") ?? 0),
+    };
+
+    public static IEnumerable<TheoryDataRow<OpCase, string>> Cases() => Times([
+        Case("rms_norm", "one odd row").Normal("x", [1, 7]).Normal("weight", [7]).Build(),
+        Case("rms_norm", "many rows").Normal("x", [150, 33]).Normal("weight", [33]).Build(),
+        Case("rms_norm", "groups, gate before").With("gated", true).With("group_size", 5).Normal("x", [3, 4, 20]).Normal("z", [3, 4, 20], 3).Normal("weight", [20]).Build(),
+        Case("rms_norm", "groups, gate after").With("gated", true).With("norm_before_gate", true).With("group_size", 10).Normal("x", [6, 20]).Normal("z", [6, 20], 3).Normal("weight", [20]).Build(),
+        Case("rms_norm", "small values").With("eps", 1e-3).Normal("x", [4, 48], 1e-3).Normal("weight", [48]).Build(),
+    ]);
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void Forward_and_gradients_equal_oracle(OpCase c, string device) => EngineOp.Check(c, device);
+
+    [Fact]
+    public void Parts_of_wider_rows_equal_their_copies()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor wide = ZEngine.Ops.RandomNormal([2, 3, 90], Device.Cpu, new RandomStream(1)), w = ZEngine.Ops.RandomNormal([40], Device.Cpu, new RandomStream(2));
+        Tensor x = wide.Slice(-1, 0, 40), z = wide.Slice(-1, 45, 40);
+        Assert.Equal(ZEngine.Ops.RmsNorm(x.Clone(), w, 1e-5f, z.Clone()).ToArray<float>(), ZEngine.Ops.RmsNorm(x, w, 1e-5f, z).ToArray<float>());
+    }
+
+    [Fact]
+    public void Rejects_a_group_that_does_not_divide_the_channels()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor x = Tensor.Zeros([2, 10], DType.Float32, Device.Cpu), w = Tensor.Zeros([10], DType.Float32, Device.Cpu);
+        Assert.Equal("RmsNorm: groupSize 4 does not divide D = 10.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.RmsNorm(x, w, 1e-5f, groupSize: 4)).Message);
+        Assert.Equal("RmsNorm: weight must be [D], got [9]: D is 10 but axis 0 is 9.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.RmsNorm(x, w.Slice(0, 0, 9), 1e-5f)).Message.Replace("w.Slice(0, 0, 9)", "weight"));
+    }
+}

@@ -1,0 +1,94 @@
+using ZEngine.Tests.Oracles;
+using static ZEngine.Tests.Ops.OpData;
+
+namespace ZEngine.Tests.Ops;
+
+public sealed class SsdScanTests
+{
+    internal static Tensors Apply(EngineInputs x) => Apply(x, 0);
+
+    private static Tensors Apply(EngineInputs x, long chunkLength)
+    {
+        double?[]? limit = x.Attrs.Numbers("dt_limit");
+        var options = new SsdScanOptions(x.Attrs.Flag("softplus"), (float)(limit?[0] ?? double.NegativeInfinity), (float)(limit?[1] ?? double.PositiveInfinity), chunkLength, x.Layout);
+        (Tensor y, Tensor final) = ZEngine.Ops.SsdScan(x["x"], x["dt"], x["A"], x["B"], x["C"], x.Optional("D"), x.Optional("z"), x.Optional("dt_bias"), x.States("initial_state"), options);
+        Tensors outputs = new() { ["y"] = y, ["final_state"] = x.Last(final) };
+        if (x.Layout is not null) outputs["final_states"] = final;
+        return outputs;
+    }
+
+    private static CaseBuilder Scan(string reason, int length, int heads, int p, int n, int groups = 1, int batch = 1) => Case("ssd", reason).With("softplus", true)
+        .Normal("x", [batch, length, heads, p]).Normal("dt", [batch, length, heads]).Decay("A", [heads]).Normal("B", [batch, length, groups, n]).Normal("C", [batch, length, groups, n]);
+
+    public static IEnumerable<TheoryDataRow<OpCase, string>> Cases() => Times([
+        Scan("one step", 1, 2, 3, 5, batch: 2).Normal("D", [2]).Normal("z", [2, 1, 2, 3]).Normal("initial_state", [2, 2, 3, 5]).Build(),
+        Scan("one chunk exactly", 64, 2, 8, 16).Build(),
+        Scan("one step over a chunk", 65, 2, 8, 6).Normal("dt_bias", [2]).Build(),
+        Scan("odd sizes, more heads than a block", 37, 6, 5, 7, groups: 1).Normal("D", [6, 5]).Build(),
+        Scan("groups", 70, 6, 4, 9, groups: 2, batch: 2).Normal("D", [6]).Normal("initial_state", [2, 6, 4, 9]).Build(),
+        Scan("a gate and limits", 40, 2, 6, 4).With("dt_limit", new double?[] { 0.3, 1.2 }).Normal("z", [1, 40, 2, 6]).Build(),
+        Scan("no softplus", 20, 2, 4, 4).With("softplus", false).Build(),
+        Scan("extreme dt", 100, 2, 4, 8).ExtremeDt("dt", [1, 100, 2]).Build(),
+        Scan("decays next to 1", 130, 2, 4, 8).Uniform("A", [2], -1e-4, -1e-6).Build(),
+        Scan("packed", 90, 4, 4, 6).With("cu_seqlens", new[] { 0, 1, 3, 80, 90 }).Normal("initial_state", [4, 4, 4, 6]).Normal("D", [4]).Build(),
+    ]);
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void Forward_and_gradients_equal_oracle(OpCase c, string device) => EngineOp.Check(c, device);
+
+    [Theory]
+    [InlineData(1), InlineData(2), InlineData(7), InlineData(16), InlineData(100), InlineData(257), InlineData(1000)]
+    public void Chunk_length_does_not_change_the_result(int chunk) =>
+        EngineOp.Check(OpCase.Golden("ssd_chunk_edges"), "cpu", x => Apply(x, chunk));
+
+    [Fact]
+    public void Extreme_steps_give_no_NaN_forward_or_backward()
+    {
+        using Tape tape = Tape.Begin();
+        Tensor x = tape.Watch(ZEngine.Ops.RandomNormal([1, 200, 2, 8], Device.Cpu, new RandomStream(1)));
+        var steps = new float[400];
+        for (int i = 0; i < steps.Length; i++) steps[i] = (i % 7) switch { 0 => 1e5f, 1 => -1e5f, 2 => 60, _ => 0.1f };
+        Tensor dt = tape.Watch(Tensor.From<float>(steps, [1, 200, 2], Device.Cpu)), A = tape.Watch(Tensor.From<float>([-1e4f, -1e-9f], [2], Device.Cpu));
+        Tensor B = tape.Watch(ZEngine.Ops.RandomNormal([1, 200, 1, 8], Device.Cpu, new RandomStream(2))), C = tape.Watch(ZEngine.Ops.RandomNormal([1, 200, 1, 8], Device.Cpu, new RandomStream(3)));
+        (Tensor y, Tensor final) = ZEngine.Ops.SsdScan(x, dt, A, B, C);
+        tape.Backward(ZEngine.Ops.Add(ZEngine.Ops.Mean(y), ZEngine.Ops.Mean(final)));
+        foreach (Tensor tensor in (ReadOnlySpan<Tensor>)[y, final, tape.GradientOf(x), tape.GradientOf(dt), tape.GradientOf(A), tape.GradientOf(B), tape.GradientOf(C)])
+            Assert.All(tensor.ToArray<float>(), value => Assert.True(float.IsFinite(value), value.ToString()));
+    }
+
+    [Fact]
+    public void Split_sequence_equals_whole_and_packed_equals_separate()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor Random(ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(9, stream));
+        Tensor x = Random(1, 1, 90, 4, 8), dt = Random(2, 1, 90, 4), A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Random(3, 4)), -1), B = Random(4, 1, 90, 1, 16), C = Random(5, 1, 90, 1, 16);
+        (Tensor Y, Tensor State) Part(long from, long length, Tensor? state) =>
+            ZEngine.Ops.SsdScan(x.Slice(1, from, length), dt.Slice(1, from, length), A, B.Slice(1, from, length), C.Slice(1, from, length), initialState: state);
+
+        (Tensor packed, Tensor finals) = ZEngine.Ops.SsdScan(x, dt, A, B, C, options: new SsdScanOptions(Layout: new SequenceLayout(0, 20, 90)));
+        (Tensor first, Tensor firstState) = Part(0, 20, null);
+        (Tensor second, Tensor secondState) = Part(20, 70, null);
+        Assert.Equal(ZEngine.Ops.Concat(1, first, second).ToArray<float>(), packed.ToArray<float>());
+        Assert.Equal(ZEngine.Ops.Concat(0, firstState, secondState).ToArray<float>(), finals.ToArray<float>());
+
+        (Tensor whole, Tensor wholeState) = ZEngine.Ops.SsdScan(x, dt, A, B, C);
+        (Tensor rest, Tensor restState) = Part(20, 70, firstState);
+        float[] joined = ZEngine.Ops.Concat(1, first, rest).ToArray<float>(), want = whole.ToArray<float>();
+        for (int i = 0; i < want.Length; i++) Assert.Equal(want[i], joined[i], 2e-5f);
+        float[] wantState = wholeState.ToArray<float>(), gotState = restState.ToArray<float>();
+        for (int i = 0; i < wantState.Length; i++) Assert.Equal(wantState[i], gotState[i], 2e-5f);
+    }
+
+    [Fact]
+    public void Rejects_sizes_that_differ()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor Zeros(params long[] shape) => Tensor.Zeros(shape, DType.Float32, Device.Cpu);
+        (Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C) = (Zeros(2, 17, 4, 8), Zeros(2, 17, 4), Zeros(4), Zeros(2, 17, 1, 5), Zeros(2, 17, 1, 3));
+        Assert.Equal("SsdScan: C must be [B, L, G, N], got [2, 17, 1, 3]: N is 5 but axis 3 is 3.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.SsdScan(x, dt, A, B, C)).Message);
+        Assert.Equal("SsdScan: dt must be [B, L, H], got [2, 17, 4, 1]: it has 4 axes.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.SsdScan(x, dt.Reshape(2, 17, 4, 1), A, B, B)).Message);
+        Tensor three = Zeros(2, 17, 3, 5);
+        Assert.Equal("SsdScan: G = 3 does not divide H = 4.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.SsdScan(x, dt, A, three, three)).Message);
+    }
+}

@@ -1,0 +1,2 @@
+global using Xunit;
+global using Tensors = System.Collections.Generic.Dictionary<string, ZEngine.Tensor>;
