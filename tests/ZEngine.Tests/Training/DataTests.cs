@@ -113,7 +113,7 @@ public sealed class DataTests
             int[] batchTokens = Next(straight);
             sought.Seek(position);
             Assert.Equal(batchTokens, Next(sought));
-            Assert.Equal(batchTokens, [.. Next(rank0), .. Next(rank1)]);
+            Assert.Equal(batchTokens, Next(rank0).Concat(Next(rank1)));
         }
         Assert.Equal(480, straight.Position);
 
