@@ -70,12 +70,34 @@ public sealed partial class Tensor
         if (device == Device) return this;
         if (RequiresGradient) throw new InvalidOperationException($"Tensor.To: {this} is recorded by a tape, and gradients do not cross devices.");
         Tensor source = Contiguous(), copy = Empty(Shape, DType, device);
-        var bytes = new byte[checked(Count * DType.Size)];
-        source.Device.CopyToHost(source.Address, bytes);
-        device.CopyFromHost(bytes, copy.Address);
+        source.ForEachHostBlock((bytes, at) => device.CopyFromHost(bytes, copy.Address + (nint)at));
         if (source != this) source.Dispose();
         return copy;
     }
+
+    /// <summary>Writes all elements to a stream in row-major order, little-endian.</summary>
+    public void WriteTo(Stream stream)
+    {
+        ArgumentNullException.ThrowIfNull(stream);
+        using TensorScope scope = TensorScope.Enter();
+        using NoGradient pause = Tape.NoGrad();
+        Contiguous().ForEachHostBlock((bytes, _) => stream.Write(bytes));
+    }
+
+    /// <summary>Hands out the bytes of a contiguous tensor block by block, so that no size is too large for a span.</summary>
+    private void ForEachHostBlock(HostBlock action)
+    {
+        long total = Count * DType.Size;
+        var block = new byte[(int)Math.Min(total, 1 << 22)];
+        for (long at = 0; at < total; at += block.Length)
+        {
+            Span<byte> bytes = block.AsSpan(0, (int)Math.Min(block.Length, total - at));
+            Device.CopyToHost(Address + (nint)at, bytes);
+            action(bytes, at);
+        }
+    }
+
+    private delegate void HostBlock(ReadOnlySpan<byte> bytes, long at);
 
     /// <summary>Another handle on the same elements that no tape knows: gradients stop here.</summary>
     public Tensor Detach() => View(_offset, Shape, Strides);
