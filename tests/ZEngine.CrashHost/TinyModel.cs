@@ -25,7 +25,7 @@ public sealed class TinyModel : LanguageModel
     /// <summary>Called before every forward pass.</summary>
     public Action? BeforeForward { get; set; }
 
-    private protected override Tensor HeadWeight => _head.Value;
+    private protected override Parameter HeadWeight => _head;
 
     private protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
