@@ -143,16 +143,16 @@ public sealed class CheckpointTests
         using TinyModel model = RunFolder.NewModel(), other = RunFolder.NewModel();
         model.Parameters[0].Value.Clear();
         var tensors = model.Parameters.Select(parameter => ParameterFiles.ToSafetensors(parameter.Name, parameter.Value)).ToList();
-        Models.WeightFiles.Save(run.Path, [.. tensors, ParameterFiles.ToSafetensors("copy.weight", model.Parameters[0].Value)]);
+        ZEngine.Models.WeightFiles.Save(run.Path, [.. tensors, ParameterFiles.ToSafetensors("copy.weight", model.Parameters[0].Value)]);
         ParameterFiles.Load(run.Path, other.Parameters);
         Assert.Equal(RunFolder.Weights(model), RunFolder.Weights(other));
 
         using TinyModel third = RunFolder.NewModel();
         byte[] before = RunFolder.Weights(third);
         using Tensor stray = Tensor.From<float>([1, 2, 3], [3], Device.Cpu);
-        Models.WeightFiles.Save(run.Path, [.. tensors, ParameterFiles.ToSafetensors("stray", stray)]);
+        ZEngine.Models.WeightFiles.Save(run.Path, [.. tensors, ParameterFiles.ToSafetensors("stray", stray)]);
         Assert.Contains("tensor 'stray' F32 [3] is not part of the model.", Assert.Throws<InvalidDataException>(() => ParameterFiles.Load(run.Path, third.Parameters)).Message, StringComparison.Ordinal);
-        Models.WeightFiles.Save(run.Path, [.. tensors.Skip(1)]);
+        ZEngine.Models.WeightFiles.Save(run.Path, [.. tensors.Skip(1)]);
         Assert.Contains("tensor 'embedding.weight' is missing", Assert.Throws<InvalidDataException>(() => ParameterFiles.Load(run.Path, third.Parameters)).Message, StringComparison.Ordinal);
         Assert.Equal(before, RunFolder.Weights(third));
     }

@@ -68,8 +68,8 @@ public sealed class TrainerTests
         byte[] Train(int cancelAfterStep, RunFolder? folder = null)
         {
             using var own = new RunFolder();
-            using var model = new Models.Zamba2(
-                new Models.Zamba2Config
+            using var model = new ZEngine.Models.Zamba2(
+                new ZEngine.Models.Zamba2Config
                 {
                     VocabularySize = 256, HiddenSize = 32, Layers = 3, HybridLayers = [1, 2], IntermediateSize = 64, MambaHeads = 4, MambaHeadDimension = 16,
                     StateSize = 8, AttentionHeads = 4, KeyValueHeads = 4, AdapterRank = 4,
