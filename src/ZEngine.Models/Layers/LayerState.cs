@@ -3,6 +3,9 @@ namespace ZEngine.Models;
 /// <summary>What one layer remembers of a sequence.</summary>
 internal abstract class LayerState : IDisposable
 {
+    /// <summary>Takes the tensors out of the scope they were made in: until then that scope gives them back if a later one does not fit.</summary>
+    public abstract void Own();
+
     public abstract void Dispose();
 
     /// <summary>Puts a new tensor in the place of an old one, which is given back; the state owns it from now on.</summary>
@@ -13,7 +16,7 @@ internal abstract class LayerState : IDisposable
         current = TensorScope.Release(next);
     }
 
-    protected static Tensor Zeros(Device device, params ReadOnlySpan<long> shape) => TensorScope.Release(Tensor.Zeros(shape, DType.Float32, device));
+    protected static Tensor Zeros(Device device, params ReadOnlySpan<long> shape) => Tensor.Zeros(shape, DType.Float32, device);
 }
 
 /// <summary>The last inputs of a convolution and the state of a scan.</summary>
@@ -24,6 +27,12 @@ internal sealed class ScanState(Device device, ReadOnlySpan<long> convolution, R
     public Tensor Convolution { get => _convolution; set => Replace(ref _convolution, value); }
 
     public Tensor Scan { get => _scan; set => Replace(ref _scan, value); }
+
+    public override void Own()
+    {
+        TensorScope.Release(_convolution);
+        TensorScope.Release(_scan);
+    }
 
     public override void Dispose()
     {
@@ -46,6 +55,12 @@ internal sealed class KeyValueCache(Device device, long batch, long maxLength, l
         Ops.Copy(values, _values.Slice(1, _length, steps));
         _length += steps;
         return (_keys.Slice(1, 0, _length), _values.Slice(1, 0, _length));
+    }
+
+    public override void Own()
+    {
+        TensorScope.Release(_keys);
+        TensorScope.Release(_values);
     }
 
     public override void Dispose()
