@@ -16,7 +16,7 @@ public sealed class Parameter : IDisposable
     {
         (_shape, Initializer, IsMatrix, IsDecayed) = (shape.ToArray(), initializer, isMatrix, isDecayed);
         Count = 1;
-        foreach (long size in shape) Count *= size;
+        foreach (long size in shape) Count = checked(Count * size);
     }
 
     /// <summary>The dotted path from the root module, for example <c>backbone.layers.0.mixer.A_log</c>.</summary>
