@@ -6,12 +6,22 @@ internal static class Zoo
     public static LanguageModel Create(ModelConfigFile config)
     {
         ArgumentNullException.ThrowIfNull(config);
-        return config.String("model_type") switch
+        try
+        {
+            return Build(config);
+        }
+        catch (Exception e) when (e is ArgumentException or OverflowException)
+        {
+            throw WeightErrors.Invalid(config.Path, WeightErrors.Line(e.Message), e);
+        }
+    }
+
+    private static LanguageModel Build(ModelConfigFile config) =>
+        config.String("model_type") switch
         {
             "mamba2" => new Mamba2(Mamba2Config.Read(config)),
             "llama" or "mistral" => new Llama(LlamaConfig.Read(config)),
             "zamba2" => new Zamba2(Zamba2Config.Read(config)),
             var other => throw config.Error("model_type", $"must be one of llama, mamba2, mistral, zamba2, got \"{other}\""),
         };
-    }
 }
