@@ -9,6 +9,7 @@ public abstract class Module : IDisposable
 {
     private readonly List<Parameter> _parameters = [];
     private bool _isChild;
+    private readonly HashSet<string> _names = [];
 
     /// <summary>All parameters below this module, each once, in the order of declaration.</summary>
     public IReadOnlyList<Parameter> Parameters => _parameters;
@@ -83,8 +84,7 @@ public abstract class Module : IDisposable
 
     private void Add(Parameter parameter)
     {
-        foreach (Parameter other in _parameters)
-            if (other.Name == parameter.Name) throw new ArgumentException($"{GetType().Name} declares parameter {parameter.Name} twice.");
+        if (!_names.Add(parameter.Name)) throw new ArgumentException($"{GetType().Name} declares parameter {parameter.Name} twice.");
         _parameters.Add(parameter);
     }
 }
