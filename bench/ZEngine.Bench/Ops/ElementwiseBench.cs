@@ -13,19 +13,19 @@ public class ElementwiseBench : OpBench, IOpBench
 
     /// <summary>a + b.</summary>
     [Benchmark]
-    public void Add() => Once(() => ZEngine.Ops.Add(_a, _b));
+    public void Add() => Once(() => Ops.Add(_a, _b));
 
     /// <summary>a + a row.</summary>
     [Benchmark]
-    public void AddBias() => Once(() => ZEngine.Ops.Add(_a, _bias));
+    public void AddBias() => Once(() => Ops.Add(_a, _bias));
 
     /// <summary>silu(a).</summary>
     [Benchmark]
-    public void Silu() => Once(() => ZEngine.Ops.Map(Pointwise.Silu, _a));
+    public void Silu() => Once(() => Ops.Map(Pointwise.Silu, _a));
 
     /// <summary>silu(a) and its gradient.</summary>
     [Benchmark]
-    public void SiluTrain() => Differentiate(() => ZEngine.Ops.Map(Pointwise.Silu, _a), _dy, _a);
+    public void SiluTrain() => Differentiate(() => Ops.Map(Pointwise.Silu, _a), _dy, _a);
 
     /// <inheritdoc/>
     public static IEnumerable<TableRow> Rows()
