@@ -29,7 +29,7 @@ internal sealed class RunFolder : IDisposable
         return model;
     }
 
-    public Trainer NewTrainer(Models.LanguageModel model, TrainingOptions options, SequenceSource? data = null) => new(model, data ?? Windows(), Windows(DataPart.HeldOut), options);
+    public Trainer NewTrainer(ZEngine.Models.LanguageModel model, TrainingOptions options, SequenceSource? data = null) => new(model, data ?? Windows(), Windows(DataPart.HeldOut), options);
 
     /// <summary>Trains a fresh model and returns the bytes of its parameters.</summary>
     public (TrainingResult Result, byte[] Weights) Train(TrainingOptions options, int? cancelAfterStep = null, DType dtype = DType.Float32, Action<Trainer>? watch = null)

@@ -68,8 +68,8 @@ public sealed class TrainerTests
         byte[] Train(int cancelAfterStep, RunFolder? folder = null)
         {
             using var own = new RunFolder();
-            using var model = new Models.Zamba2(
-                new Models.Zamba2Config
+            using var model = new ZEngine.Models.Zamba2(
+                new ZEngine.Models.Zamba2Config
                 {
                     VocabularySize = 256, HiddenSize = 32, Layers = 3, HybridLayers = [1, 2], IntermediateSize = 64, MambaHeads = 4, MambaHeadDimension = 16,
                     StateSize = 8, AttentionHeads = 4, KeyValueHeads = 4, AdapterRank = 4,
@@ -196,6 +196,10 @@ public sealed class TrainerTests
         Rejects("Trainer: the data has sequences of 16 tokens, TrainingOptions.Length is 32.", () => run.NewTrainer(model, run.Options(5) with { Length = 32 }));
         Rejects("Trainer: the data has tokens up to 255, the model has 100 classes.", () => run.NewTrainer(small, run.Options(5)));
         Rejects("TrainingOptions.Batch must be at least 1, got 0.", () => run.NewTrainer(model, run.Options(5) with { Batch = 0 }));
+        using var change = new Parameter([32], Initializer.Zeros);
+        using TinyModel changed = RunFolder.NewModel();
+        changed.Parameters[2].Update = new LowRankUpdate(null, change, 1);
+        Rejects("Trainer: up.bias [32] has a low-rank update, which the trainer does not train;", () => run.NewTrainer(changed, run.Options(5)));
         Rejects("TrainingOptions.DecaySteps belongs to the schedule WarmupStableDecay, not to Cosine.", () => run.NewTrainer(model, run.Options(5) with { DecaySteps = 3 }));
 
         static void Rejects(string message, Action action) => Assert.StartsWith(message, Assert.ThrowsAny<ArgumentException>(action).Message, StringComparison.Ordinal);
