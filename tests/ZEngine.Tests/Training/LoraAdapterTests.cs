@@ -48,6 +48,13 @@ public sealed class LoraAdapterTests
     [InlineData("llama", DType.BFloat16)]
     public void Merged_equals_unmerged_up_to_the_rounding_of_the_weights(string kind, DType dtype)
     {
+        long buffers = Device.Cpu.LiveBuffers;
+        MergeAndCompare(kind, dtype);
+        Assert.Equal(buffers, Device.Cpu.LiveBuffers);
+    }
+
+    private static void MergeAndCompare(string kind, DType dtype)
+    {
         using LanguageModel model = SmallModels.New(kind, dtype);
         using LoraAdapter adapter = LoraAdapter.Attach(model, new LoraOptions { Rank = 3, Alpha = 6, Targets = SmallModels.Targets(kind) }, seed: 1);
         Disturb(adapter, 0.1f);
@@ -61,9 +68,10 @@ public sealed class LoraAdapterTests
             Assert.Null(parameter.Update);
             Assert.True(parameter.IsTrainable);
             Assert.Equal(parameter.IsMatrix ? dtype : DType.Float32, parameter.Value.DType);
-            double ulp = parameter.Value.DType == DType.Float32 ? 1.0 / (1 << 22) : 1.001 / (1 << 9);
+            // The sum is made in Float32 of terms up to about 1; a bfloat16 is within 2⁻⁸ of what is rounded to it.
+            double rounding = parameter.Value.DType == DType.Float32 ? 0 : 1.0 / (1 << 8);
             float[] merged = Floats(parameter.Value);
-            for (int i = 0; i < merged.Length; i++) Assert.True(Math.Abs(merged[i] - wanted[c][i]) <= ulp * Math.Max(1e-2, Math.Abs(wanted[c][i])), $"{parameter} at {i}: {merged[i]}, want {wanted[c][i]}");
+            for (int i = 0; i < merged.Length; i++) Assert.True(Math.Abs(merged[i] - wanted[c][i]) <= rounding * Math.Abs(wanted[c][i]) + 5e-7, $"{parameter} at {i}: {merged[i]}, want {wanted[c][i]}");
         }
         float[] now = Logits(model);
         float bound = (dtype == DType.Float32 ? 1e-4f : 0.1f) * unmerged.Max(MathF.Abs);
