@@ -6,9 +6,9 @@ namespace ZEngine.Training;
 /// <summary>Trains a language model, or an adapter on it, on a stream of tokens, records the run, and goes on where it stopped.</summary>
 /// <remarks>
 /// A run that was stopped at any moment, by the cancellation token or by a kill, and started again ends with the bits of one that was
-/// never stopped, for any number of threads. Loss and gradients are means over all that the objective
-/// counts in a step, such as tokens. A step whose loss or gradient norm is not finite changes neither model nor optimizer; it is
-/// counted and reported, and its data is not seen again.
+/// never stopped, for any number of threads. Loss and gradients are means over all that the objective counts in a step, such as tokens.
+/// A step whose loss or gradient norm is not finite changes neither model nor optimizer; it is counted and reported, and its data is
+/// not seen again.
 /// </remarks>
 #pragma warning disable CA1001 // these streams own nothing: the sources are the caller's
 public sealed class Trainer

@@ -214,6 +214,31 @@ public sealed class LoraAdapterTests
     }
 
     [Fact]
+    public void Half_precision_adapter_with_the_configuration_that_PEFT_writes_loads()
+    {
+        using var run = new RunFolder();
+        using LanguageModel model = SmallModels.New("llama");
+        File.WriteAllText(Path.Combine(run.Path, "adapter_config.json"), """
+            {"alpha_pattern": {}, "auto_mapping": null, "base_model_name_or_path": "some/model", "bias": "none", "fan_in_fan_out": false, "inference_mode": true,
+             "init_lora_weights": true, "layers_to_transform": null, "loftq_config": {}, "lora_alpha": 6, "lora_dropout": 0.05, "megatron_config": null,
+             "modules_to_save": null, "peft_type": "LORA", "r": 2, "rank_pattern": {}, "revision": null, "target_modules": ["v_proj"], "task_type": "CAUSAL_LM",
+             "use_dora": false, "use_rslora": false}
+            """);
+        using (TensorScope scope = TensorScope.Enter())
+        {
+            Tensor down = Tensor.From<float>([.. Enumerable.Range(0, 32).Select(i => i / 16f)], [2, 16], Device.Cpu).To(DType.Float16);
+            Tensor up = Tensor.From<float>([.. Enumerable.Range(0, 16).Select(i => -i / 8f)], [8, 2], Device.Cpu).To(DType.Float16);
+            const string Name = "base_model.model.model.layers.1.self_attn.v_proj.lora_";
+            SafetensorsWriter.Write(Path.Combine(run.Path, "adapter_model.safetensors"), [ParameterFiles.ToSafetensors(Name + "A.weight", down), ParameterFiles.ToSafetensors(Name + "B.weight", up)]);
+        }
+        using LoraAdapter adapter = LoraAdapter.Load(run.Path, model);
+        LoraChange change = Assert.Single(adapter.Changes);
+        Assert.Equal(("model.layers.1.self_attn.v_proj.weight", 3f), (change.Parameter.Name, change.Update.Scale));
+        Assert.Equal(Enumerable.Range(0, 32).Select(i => i / 16f), change.Update.Down!.Value.ToArray<float>());
+        Assert.Equal(Enumerable.Range(0, 16).Select(i => -i / 8f), change.Update.Up.Value.ToArray<float>());
+    }
+
+    [Fact]
     public void Adapter_that_the_loss_does_not_reach_is_an_error_in_the_first_step()
     {
         // TinyModel reads its hidden layer's weight without the update.
