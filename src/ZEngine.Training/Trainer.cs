@@ -6,9 +6,9 @@ namespace ZEngine.Training;
 /// <summary>Trains a language model, or an adapter on it, on a stream of tokens, records the run, and goes on where it stopped.</summary>
 /// <remarks>
 /// A run that was stopped at any moment, by the cancellation token or by a kill, and started again ends with the bits of one that was
-/// never stopped, for any number of threads. Loss and gradients are means over all that the objective
-/// counts in a step, such as tokens. A step whose loss or gradient norm is not finite changes neither model nor optimizer; it is
-/// counted and reported, and its data is not seen again.
+/// never stopped, for any number of threads. Loss and gradients are means over all that the objective counts in a step, such as tokens.
+/// A step whose loss or gradient norm is not finite changes neither model nor optimizer; it is counted and reported, and its data is
+/// not seen again.
 /// </remarks>
 #pragma warning disable CA1001 // these streams own nothing: the sources are the caller's
 public sealed class Trainer
@@ -47,9 +47,6 @@ public sealed class Trainer
             if (data is not null && data.Vocabulary > model.VocabularySize) throw new ArgumentException($"Trainer: the data has tokens up to {data.Vocabulary - 1}, the model has {model.VocabularySize} classes.", nameof(model));
             if (data is not null) _objective.RequireFit(model, data, options.Batch);
         }
-        // They are no parameters of the model: neither optimizer nor checkpoint would see them.
-        foreach (Parameter parameter in model.Parameters)
-            if (parameter.Update is not null) throw new ArgumentException($"Trainer: {parameter} has a low-rank update, which the trainer does not train; use AdamW with the update's own parameters, or merge the update first.", nameof(model));
         (_model, _options, _schedule) = (model, options, options.CreateSchedule());
         _data = new TokenStream(train, options.Batch);
         _heldOut = heldOut is null || options.EvaluationInterval == 0 ? null : new TokenStream(heldOut, options.Batch);

@@ -16,8 +16,9 @@ internal sealed class TrainedModel
     public TrainedModel(LanguageModel model, LoraAdapter? adapter)
     {
         if (adapter is not null && (adapter.Model != model || !adapter.IsAttached)) throw new ArgumentException("Trainer: the adapter is not attached to the model.", nameof(adapter));
+        // Updates are no parameters of the model: without their adapter neither optimizer nor checkpoint would see them.
         if (adapter is null && model.Parameters.FirstOrDefault(parameter => parameter.Update is not null) is { } changed)
-            throw new ArgumentException($"Trainer: {changed} has a low-rank update; give the trainer its adapter, or merge or detach it.", nameof(adapter));
+            throw new ArgumentException($"Trainer: {changed} has a low-rank update, which the trainer does not train without its adapter; give it, or merge or detach it.", nameof(adapter));
         (Model, Adapter) = (model, adapter);
         Parameters = adapter is null ? model.Parameters : [.. model.Parameters, .. adapter.Parameters];
     }

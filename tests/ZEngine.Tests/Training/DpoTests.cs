@@ -139,10 +139,10 @@ public sealed class DpoTests
         using LanguageModel model = SmallModels.New("mamba2"), other = SmallModels.New("mamba2");
         using LoraAdapter adapter = LoraAdapter.Attach(model, new LoraOptions(), 1);
         var windows = new TokenWindows(new TextTokens(SmallModels.Tokens(500), SmallModels.Vocabulary), RunFolder.Length, 1);
-        Rejects("DpoObjective: needs PreferenceSequences, got TokenWindows.", () => new Trainer(model, windows, null, run.Options(5), adapter, new DpoObjective(adapter)));
-        Rejects("DpoObjective: a pair takes two rows, so Batch must be even, got 3.", () => new Trainer(model, Pairs(), null, run.Options(5) with { Batch = 3 }, adapter, new DpoObjective(adapter)));
-        Rejects("DpoObjective: the reference is the model that is trained;", () => new Trainer(other, Pairs(), null, run.Options(5), null, new DpoObjective(other)));
-        Rejects("DpoObjective: the adapter belongs to another model", () => new Trainer(other, Pairs(), null, run.Options(5), null, new DpoObjective(adapter)));
+        Rejects("DpoObjective: needs PreferenceSequences, got TokenWindows.", () => _ = new Trainer(model, windows, null, run.Options(5), adapter, new DpoObjective(adapter)));
+        Rejects("DpoObjective: a pair takes two rows, so Batch must be even, got 3.", () => _ = new Trainer(model, Pairs(), null, run.Options(5) with { Batch = 3 }, adapter, new DpoObjective(adapter)));
+        Rejects("DpoObjective: the reference is the model that is trained;", () => _ = new Trainer(other, Pairs(), null, run.Options(5), null, new DpoObjective(other)));
+        Rejects("DpoObjective: the adapter belongs to another model", () => _ = new Trainer(other, Pairs(), null, run.Options(5), null, new DpoObjective(adapter)));
         Rejects("DpoLoss: beta must be a positive number, got 0.", () => _ = new DpoObjective(adapter, 0));
         Rejects("DpoLoss: labelSmoothing must be from 0 to below 0.5, got 0.5.", () => _ = new DpoObjective(adapter, 0.1f, 0.5f));
         model.Parameters[0].IsTrainable = true;

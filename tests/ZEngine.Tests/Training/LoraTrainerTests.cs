@@ -57,7 +57,7 @@ public sealed class LoraTrainerTests
         using var run = new RunFolder();
         using LanguageModel model = SmallModels.New("mamba2"), other = SmallModels.New("mamba2");
         using LoraAdapter adapter = LoraAdapter.Attach(model, new LoraOptions(), 1);
-        Assert.Contains("give the trainer its adapter", Assert.Throws<ArgumentException>(() => new Trainer(model, Data(), null, Options(run))).Message, StringComparison.Ordinal);
+        Assert.Contains("does not train without its adapter; give it", Assert.Throws<ArgumentException>(() => new Trainer(model, Data(), null, Options(run))).Message, StringComparison.Ordinal);
         Assert.StartsWith("Trainer: the adapter is not attached to the model.", Assert.Throws<ArgumentException>(() => new Trainer(other, Data(), null, Options(run), adapter)).Message, StringComparison.Ordinal);
         adapter.Detach();
         Assert.Throws<ArgumentException>(() => new Trainer(model, Data(), null, Options(run), adapter));

@@ -199,7 +199,7 @@ public sealed class TrainerTests
         using var change = new Parameter([32], Initializer.Zeros);
         using TinyModel changed = RunFolder.NewModel();
         changed.Parameters[2].Update = new LowRankUpdate(null, change, 1);
-        Rejects("Trainer: up.bias [32] has a low-rank update, which the trainer does not train;", () => run.NewTrainer(changed, run.Options(5)));
+        Rejects("Trainer: up.bias [32] has a low-rank update, which the trainer does not train without its adapter;", () => run.NewTrainer(changed, run.Options(5)));
         Rejects("TrainingOptions.DecaySteps belongs to the schedule WarmupStableDecay, not to Cosine.", () => run.NewTrainer(model, run.Options(5) with { DecaySteps = 3 }));
 
         static void Rejects(string message, Action action) => Assert.StartsWith(message, Assert.ThrowsAny<ArgumentException>(action).Message, StringComparison.Ordinal);
