@@ -41,6 +41,9 @@ public sealed class Trainer
             if (data is not null && data.Length != options.Length) throw new ArgumentException($"Trainer: the data has sequences of {data.Length} tokens, TrainingOptions.Length is {options.Length}.", nameof(options));
             if (data is not null && data.Vocabulary > model.VocabularySize) throw new ArgumentException($"Trainer: the data has tokens up to {data.Vocabulary - 1}, the model has {model.VocabularySize} classes.", nameof(model));
         }
+        // They are no parameters of the model: neither optimizer nor checkpoint would see them.
+        foreach (Parameter parameter in model.Parameters)
+            if (parameter.Update is not null) throw new ArgumentException($"Trainer: {parameter} has a low-rank update, which the trainer does not train; use AdamW with the update's own parameters, or merge the update first.", nameof(model));
         (_model, _options, _schedule) = (model, options, options.CreateSchedule());
         _data = new TokenStream(train, options.Batch);
         _heldOut = heldOut is null || options.EvaluationInterval == 0 ? null : new TokenStream(heldOut, options.Batch);
@@ -107,7 +110,7 @@ public sealed class Trainer
             if (invalid.Count > 0) throw new InvalidDataException($"{_store.Folder}: none of the {invalid.Count} checkpoints is valid ({Path.GetFileName(invalid[0].Folder)}: {invalid[0].Reason}); move them away to begin anew.");
             return;
         }
-        _state = RunCheckpoint.Read(newest, Path.Combine(run, "compare.tmp"), _model, optimizer, _options, _dataName) with { Options = _options.Decisive, Data = _dataName };
+        _state = RunCheckpoint.Read(newest, _model, optimizer, _options, _dataName) with { Options = _options.Decisive, Data = _dataName };
         if (_state.Step > _options.Steps) throw new InvalidDataException($"{newest}: has {_state.Step} steps behind it, more than the {_options.Steps} of the run.");
         CheckpointStore.SetAside(invalid);
         _data.Seek(_state.Position);
@@ -171,7 +174,7 @@ public sealed class Trainer
     private (double Loss, long Tokens, float Norm)? Update(AdamW optimizer, float learningRate, CancellationToken cancellation)
     {
         using TensorScope scope = TensorScope.Enter();
-        Device device = _model.Parameters[0].Value.Device;
+        Device device = _model.Device;
         var batches = new (Tensor Tokens, Tensor Targets, long Counted)[_options.Accumulation];
         long total = 0;
         for (int i = 0; i < batches.Length; i++)
@@ -205,7 +208,7 @@ public sealed class Trainer
     private bool Evaluate(MetricsFile metrics, CancellationToken cancellation)
     {
         _heldOut!.Seek(0);
-        Device device = _model.Parameters[0].Value.Device;
+        Device device = _model.Device;
         long batches = Math.Clamp(_heldOut.Sequences.EpochLength / _heldOut.Batch, 1, _options.EvaluationBatches), tokens = 0;
         double sum = 0;
         for (long i = 0; i < batches; i++)

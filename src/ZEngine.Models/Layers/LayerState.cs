@@ -1,22 +1,30 @@
 namespace ZEngine.Models;
 
 /// <summary>What one layer remembers of a sequence.</summary>
-internal abstract class LayerState : IDisposable
+public abstract class LayerState : IDisposable
 {
     /// <summary>Takes the tensors out of the scope they were made in: until then that scope gives them back if a later one does not fit.</summary>
     public abstract void Own();
 
-    public abstract void Dispose();
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Dispose(true);
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Gives the state's memory back.</summary>
+    protected abstract void Dispose(bool disposing);
 
     /// <summary>Puts a new tensor in the place of an old one, which is given back; the state owns it from now on.</summary>
-    protected static void Replace(ref Tensor current, Tensor next)
+    internal static void Replace(ref Tensor current, Tensor next)
     {
         if (ReferenceEquals(current, next)) return;
         current.Dispose();
         current = TensorScope.Release(next);
     }
 
-    protected static Tensor Zeros(Device device, params ReadOnlySpan<long> shape) => Tensor.Zeros(shape, DType.Float32, device);
+    internal static Tensor Zeros(Device device, params ReadOnlySpan<long> shape) => Tensor.Zeros(shape, DType.Float32, device);
 }
 
 /// <summary>The last inputs of a convolution and the state of a scan.</summary>
@@ -34,7 +42,7 @@ internal sealed class ScanState(Device device, ReadOnlySpan<long> convolution, R
         TensorScope.Release(_scan);
     }
 
-    public override void Dispose()
+    protected override void Dispose(bool disposing)
     {
         _convolution.Dispose();
         _scan.Dispose();
@@ -63,7 +71,7 @@ internal sealed class KeyValueCache(Device device, long batch, long maxLength, l
         TensorScope.Release(_values);
     }
 
-    public override void Dispose()
+    protected override void Dispose(bool disposing)
     {
         _keys.Dispose();
         _values.Dispose();

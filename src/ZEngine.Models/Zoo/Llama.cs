@@ -42,6 +42,7 @@ public sealed record LlamaConfig
         bool isMistral = file.String("model_type") == "mistral";
         ConfigRules.RequireText(file, "hidden_act", "silu");
         ConfigRules.Ignore(file, "attention_dropout", "max_position_embeddings", "pretraining_tp");
+        if (!file.Has("sliding_window")) file.MarkRead("sliding_window");         // null says the same as absent
         (int hidden, int heads) = (file.Int("hidden_size", 4096, max: ConfigRules.MaxWidth), file.Int("num_attention_heads", 32, max: ConfigRules.MaxWidth));
         return new LlamaConfig
         {
@@ -138,11 +139,14 @@ public sealed class Llama : LanguageModel
         new(_head is null ? "head (tied)" : "head", 1, (_head?.Count ?? 0) + _finalNorm.Count, 2 * _embedding.Count),
     ];
 
-    private protected override Parameter HeadWeight => _head ?? _embedding;
+    /// <inheritdoc/>
+    protected override Parameter HeadWeight => _head ?? _embedding;
 
-    internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _layers.Select(layer => layer.Attention.NewCache(Device, batch, maxLength))];
+    /// <inheritdoc/>
+    protected internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _layers.Select(layer => layer.Attention.NewCache(Device, batch, maxLength))];
 
-    private protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
+    /// <inheritdoc/>
+    protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
         RotaryEmbedding rotary = RotaryEmbedding.Shared(ref _rotary, _config.Rotary, _config.HeadDimension, Device);
         float epsilon = (float)_config.NormEpsilon;
@@ -157,7 +161,8 @@ public sealed class Llama : LanguageModel
         return Ops.RmsNorm(h, _finalNorm.Effective(), epsilon);
     }
 
-    private protected override string? CanonicalName(string name) => name == "lm_head.weight" && _head is null ? _embedding.Name : base.CanonicalName(name);
+    /// <inheritdoc/>
+    protected override string? CanonicalName(string name) => name == "lm_head.weight" && _head is null ? _embedding.Name : base.CanonicalName(name);
 
     /// <inheritdoc/>
     protected override void Dispose(bool disposing)
