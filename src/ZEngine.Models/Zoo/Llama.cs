@@ -42,6 +42,7 @@ public sealed record LlamaConfig
         bool isMistral = file.String("model_type") == "mistral";
         ConfigRules.RequireText(file, "hidden_act", "silu");
         ConfigRules.Ignore(file, "attention_dropout", "max_position_embeddings", "pretraining_tp");
+        if (!file.Has("sliding_window")) file.MarkRead("sliding_window");         // null says the same as absent
         (int hidden, int heads) = (file.Int("hidden_size", 4096, max: ConfigRules.MaxWidth), file.Int("num_attention_heads", 32, max: ConfigRules.MaxWidth));
         return new LlamaConfig
         {

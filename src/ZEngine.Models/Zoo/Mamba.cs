@@ -51,17 +51,17 @@ public sealed record MambaConfig
         ConfigRules.RequireText(file, "hidden_act", "silu");
         if (file.String("time_step_init_scheme", "random") is not "random" and var scheme) throw file.Error("time_step_init_scheme", $"must be \"random\", got \"{scheme}\"");
         ConfigRules.Ignore(file, "residual_in_fp32", "use_mambapy", "use_falcon_mambapy", "use_associative_scan");
-        (int hidden, int expand) = (file.Int("hidden_size", 768), file.Int("expand", 2));
+        (int hidden, int expand) = (file.Int("hidden_size", 768, max: ConfigRules.MaxWidth), file.Int("expand", 2, max: 64));
         return new MambaConfig
         {
             File = file,
             VocabularySize = file.Int("vocab_size", 50280),
             HiddenSize = hidden,
-            Layers = file.Int("num_hidden_layers", 32),
-            InnerSize = file.Int("intermediate_size", hidden * expand),
-            StateSize = file.Int("state_size", 16),
-            ConvKernel = file.Int("conv_kernel", 4),
-            TimeStepRank = !file.Has("time_step_rank") || file.Kind("time_step_rank") == System.Text.Json.JsonValueKind.String ? AutomaticRank(file, hidden) : file.Int("time_step_rank"),
+            Layers = file.Int("num_hidden_layers", 32, max: ConfigRules.MaxLayers),
+            InnerSize = file.Int("intermediate_size", hidden * expand, max: ConfigRules.MaxWidth),
+            StateSize = file.Int("state_size", 16, max: ConfigRules.MaxWidth),
+            ConvKernel = file.Int("conv_kernel", 4, max: ConfigRules.MaxWidth),
+            TimeStepRank = !file.Has("time_step_rank") || file.Kind("time_step_rank") == System.Text.Json.JsonValueKind.String ? AutomaticRank(file, hidden) : file.Int("time_step_rank", max: ConfigRules.MaxWidth),
             HasBias = file.Bool("use_bias", false),
             HasConvBias = file.Bool("use_conv_bias", true),
             IsTied = file.Bool("tie_word_embeddings", true),
@@ -82,10 +82,11 @@ public sealed record MambaConfig
         return (hidden + 15) / 16;
     }
 
-    /// <summary>The configuration as a file: the one it was read from, or a new one.</summary>
-    internal ModelConfigFile ToFile()
+    /// <summary>The configuration as a file: the one it was read from while that says the same, or a new one.</summary>
+    internal ModelConfigFile ToFile() => ConfigRules.FileOf(File, this, static file => Read(file), static config => config.NewFile());
+
+    private ModelConfigFile NewFile()
     {
-        if (File is not null) return File;
         var values = new Dictionary<string, object?>
         {
             ["architectures"] = new[] { ProjectionNormEpsilon is null ? "MambaForCausalLM" : "FalconMambaForCausalLM" },
@@ -94,7 +95,7 @@ public sealed record MambaConfig
             ["hidden_size"] = HiddenSize,
             ["num_hidden_layers"] = Layers,
             ["intermediate_size"] = InnerSize,
-            ["expand"] = InnerSize / HiddenSize,
+            ["expand"] = Math.Max(1, InnerSize / HiddenSize),
             ["state_size"] = StateSize,
             ["conv_kernel"] = ConvKernel,
             ["time_step_rank"] = TimeStepRank,

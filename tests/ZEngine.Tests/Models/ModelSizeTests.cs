@@ -19,6 +19,35 @@ public sealed class ModelSizeTests
         Assert.Equal(parameters, model.Parts.Sum(part => part.Parameters));
     }
 
+    [Theory]
+    [InlineData(768, 24, 129_135_360)]
+    [InlineData(1024, 48, 371_516_416)]
+    [InlineData(1536, 48, 793_204_224)]
+    [InlineData(2048, 48, 1_372_178_432)]
+    [InlineData(2560, 64, 2_768_345_600)]
+    public void Mamba_has_the_published_number_of_parameters(int hidden, int layers, long parameters)
+    {
+        using var model = new Mamba(new MambaConfig { VocabularySize = 50280, HiddenSize = hidden, Layers = layers, InnerSize = 2 * hidden, TimeStepRank = hidden / 16 });
+        Assert.Equal(parameters, model.ParameterCount);
+        Assert.Equal(parameters, model.Parts.Sum(part => part.Parameters));
+    }
+
+    [Theory]
+    [InlineData(32000, 4096, 11008, 32, 32, 32, 128, false, 6_738_415_616)]
+    [InlineData(128256, 4096, 14336, 32, 32, 8, 128, false, 8_030_261_248)]
+    [InlineData(128256, 2048, 8192, 16, 32, 8, 64, true, 1_235_814_400)]
+    [InlineData(128256, 3072, 8192, 28, 24, 8, 128, true, 3_212_749_824)]
+    [InlineData(128256, 8192, 28672, 80, 64, 8, 128, false, 70_553_706_496)]
+    public void Llama_has_the_published_number_of_parameters(int vocabulary, int hidden, int mlp, int layers, int heads, int keyHeads, int headDimension, bool isTied, long parameters)
+    {
+        using var model = new Llama(new LlamaConfig
+        {
+            VocabularySize = vocabulary, HiddenSize = hidden, IntermediateSize = mlp, Layers = layers, Heads = heads, KeyValueHeads = keyHeads, HeadDimension = headDimension, IsTied = isTied,
+        });
+        Assert.Equal(parameters, model.ParameterCount);
+        Assert.Equal(parameters, model.Parts.Sum(part => part.Parameters));
+    }
+
     [Fact]
     public void Codestral_Mamba_is_what_the_defaults_of_the_configuration_describe()
     {

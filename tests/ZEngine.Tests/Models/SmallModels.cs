@@ -14,11 +14,19 @@ internal static class SmallModels
         AttentionHeads = 4, KeyValueHeads = 4, AdapterRank = 3, HasAttentionAdapters = true, InitializerRange = 0.2,
     };
 
+    public static readonly MambaConfig Mamba = new() { VocabularySize = 61, HiddenSize = 18, Layers = 3, InnerSize = 30, StateSize = 5, TimeStepRank = 3, InitializerRange = 0.2 };
+
+    public static readonly LlamaConfig Llama = new() { VocabularySize = 61, HiddenSize = 24, IntermediateSize = 40, Layers = 3, Heads = 4, KeyValueHeads = 2, HeadDimension = 6, InitializerRange = 0.2 };
+
     private static readonly Dictionary<string, Func<LanguageModel>> s_all = new()
     {
         ["mamba2"] = () => new Mamba2(Mamba2),
         ["mamba2, two groups, biases, K 2, own head"] = () => new Mamba2(Mamba2 with { HiddenSize = 20, Heads = 4, HeadDimension = 10, StateSize = 5, Groups = 2, ConvKernel = 2, HasBias = true, IsTied = false, VocabularySize = 67 }),
         ["mamba2, odd sizes, K 3, limits"] = () => new Mamba2(Mamba2 with { HiddenSize = 21, Layers = 3, Heads = 3, HeadDimension = 7, StateSize = 3, Groups = 3, ConvKernel = 3, HasConvBias = false, TimeStepLimit = (0.01, 0.05) }),
+        ["mamba"] = () => new Mamba(Mamba),
+        ["falcon_mamba, biases, K 2, own head"] = () => new Mamba(Mamba with { InnerSize = 17, ConvKernel = 2, HasBias = true, HasConvBias = false, IsTied = false, ProjectionNormEpsilon = 1e-6 }),
+        ["llama"] = () => new Llama(Llama),
+        ["mistral, window, biases"] = () => new Llama(Llama with { HeadDimension = 10, SlidingWindow = 7, HasAttentionBias = true, HasMlpBias = true, IsTied = true }),
         ["zamba2, one block, attention adapters, rope"] = () => new Zamba2(Zamba2),
         ["zamba2, two blocks, no rope, K 3"] = () => new Zamba2(Zamba2 with { HybridLayers = [0, 2, 3], SharedBlocks = 2, MambaGroups = 2, ConvKernel = 3, HasAttentionAdapters = false, HasRope = false, KeyValueHeads = 2 }),
         ["zamba2, two blocks, odd sizes, K 2"] = () => new Zamba2(Zamba2 with
