@@ -156,7 +156,7 @@ internal sealed unsafe partial class CpuBackend
 
         private static double Load(byte* p, DType dtype, long i) => dtype switch
         {
-            DType.Float32 => ((float*)p)[i],
+            DType.Float32 => (double)((float*)p)[i],           // without the cast the type of the whole switch is float
             DType.BFloat16 => (float)((BFloat16*)p)[i],
             DType.Float16 => (float)((Half*)p)[i],
             DType.Int32 => ((int*)p)[i],

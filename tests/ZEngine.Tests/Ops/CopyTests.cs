@@ -35,12 +35,23 @@ public sealed class CopyTests
     }
 
     [Fact]
+    public void Large_integers_survive_strided_copies()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        int[] numbers = [int.MaxValue, int.MinValue, 16777217, -16777219];
+        long[] large = [long.MaxValue, long.MinValue, 9007199254740993, -9007199254740995];
+        Assert.Equal([numbers[0], numbers[2], numbers[1], numbers[3]], Tensor.From<int>(numbers, [2, 2], Device.Cpu).Transpose(0, 1).ToArray<int>());
+        Assert.Equal([large[0], large[2], large[1], large[3]], Tensor.From<long>(large, [2, 2], Device.Cpu).Transpose(0, 1).ToArray<long>());
+        Assert.Equal(numbers.Select(n => (long)n), Tensor.From<int>(numbers, [4], Device.Cpu).To(DType.Int64).ToArray<long>());
+    }
+
+    [Fact]
     public void Floats_round_to_nearest_even_once()
     {
         // 2^24 + 2^16 is a tie of BFloat16, and one more is just above it: rounding by way of Float32 would make a tie of that too.
         Assert.Equal([16777216f, 16908288f, 16777216f], Converted<BFloat16>((int[])[16777216 + 65536, 16777216 + 65537, 16777216 + 65535]).Select(v => (float)v));
         Assert.Equal([16908288f, -16908288f], Converted<BFloat16>([16777216 + 65537L, -16777216 - 65537L]).Select(v => (float)v));
-        Assert.Equal([16777216f, 16777220f, 9007199791611904f], Converted<float>([16777217L, 16777219L, (1L << 53) + (1L << 29) + 1]));
+        Assert.Equal([16777216f, 16777220f, 9007200328482816f], Converted<float>([16777217L, 16777219L, (1L << 53) + (1L << 29) + 1]));
         Assert.Equal([2048f, 2052f, float.PositiveInfinity, 65504f], Converted<Half>([2049, 2051, 65520, 65519]).Select(v => (float)v));
         Assert.Equal([1f, 1.0078125f, float.PositiveInfinity], Converted<BFloat16>([1.00390625f, 1.003907f, 3.4e38f]).Select(v => (float)v));
     }
