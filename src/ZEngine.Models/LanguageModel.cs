@@ -1,17 +1,118 @@
 namespace ZEngine.Models;
 
 /// <summary>A model that turns tokens into logits over the next token.</summary>
+/// <remarks>
+/// Made in one of three ways: <see cref="Load"/> from a Hugging Face folder; a constructor with a device and a seed, for a fresh
+/// model; or a constructor with a configuration alone, which declares the structure without memory, to count and to plan.
+/// </remarks>
 public abstract class LanguageModel : Module
 {
+    private readonly List<string> _aliases = [];
+    private WeightLayout? _layout;
+
+    /// <summary>Declares a model; the constructor of a derived class declares its parameters.</summary>
+    protected LanguageModel(ModelConfigFile config) => Config = config;
+
+    /// <summary>The configuration, as it is read from and written to <c>config.json</c>.</summary>
+    public ModelConfigFile Config { get; }
+
     /// <summary>Number of token classes V.</summary>
     public abstract int VocabularySize { get; }
+
+    /// <summary>The parts of the model with their parameters, arithmetic and state, for one token.</summary>
+    public abstract IReadOnlyList<ModelPart> Parts { get; }
+
+    /// <summary>The head's weight [V, D]; the embedding where they are tied.</summary>
+    protected abstract Parameter HeadWeight { get; }
+
+    /// <summary>Where the parameters live.</summary>
+    public Device Device => HeadWeight.Value.Device;
+
+    /// <summary>Builds the structure of the model that a configuration describes, without memory.</summary>
+    /// <exception cref="InvalidDataException">The configuration names no model of the zoo, or is not valid for it.</exception>
+    public static LanguageModel Create(ModelConfigFile config) => Zoo.Create(config);
+
+    /// <summary>Opens a model: <c>config.json</c> and <c>model.safetensors</c>, or its shards. On the CPU weights are mapped, not read.</summary>
+    /// <param name="folder">The model's folder.</param>
+    /// <param name="device">Where it shall compute.</param>
+    /// <param name="dtype">Type of the matrices; null keeps what the file has. All other parameters are Float32.</param>
+    /// <param name="isWritable">Whether the weights may be trained; a read-only mapping needs no memory of its own, so it may exceed the machine's.</param>
+    /// <exception cref="InvalidDataException">A file is damaged, or tensors are missing, unknown or of the wrong shape.</exception>
+    public static LanguageModel Load(string folder, Device device, DType? dtype = null, bool isWritable = true)
+    {
+        LanguageModel model = Create(ModelConfigFile.Open(Path.Combine(folder, "config.json")));
+        try
+        {
+            WeightLoader.Load(model, folder, device, dtype, isWritable, model.CanonicalName, model._aliases, out model._layout);
+            return model;
+        }
+        catch
+        {
+            model.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Writes the model as a Hugging Face folder. A model that was loaded and not changed gives the same bytes.</summary>
+    /// <param name="folder">Created where missing.</param>
+    public virtual void Save(string folder)
+    {
+        Directory.CreateDirectory(folder);
+        List<SafetensorsTensor> tensors = [.. Parameters.Select(parameter => Stored(parameter.Name, parameter))];
+        foreach (string alias in _aliases) tensors.Add(Stored(alias, Parameters.First(parameter => parameter.Name == CanonicalName(alias))));
+        if (_layout is not null) WeightFiles.Save(folder, tensors, _layout);
+        else WeightFiles.Save(folder, tensors);
+        Config.Save(Path.Combine(folder, "config.json"));
+    }
 
     /// <summary>The logits of every position.</summary>
     /// <param name="tokens">[B, L], Int32 or Int64.</param>
     /// <param name="layout">Boundaries of packed sequences, or null.</param>
     /// <returns>[B, L, V], Float32.</returns>
-    public abstract Tensor Forward(Tensor tokens, SequenceLayout? layout = null);
+    public Tensor Forward(Tensor tokens, SequenceLayout? layout = null)
+    {
+        RequireTokens(tokens);
+        using TensorScope scope = TensorScope.Enter();
+        return scope.Keep(Head(Hidden(tokens, null, layout)));
+    }
 
-    /// <summary>Writes the model as a Hugging Face folder: <c>config.json</c> and <c>model.safetensors</c>.</summary>
-    public abstract void Save(string folder);
+    /// <summary>Opens a session: the state in which the model reads and writes text token by token.</summary>
+    /// <param name="batch">Sequences side by side.</param>
+    /// <param name="maxLength">Tokens that fit, prompt and answer together.</param>
+    public Session NewSession(int batch = 1, long maxLength = 4096) => new(this, batch, maxLength);
+
+    /// <summary>The last hidden states, normalised: what the head reads.</summary>
+    /// <param name="tokens">[B, L].</param>
+    /// <param name="state">What came before, which is brought up to date; or null for a beginning that is not remembered.</param>
+    /// <param name="layout">Boundaries of packed sequences, or null.</param>
+    /// <returns>[B, L, D].</returns>
+    protected abstract Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout);
+
+    /// <summary>One state per layer that has one, all empty; the order is the model's own.</summary>
+    protected internal abstract LayerState[] NewLayerStates(int batch, long maxLength);
+
+    /// <summary>The parameter that a tensor of a file is a copy of, by name; the name itself where it is none; null where the tensor is to be ignored.</summary>
+    protected virtual string? CanonicalName(string name) => name.EndsWith("rotary_emb.inv_freq", StringComparison.Ordinal) ? null : name;
+
+    /// <summary>Logits of the last position of each sequence, [B, V], after the state has taken in the tokens.</summary>
+    internal Tensor NextLogits(Tensor tokens, ModelState state)
+    {
+        RequireTokens(tokens);
+        using TensorScope scope = TensorScope.Enter();
+        using NoGradient pause = Tape.NoGrad();
+        Tensor hidden = Hidden(tokens, state, null);
+        state.Length += tokens.Shape[1];
+        return scope.Keep(Head(hidden.Slice(1, hidden.Shape[1] - 1, 1)).Reshape(tokens.Shape[0], VocabularySize));
+    }
+
+    private Tensor Head(Tensor hidden) => HeadWeight.Project(hidden);
+
+    private static SafetensorsTensor Stored(string name, Parameter parameter) =>
+        SafetensorsTensor.FromStream(name, parameter.Value.DType, parameter.Shape, parameter.Value.WriteTo);
+
+    private static void RequireTokens(Tensor tokens)
+    {
+        ArgumentNullException.ThrowIfNull(tokens);
+        if (tokens.Rank != 2 || tokens.Shape[1] == 0) throw new ArgumentException($"LanguageModel: tokens must be [B, L] with at least one step, got {tokens}.");
+    }
 }

@@ -118,7 +118,7 @@ internal sealed class TapeState(TensorScope.Owned scope)
     private static bool IsNeeded(Tensor tensor) => tensor.Keeper is { IsClosed: false } || tensor.Parameter is not null;
 
     /// <summary>Adds in place where nobody else can see the sum, and claims the result for one slot.</summary>
-    private static Tensor Sum(Tensor? sum, Tensor gradient)
+    private Tensor Sum(Tensor? sum, Tensor gradient)
     {
         if (sum is null)
         {
@@ -127,7 +127,8 @@ internal sealed class TapeState(TensorScope.Owned scope)
         }
         if (ReferenceEquals(sum, gradient) || sum.GradientUses > 1 || sum.Storage.IsShared || !sum.IsContiguous || IsNeeded(sum))
         {
-            Tensor copy = sum.Clone();
+            Tensor copy = TensorScope.Release(sum.Clone());
+            Scope.Tensors.Add(copy);                           // it must outlive the node that is being run
             sum.GradientUses--;
             copy.GradientUses++;
             sum = copy;

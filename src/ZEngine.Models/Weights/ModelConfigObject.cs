@@ -43,6 +43,9 @@ public class ModelConfigObject
         }
     }
 
+    /// <summary>Declares that a key is known although its value does not matter.</summary>
+    public void MarkRead(string key) => _read.Add(key);
+
     /// <summary>Whether the key is there with a value other than null. Does not count as reading it.</summary>
     public bool Has(string key) => _values.TryGetValue(key, out JsonElement value) && value.ValueKind != JsonValueKind.Null;
 

@@ -1,0 +1,84 @@
+namespace ZEngine.Models;
+
+/// <summary>Sequences that a model reads and writes token by token: owns their convolution, scan and key-value state.</summary>
+/// <remarks>Not thread-safe; several sessions of one model may run side by side on different threads.</remarks>
+public sealed class Session : IDisposable
+{
+    private readonly LanguageModel _model;
+    private readonly ModelState _state;
+    private readonly int _batch;
+    private float[] _logits = [];
+    private bool _isDisposed;
+
+    internal Session(LanguageModel model, int batch, long maxLength)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(batch, 1);
+        ArgumentOutOfRangeException.ThrowIfLessThan(maxLength, 1);
+        (_model, _batch, MaxLength) = (model, batch, maxLength);
+        _state = new ModelState(model.NewLayerStates(batch, maxLength));
+    }
+
+    /// <summary>Tokens that fit.</summary>
+    public long MaxLength { get; }
+
+    /// <summary>Tokens taken in so far.</summary>
+    public long Length => _state.Length;
+
+    /// <summary>Takes in tokens of a single sequence and returns the logits of the one to come, valid until the next call.</summary>
+    /// <exception cref="InvalidOperationException">The tokens do not fit.</exception>
+    public ReadOnlySpan<float> Append(ReadOnlySpan<int> tokens)
+    {
+        if (_batch != 1) throw new InvalidOperationException($"Session.Append: this session has a batch of {_batch}; give the tokens as a tensor [{_batch}, L].");
+        using TensorScope scope = TensorScope.Enter();
+        Tensor logits = Append(Tensor.From(tokens, [1, tokens.Length], _model.Device));
+        if (_logits.Length == 0) _logits = new float[_model.VocabularySize];
+        logits.CopyTo(_logits.AsSpan());
+        return _logits;
+    }
+
+    /// <summary>Takes in tokens [B, L] and returns the logits [B, V] of the ones to come.</summary>
+    /// <exception cref="InvalidOperationException">The tokens do not fit.</exception>
+    public Tensor Append(Tensor tokens)
+    {
+        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        ArgumentNullException.ThrowIfNull(tokens);
+        if (tokens.Rank != 2 || tokens.Shape[0] != _batch) throw new ArgumentException($"Session.Append: tokens must be [{_batch}, L], got {tokens}.");
+        if (Length + tokens.Shape[1] > MaxLength)
+            throw new InvalidOperationException($"Session.Append: {Length} of {MaxLength} tokens are taken, {tokens.Shape[1]} more do not fit; open the session with a larger maxLength.");
+        return _model.NextLogits(tokens, _state);
+    }
+
+    /// <summary>Takes in a prompt and yields the tokens that follow it, until a stop token or the limit.</summary>
+    /// <param name="prompt">At least one token.</param>
+    /// <param name="sampling">How tokens are chosen.</param>
+    /// <param name="cancellationToken">Ends the text between two tokens.</param>
+    public IEnumerable<int> Generate(int[] prompt, SamplingOptions sampling, CancellationToken cancellationToken = default)
+    {
+        ArgumentNullException.ThrowIfNull(prompt);
+        ArgumentNullException.ThrowIfNull(sampling);
+        if (prompt.Length == 0) throw new ArgumentException("Session.Generate: the prompt is empty; give at least one token.");
+        var sampler = new Sampler(sampling, _model.VocabularySize);
+        sampler.Remember(prompt);
+        return Tokens(prompt, sampler, sampling, cancellationToken);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (_isDisposed) return;
+        _isDisposed = true;
+        _state.Dispose();
+    }
+
+    private IEnumerable<int> Tokens(int[] prompt, Sampler sampler, SamplingOptions sampling, CancellationToken cancellationToken)
+    {
+        if (sampling.MaxNewTokens == 0) yield break;
+        int token = sampler.Next(Append(prompt.AsSpan()));
+        for (int i = 1; !sampling.StopTokens.Contains(token); i++)
+        {
+            yield return token;
+            if (i >= sampling.MaxNewTokens || cancellationToken.IsCancellationRequested) yield break;
+            token = sampler.Next(Append([token]));
+        }
+    }
+}

@@ -1,0 +1,64 @@
+namespace ZEngine.Models;
+
+/// <summary>What one layer remembers of a sequence.</summary>
+public abstract class LayerState : IDisposable
+{
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Dispose(true);
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Gives the state's memory back.</summary>
+    protected abstract void Dispose(bool disposing);
+
+    /// <summary>Puts a new tensor in the place of an old one, which is given back; the state owns it from now on.</summary>
+    internal static void Replace(ref Tensor current, Tensor next)
+    {
+        if (ReferenceEquals(current, next)) return;
+        current.Dispose();
+        current = TensorScope.Release(next);
+    }
+
+    internal static Tensor Zeros(Device device, params ReadOnlySpan<long> shape) => TensorScope.Release(Tensor.Zeros(shape, DType.Float32, device));
+}
+
+/// <summary>The last inputs of a convolution and the state of a scan.</summary>
+internal sealed class ScanState(Device device, ReadOnlySpan<long> convolution, ReadOnlySpan<long> scan) : LayerState
+{
+    private Tensor _convolution = Zeros(device, convolution), _scan = Zeros(device, scan);
+
+    public Tensor Convolution { get => _convolution; set => Replace(ref _convolution, value); }
+
+    public Tensor Scan { get => _scan; set => Replace(ref _scan, value); }
+
+    protected override void Dispose(bool disposing)
+    {
+        _convolution.Dispose();
+        _scan.Dispose();
+    }
+}
+
+/// <summary>Keys and values of the tokens so far, [B, maxLength, G, P] each.</summary>
+internal sealed class KeyValueCache(Device device, long batch, long maxLength, long groups, long headDimension) : LayerState
+{
+    private readonly Tensor _keys = Zeros(device, batch, maxLength, groups, headDimension), _values = Zeros(device, batch, maxLength, groups, headDimension);
+    private long _length;
+
+    /// <summary>Appends [B, L, G, P] and returns all keys and values so far, as views.</summary>
+    public (Tensor Keys, Tensor Values) Append(Tensor keys, Tensor values)
+    {
+        long steps = keys.Shape[1];
+        Ops.Copy(keys, _keys.Slice(1, _length, steps));
+        Ops.Copy(values, _values.Slice(1, _length, steps));
+        _length += steps;
+        return (_keys.Slice(1, 0, _length), _values.Slice(1, 0, _length));
+    }
+
+    protected override void Dispose(bool disposing)
+    {
+        _keys.Dispose();
+        _values.Dispose();
+    }
+}

@@ -1,0 +1,79 @@
+namespace ZEngine.Models;
+
+/// <summary>Sizes and variants of a Mamba-2 mixer.</summary>
+internal sealed record Mamba2MixerOptions(
+    int HiddenSize, int Heads, int HeadDimension, int StateSize, int Groups, int ConvKernel, long NormGroupSize, float NormEpsilon,
+    bool HasBias, bool HasConvBias, float MinDelta, float MaxDelta, float InitializerRange, double OutputScale, double TimeStepMin, double TimeStepMax, double TimeStepFloor)
+{
+    public long InnerSize => (long)Heads * HeadDimension;
+
+    public long ConvChannels => InnerSize + 2L * Groups * StateSize;
+}
+
+/// <summary>The Mamba-2 mixer: projection, causal convolution, SSD scan, gated norm, projection.</summary>
+/// <remarks>Rows of in_proj are [z; x; B; C; dt]. Dao and Gu 2024, arXiv:2405.21060, section 7.</remarks>
+internal sealed class Mamba2Mixer : Module
+{
+    private readonly Mamba2MixerOptions _options;
+    private readonly Parameter _inProjection, _outProjection, _convWeight, _dtBias, _logA, _skip, _norm;
+    private readonly Parameter? _inBias, _outBias, _convBias;
+
+    public Mamba2Mixer(Mamba2MixerOptions o)
+    {
+        _options = o;
+        long inner = o.InnerSize;
+        _inProjection = Register("in_proj.weight", Matrix(inner + o.ConvChannels + o.Heads, o.HiddenSize, o.InitializerRange));
+        _inBias = o.HasBias ? Register("in_proj.bias", Vector(inner + o.ConvChannels + o.Heads, Initializer.Zeros)) : null;
+        float convRange = 1 / MathF.Sqrt(o.ConvKernel);
+        _convWeight = Register("conv1d.weight", new Parameter([o.ConvChannels, 1, o.ConvKernel], Initializer.Uniform(-convRange, convRange), isDecayed: true));
+        _convBias = o.HasConvBias ? Register("conv1d.bias", Vector(o.ConvChannels, Initializer.Zeros)) : null;
+        _dtBias = Register("dt_bias", Vector(o.Heads, DeltaBias(o.TimeStepMin, o.TimeStepMax, o.TimeStepFloor)));
+        _logA = Register("A_log", Vector(o.Heads, Initializer.FromUniform((u, _) => MathF.Log(1 + 15 * u))));
+        _skip = Register("D", Vector(o.Heads, Initializer.Ones));
+        _norm = Register("norm.weight", Vector(inner, Initializer.Ones));
+        _outProjection = Register("out_proj.weight", Matrix(o.HiddenSize, inner, (float)(o.InitializerRange * o.OutputScale)));
+        _outBias = o.HasBias ? Register("out_proj.bias", Vector(o.HiddenSize, Initializer.Zeros)) : null;
+    }
+
+    /// <summary>Floating-point operations of the forward pass per token.</summary>
+    public long FlopsPerToken => 2 * (_inProjection.Count + _outProjection.Count) + 2 * _convWeight.Count + 5 * _options.InnerSize * _options.StateSize;
+
+    public long StateBytes => sizeof(float) * ((_options.ConvKernel - 1) * _options.ConvChannels + _options.InnerSize * _options.StateSize);
+
+    public ScanState NewState(Device device, long batch) => new(
+        device, [batch, _options.ConvKernel - 1, _options.ConvChannels], [batch, _options.Heads, _options.HeadDimension, _options.StateSize]);
+
+    /// <param name="x">[B, L, D].</param>
+    /// <param name="state">Conv and SSM state, brought up to date; or null.</param>
+    /// <param name="layout">Boundaries of packed sequences, or null.</param>
+    public Tensor Forward(Tensor x, ScanState? state, SequenceLayout? layout)
+    {
+        Mamba2MixerOptions o = _options;
+        (long batch, long length, long inner, long groupStates) = (x.Shape[0], x.Shape[1], o.InnerSize, (long)o.Groups * o.StateSize);
+        using TensorScope scope = TensorScope.Enter();
+        Tensor[] parts = Ops.Split(_inProjection.Project(x, _inBias), inner, o.ConvChannels, o.Heads);     // z, xBC, dt
+        (Tensor xBC, Tensor convState) = Ops.CausalConv1d(
+            parts[1], _convWeight.Effective().Reshape(o.ConvChannels, o.ConvKernel), _convBias?.Effective(), hasSilu: true, state?.Convolution, layout);
+        Tensor[] xBCs = Ops.Split(xBC, inner, groupStates, groupStates);
+        (Tensor y, Tensor scanState) = Ops.SsdScan(
+            xBCs[0].Reshape(batch, length, o.Heads, o.HeadDimension), parts[2], Ops.Scale(Ops.Map(Pointwise.Exp, _logA.Effective()), -1),
+            xBCs[1].Reshape(batch, length, o.Groups, o.StateSize), xBCs[2].Reshape(batch, length, o.Groups, o.StateSize),
+            _skip.Effective(), dtBias: _dtBias.Effective(), initialState: state?.Scan,
+            options: new SsdScanOptions(MinDelta: o.MinDelta, MaxDelta: o.MaxDelta, Layout: layout));
+        if (state is not null) (state.Convolution, state.Scan) = (convState, scanState);
+        Tensor normed = Ops.RmsNorm(y.Reshape(batch, length, inner), _norm.Effective(), o.NormEpsilon, parts[0], GateOrder.BeforeNorm, o.NormGroupSize);
+        return scope.Keep(_outProjection.Project(normed, _outBias));
+    }
+
+    internal static Parameter Matrix(long rows, long columns, float standardDeviation) =>
+        new([rows, columns], Initializer.Normal(standardDeviation), isMatrix: true, isDecayed: true);
+
+    internal static Parameter Vector(long size, Initializer initializer) => new([size], initializer);
+
+    /// <summary>The inverse softplus of a step size that is uniform in its logarithm: Mamba's initialisation of dt.</summary>
+    internal static Initializer DeltaBias(double min, double max, double floor) => Initializer.FromUniform((u, _) =>
+    {
+        double delta = Math.Max(floor, Math.Exp(u * (Math.Log(max) - Math.Log(min)) + Math.Log(min)));
+        return (float)(delta + Math.Log(-double.ExpM1(-delta)));
+    });
+}

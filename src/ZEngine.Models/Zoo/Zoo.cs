@@ -1,0 +1,18 @@
+namespace ZEngine.Models;
+
+/// <summary>The architectures, by the <c>model_type</c> of their configuration.</summary>
+internal static class Zoo
+{
+    public static LanguageModel Create(ModelConfigFile config)
+    {
+        ArgumentNullException.ThrowIfNull(config);
+        return config.String("model_type") switch
+        {
+            "mamba" or "falcon_mamba" => new Mamba(MambaConfig.Read(config)),
+            "mamba2" => new Mamba2(Mamba2Config.Read(config)),
+            "llama" or "mistral" => new Llama(LlamaConfig.Read(config)),
+            "zamba2" => new Zamba2(Zamba2Config.Read(config)),
+            var other => throw config.Error("model_type", $"must be one of falcon_mamba, llama, mamba, mamba2, mistral, zamba2, got \"{other}\""),
+        };
+    }
+}
