@@ -7,6 +7,7 @@ internal sealed unsafe partial class CpuBackend
     internal override void GroupedExpertsForward(GroupedExpertsInputs x, Tensor hidden, Tensor y)
     {
         var moe = new ExpertsView(x);
+        RequireExperts(nameof(Ops.GroupedExperts), x.Experts, moe.Experts + x.Skipped);
         using var scratch = new CpuScratch(ExpertGroups.Floats(moe));
         var groups = new ExpertGroups(moe, scratch.Data);
         using TensorScope scope = TensorScope.Enter();
@@ -73,10 +74,10 @@ internal sealed unsafe partial class CpuBackend
         private readonly byte* _up = (byte*)x.Up.Address, _down = (byte*)x.Down.Address;
         private readonly DType _upType = x.Up.DType, _downType = x.Down.DType;
 
-        /// <summary>[2·F or F, D].</summary>
+        /// <summary>[2·hidden or hidden, D].</summary>
         public CpuMatrix Up(long e) => new(_up + e * UpRows * Width * _upType.Size, _upType, Width, 1);
 
-        /// <summary>[D, F].</summary>
+        /// <summary>[D, hidden].</summary>
         public CpuMatrix Down(long e) => new(_down + e * Width * Hidden * _downType.Size, _downType, Hidden, 1);
     }
 

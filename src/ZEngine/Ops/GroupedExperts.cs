@@ -5,12 +5,13 @@ public static partial class Ops
     /// <summary>Mixture of experts: each token passes through the MLPs it was routed to, and their outputs add up by weight. No token is dropped.</summary>
     /// <param name="x">[..., D]; all leading axes together are the tokens.</param>
     /// <param name="routing">Which experts, and how much each counts.</param>
-    /// <param name="up">[E, 2·F, D], rows of the gate first, then those of up; or [E, F, D] for experts without a gate. Of any floating-point type.</param>
-    /// <param name="down">[E, D, F].</param>
+    /// <param name="up">[E, 2·hidden, D], rows of the gate first, then those of up; or [E, hidden, D] for experts without a gate. Of any floating-point type.</param>
+    /// <param name="down">[E, D, hidden].</param>
     /// <param name="function">The activation f.</param>
     /// <param name="isGated">Whether the hidden layer is f(gate)·up, else f(up).</param>
     /// <param name="skipped">How many of the routing's last experts have no weights and put out nothing.</param>
     /// <returns>[..., D].</returns>
+    /// <exception cref="ArgumentException">The routing names an expert that does not exist (on the CPU).</exception>
     /// <remarks>
     /// y = Σ_k w_k·down_e(f(gate_e·x) ⊙ up_e·x), summed in the order of the slots. Gate and up are one matrix, as checkpoints since
     /// transformers 5 store them, because one product then reads the tokens once. Jiang et al. 2024, arXiv:2401.04088, section 2.1.
@@ -20,17 +21,14 @@ public static partial class Ops
         ArgumentNullException.ThrowIfNull(routing);
         var contract = new ShapeContract(nameof(GroupedExperts));
         contract.Require(x, "... D");
-        contract.RequireWeight(down, "E D F");
+        contract.RequireWeight(down, "E D hidden");
         contract.RequireWeight(up, "E rows D");
-        contract.Require(up.Shape[1] == (isGated ? 2 : 1) * contract['F'], $"up must have {(isGated ? "2·F" : "F")} = {(isGated ? 2 : 1) * contract['F']} rows, got {Tensor.ShapeText(up.Shape)}.");
+        long hiddenRows = (isGated ? 2 : 1) * down.Shape[2];
+        contract.Require(up.Shape[1] == hiddenRows, $"up must have {hiddenRows} rows for {down.Shape[2]} hidden channels {(isGated ? "with" : "without")} a gate, got {Tensor.ShapeText(up.Shape)}.");
         if (isGated) RequireGate(contract, function);
-        long tokens = x.Count / Math.Max(1, contract['D']), experts = routing.Load.Shape[0];
-        contract.RequireFloat32(routing.Weights, "tokens slots");
-        contract.RequireIndex(routing.Experts, "tokens slots");
-        contract.Require(routing.Weights.Shape[0] == tokens, $"the routing is for {routing.Weights.Shape[0]} tokens, but x {Tensor.ShapeText(x.Shape)} has {tokens}.");
-        contract.Require(skipped >= 0 && experts - skipped == contract['E'], $"the routing knows {experts} experts, {skipped} of them skipped, but there are weights for {contract['E']}.");
+        RequireRouting(contract, routing, x.Count / Math.Max(1, contract['D']), contract['E'], skipped);
 
-        var inputs = new GroupedExpertsInputs(x.Contiguous(), routing.Experts, routing.Weights.Contiguous(), up.Contiguous(), down.Contiguous(), function, isGated);
+        var inputs = new GroupedExpertsInputs(x.Contiguous(), routing.Experts.Contiguous(), routing.Weights.Contiguous(), up.Contiguous(), down.Contiguous(), function, isGated, skipped);
         Tensor y = Tensor.Empty(x.Shape, x.DType, x.Device);
         Tensor hidden = Tensor.Empty([routing.Weights.Count, up.Shape[1]], x.DType, x.Device);
         x.Backend.GroupedExpertsForward(inputs, hidden, y);
@@ -40,8 +38,8 @@ public static partial class Ops
     /// <summary>A whole layer of experts with a linear router.</summary>
     /// <param name="x">[..., D].</param>
     /// <param name="router">[E, D], of any floating-point type.</param>
-    /// <param name="up">[E, 2·F, D] or [E, F, D], see <see cref="GroupedExperts"/>.</param>
-    /// <param name="down">[E, D, F].</param>
+    /// <param name="up">[E, 2·hidden, D] or [E, hidden, D], see <see cref="GroupedExperts"/>.</param>
+    /// <param name="down">[E, D, hidden].</param>
     /// <param name="options">How many experts, and how they are weighted.</param>
     /// <param name="function">The activation.</param>
     /// <param name="isGated">Whether the experts have a gate.</param>
@@ -50,6 +48,17 @@ public static partial class Ops
     {
         Routing routing = Route(Linear(x, router), options);
         return (GroupedExperts(x, routing, up, down, function, isGated), routing.AuxLoss, routing.ZLoss);
+    }
+
+    private static void RequireRouting(ShapeContract contract, Routing routing, long tokens, long experts, long skipped)
+    {
+        (Tensor chosen, Tensor weights) = (routing.Experts, routing.Weights);
+        contract.RequireIndex(chosen, "...");
+        contract.RequireFloat32(weights, "...");
+        contract.RequireFloat32(routing.Load, "...");
+        contract.Require(chosen.DType == DType.Int32 && chosen.Rank == 2 && weights.Shape.SequenceEqual(chosen.Shape), $"a routing has Int32 experts and Float32 weights [tokens, slots], got {chosen} and {weights}.");
+        contract.Require(chosen.Shape[0] == tokens, $"the routing is for {chosen.Shape[0]} tokens, but x has {tokens}.");
+        contract.Require(skipped >= 0 && routing.Load.Count - skipped == experts, $"the routing knows {routing.Load.Count} experts, {skipped} of them skipped, but there are weights for {experts}.");
     }
 
     private static Tensor RecordGroupedExperts(GroupedExpertsInputs x, Tensor hidden, Tensor y) => Tape.Record(
@@ -63,7 +72,7 @@ public static partial class Ops
 }
 
 /// <summary>All contiguous. Experts [tokens, slots] is Int32; those beyond the weights put out nothing.</summary>
-internal sealed record GroupedExpertsInputs(Tensor X, Tensor Experts, Tensor Weights, Tensor Up, Tensor Down, Pointwise Function, bool IsGated);
+internal sealed record GroupedExpertsInputs(Tensor X, Tensor Experts, Tensor Weights, Tensor Up, Tensor Down, Pointwise Function, bool IsGated, long Skipped);
 
 public abstract partial class Backend
 {
