@@ -73,7 +73,7 @@ internal sealed unsafe partial class CpuBackend
 
         public readonly ScanTile Forward;
 
-        /// <summary>[step, Lanes]: dy behind the gate, and the gradients of Δ·u and of Δ through the decay.</summary>
+        /// <summary>[step, Lanes]: dy behind the gate, and the gradients of Δ·u and, times log2 e, of Δ through the decay.</summary>
         public readonly float* DOutput, DInput, DDelta;
 
         /// <summary>[step, register] of one state: before each step and after the last, its decay, and what each lane adds to dB and dC.</summary>
@@ -99,7 +99,7 @@ internal sealed unsafe partial class CpuBackend
                 (_, long first, long count) = scan.Block(block);
                 double* sums = allSums + (part * scan.Channels + first) * (scan.N + 2);
                 new Span<double>(sums, checked((int)(count * (scan.N + 2)))).Clear();
-                scan.ToLanes(scan.A + first * scan.N, count, tile.Forward.A);
+                scan.ToRates<T>(first, count, tile.Forward.Rate);
                 for (long sequence = part * sequencesPerPart; sequence < Math.Min(scan.Sequences, (part + 1) * sequencesPerPart); sequence++)
                     Stretches<T>(tile, sequence, block, sums);
             }
@@ -157,10 +157,10 @@ internal sealed unsafe partial class CpuBackend
         private void Again<T>(in ScanBackwardTile tile, long n, long v, long q, T h, float* B, float* C) where T : struct, IFloats<T>
         {
             long lanes = ScanView.Lanes;
-            T a = T.Load(tile.Forward.A + n * lanes + v);
+            T rate = T.Load(tile.Forward.Rate + n * lanes + v);
             for (long t = 0; t < q; t++)
             {
-                T decay = CpuMath.Exp(T.Load(tile.Forward.Delta + t * lanes + v) * a);
+                T decay = ScanDecay(T.Load(tile.Forward.Delta + t * lanes + v), rate);
                 h.Store(tile.States + t * T.Width);
                 decay.Store(tile.Decays + t * T.Width);
                 h = T.MulAdd(decay, h, T.Load(tile.Forward.Input + t * lanes + v) * T.Broadcast(B[t * scan.B.Step]));
@@ -175,7 +175,7 @@ internal sealed unsafe partial class CpuBackend
         private void Differentiate<T>(in ScanBackwardTile tile, long n, long v, long q, float* B, float* C, long count, double* sums) where T : struct, IFloats<T>
         {
             long lanes = ScanView.Lanes;
-            T a = T.Load(tile.Forward.A + n * lanes + v), dState = T.Load(tile.DState + n * lanes + v), dA = T.Zero;
+            T rate = T.Load(tile.Forward.Rate + n * lanes + v), dState = T.Load(tile.DState + n * lanes + v), dA = T.Zero;
             for (long t = q - 1; t >= 0; t--)
             {
                 long at = t * lanes + v, own = t * T.Width;
@@ -188,7 +188,7 @@ internal sealed unsafe partial class CpuBackend
                 T.MulAdd(dState, T.Broadcast(B[t * scan.B.Step]), T.Load(tile.DInput + at)).Store(tile.DInput + at);
                 dState *= T.Load(tile.Decays + own);
                 T dExponent = dState * T.Load(tile.States + own);      // of Δ·A
-                T.MulAdd(dExponent, a, T.Load(tile.DDelta + at)).Store(tile.DDelta + at);
+                T.MulAdd(dExponent, rate, T.Load(tile.DDelta + at)).Store(tile.DDelta + at);
                 dA = T.MulAdd(dExponent, T.Load(tile.Forward.Delta + at), dA);
             }
             dState.Store(tile.DState + n * lanes + v);
@@ -207,7 +207,7 @@ internal sealed unsafe partial class CpuBackend
                 if (scan.D != null) result = T.MulAdd(T.LoadUpTo(scan.D + first + v, count), dOutput, result);
                 result.StoreUpTo(du + dense, count);
 
-                T dRaw = T.MulAdd(dInput, u, T.Load(tile.DDelta + at));
+                T dRaw = T.MulAdd(dInput, u, T.Load(tile.DDelta + at) * T.Broadcast(Ln2));
                 if (scan.HasSoftplus) dRaw *= CpuMath.Sigmoid(scan.Raw<T>(row, start + t, first + v, count));
                 dRaw.StoreUpTo(dDt + dense, count);
                 dBias += dRaw;

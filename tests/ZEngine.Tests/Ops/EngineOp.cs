@@ -24,6 +24,8 @@ internal static class EngineOp
         "adamw" => AdamWTests.Apply,
         "selective_scan" => SelectiveScanTests.Apply,
         "layer_norm" => LayerNormTests.Apply,
+        "tree_attention" => TreeAttentionTests.Apply,
+        "moe_swiglu" => GroupedExpertsTests.Apply,
         _ => null,
     };
 

@@ -1,0 +1,88 @@
+namespace ZEngine;
+
+public static partial class Ops
+{
+    /// <summary>Attention over keys that lie in shards: each shard gives its own output and lse, and these are merged exactly.</summary>
+    /// <param name="q">[B, L, H, P].</param>
+    /// <param name="shards">Keys and values [B, S, G, P], one shard after the other in order; a shard may be empty.</param>
+    /// <param name="options">As for <see cref="Attention"/> on all keys together; without window and layout. A causal mask may cut through the last shard with keys alone.</param>
+    /// <param name="groupSize">How many neighbours are merged at once, level by level until one is left: 2 for a pairwise tree; 0 for all at once.</param>
+    /// <returns>o [B, L, H, P] and lse [B, L, H], of all keys.</returns>
+    /// <remarks>Shyam et al. 2024, arXiv:2408.04093: the merge is associative, so any tree gives the same result up to rounding.</remarks>
+    public static (Tensor O, Tensor Lse) TreeAttention(Tensor q, ReadOnlySpan<(Tensor K, Tensor V)> shards, AttentionOptions? options = null, int groupSize = 0)
+    {
+        options ??= new AttentionOptions();
+        var shape = new ShapeContract(nameof(TreeAttention));
+        shape.Require(q, "B L H P");
+        shape.Require(shards.Length > 0, "needs at least one shard.");
+        shape.Require(options.Window == 0 && options.Layout is null, "a window or packed sequences cannot be given: shards know nothing of each other's keys.");
+        shape.Require(groupSize is 0 or > 1, $"groupSize must be 0 or at least 2, got {groupSize}.");
+        long total = 0, seen = 0;
+        foreach ((Tensor k, _) in shards)
+        {
+            shape.Require(k.Rank == 4, $"every k must be [B, S, G, P], got {Tensor.ShapeText(k.Shape)}.");
+            total += k.Shape[1];
+        }
+
+        var parts = new (Tensor O, Tensor Lse)[shards.Length];
+        for (int i = 0; i < shards.Length; i++)
+        {
+            (Tensor k, Tensor v) = shards[i];
+            seen += k.Shape[1];
+            bool isLast = seen == total && k.Shape[1] > 0, isCut = options.IsCausal && seen > total - shape['L'] + 1 && k.Shape[1] > 0;
+            shape.Require(!isCut || isLast, $"the causal mask cuts through shard {i}, which is not the last: its keys end at {seen}, but query 0 sees {total - shape['L'] + 1}.");
+            parts[i] = Attention(q, k, v, options with { IsCausal = isCut });
+        }
+        return MergeLevels(parts, groupSize == 0 ? parts.Length : groupSize);
+    }
+
+    /// <summary>The attention over the union of disjoint sets of keys, from the outputs over each.</summary>
+    /// <param name="parts">o [B, L, H, P], and lse [B, L, H] Float32, of each set; a set that a query sees no key of has lse = -∞ there and counts for nothing.</param>
+    /// <returns>o and lse; 0 and -∞ where no set has a key.</returns>
+    /// <remarks>lse = ln Σ_i exp(lse_i), o = Σ_i exp(lse_i - lse)·o_i, summed in the order of the parts. No exponent is positive.</remarks>
+    public static (Tensor O, Tensor Lse) MergeAttention(params ReadOnlySpan<(Tensor O, Tensor Lse)> parts)
+    {
+        var shape = new ShapeContract(nameof(MergeAttention));
+        shape.Require(!parts.IsEmpty, "needs at least one part.");
+        var inputs = new Tensor[2 * parts.Length];             // every o, then every lse
+        for (int i = 0; i < parts.Length; i++)
+        {
+            shape.Require(parts[i].O, "B L H P", $"o of part {i}");
+            shape.RequireFloat32(parts[i].Lse, "B L H", $"lse of part {i}");
+            (inputs[i], inputs[parts.Length + i]) = (parts[i].O.Contiguous(), parts[i].Lse.Contiguous());
+        }
+        Tensor o = Tensor.EmptyLike(inputs[0]), lse = Tensor.EmptyLike(inputs[parts.Length]);
+        o.Backend.MergeAttentionForward(inputs, o, lse);
+        if (Tape.IsRecording) RecordMergeAttention(inputs, o, lse);
+        return (o, lse);
+    }
+
+    private static (Tensor O, Tensor Lse) MergeLevels(ReadOnlySpan<(Tensor O, Tensor Lse)> parts, int groupSize)
+    {
+        if (parts.Length == 1) return parts[0];
+        var next = new (Tensor O, Tensor Lse)[(parts.Length + groupSize - 1) / groupSize];
+        for (int i = 0; i < next.Length; i++)
+        {
+            ReadOnlySpan<(Tensor, Tensor)> group = parts[(i * groupSize)..Math.Min(parts.Length, (i + 1) * groupSize)];
+            next[i] = group.Length == 1 ? group[0] : MergeAttention(group);
+        }
+        return MergeLevels(next, groupSize);
+    }
+
+    private static void RecordMergeAttention(Tensor[] inputs, Tensor o, Tensor lse) => Tape.Record([o, lse], inputs, [.. inputs, o, lse], dOutputs =>
+    {
+        Tensor dO = dOutputs[0]?.Contiguous() ?? Tensor.Zeros(o.Shape, o.DType, o.Device);
+        Tensor[] d = Array.ConvertAll(inputs, Tensor.EmptyLike);
+        o.Backend.MergeAttentionBackward(inputs, o, lse, dO, dOutputs[1]?.Contiguous(), d);
+        return d;
+    });
+}
+
+public abstract partial class Backend
+{
+    /// <summary>Writes o and lse; the inputs are every o, then every lse, all contiguous.</summary>
+    internal abstract void MergeAttentionForward(Tensor[] inputs, Tensor o, Tensor lse);
+
+    /// <summary>Overwrites d, the gradients in the order of the inputs.</summary>
+    internal abstract void MergeAttentionBackward(Tensor[] inputs, Tensor o, Tensor lse, Tensor dO, Tensor? dLse, Tensor[] d);
+}

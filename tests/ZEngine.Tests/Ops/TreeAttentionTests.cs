@@ -1,0 +1,127 @@
+using ZEngine.Tests.Oracles;
+using static ZEngine.Tests.Ops.OpData;
+
+namespace ZEngine.Tests.Ops;
+
+public sealed class TreeAttentionTests
+{
+    internal static Tensors Apply(EngineInputs x) => Apply(x, 0);
+
+    private static Tensors Apply(EngineInputs x, int groupSize)
+    {
+        int[] ends = x.Attrs.Ints("shards")!;
+        (Tensor, Tensor)[] shards = [.. Enumerable.Range(0, ends.Length - 1).Select(i => (Part(x["k"], ends[i], ends[i + 1]), Part(x["v"], ends[i], ends[i + 1])))];
+        var options = new AttentionOptions(x.Attrs.Flag("causal"), (float?)x.Attrs.Number("scale"), SoftCap: (float)(x.Attrs.Number("softcap") ?? 0));
+        (Tensor o, Tensor lse) = ZEngine.Ops.TreeAttention(x["q"], shards, options, groupSize);
+        return new() { ["o"] = o, ["lse"] = lse };
+    }
+
+    private static Tensor Part(Tensor keys, long from, long to) => keys.Slice(1, from, to - from);
+
+    private static CaseBuilder Shards(string reason, int queries, int heads, int groups, int p, int batch, params int[] ends) => Case("tree_attention", reason).With("shards", ends)
+        .Normal("q", [batch, queries, heads, p]).Normal("k", [batch, ends[^1], groups, p]).Normal("v", [batch, ends[^1], groups, p]);
+
+    private static OpCase[] Sizes() =>
+    [
+        Shards("one shard", 1, 2, 1, 5, 1, 0, 9).Build("o", "lse"),
+        Shards("decode, grouped heads", 1, 4, 2, 16, 2, 0, 40, 300, 301).Build("o", "lse"),
+        Shards("empty shards everywhere", 1, 2, 2, 7, 1, 0, 0, 0, 5, 5, 20, 20).Build("o", "lse"),
+        Shards("several queries, no mask", 5, 2, 1, 8, 1, 0, 3, 60, 130).Build("o", "lse"),
+        Shards("seven shards", 1, 2, 1, 12, 1, 0, 4, 5, 9, 9, 30, 31, 40).Build("o", "lse"),
+        Shards("large scores", 1, 2, 1, 16, 1, 0, 20, 40, 64).With("scale", 8.0).Build("none"),
+        Shards("a scale of one", 1, 2, 1, 16, 1, 0, 20, 40, 64).With("scale", 1.0).Build("o", "lse"),
+        Shards("soft cap", 2, 2, 1, 8, 1, 0, 10, 33).With("softcap", 2.0).Build("o", "lse"),
+    ];
+
+    public static IEnumerable<TheoryDataRow<OpCase, string>> Cases() => Times(Sizes());
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void Forward_and_gradients_equal_oracle(OpCase c, string device)
+    {
+        EngineOp.Check(c, device);
+        foreach (int groupSize in (ReadOnlySpan<int>)[2, 3]) EngineOp.Check(c, device, x => Apply(x, groupSize));
+    }
+
+    private static Tensor Random(ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(3, stream));
+
+    [Theory]
+    [InlineData(0), InlineData(2), InlineData(4)]
+    public void Any_tree_equals_attention_over_all_keys(int groupSize)
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor q = Random(1, 2, 3, 4, 16), k = Random(2, 2, 200, 2, 16), v = Random(3, 2, 200, 2, 16);
+        (Tensor wantO, Tensor wantLse) = ZEngine.Ops.Attention(q, k, v);
+        long[] ends = [0, 0, 10, 11, 11, 50, 120, 121, 190, 200, 200];
+        (Tensor, Tensor)[] shards = [.. Enumerable.Range(0, ends.Length - 1).Select(i => (Part(k, ends[i], ends[i + 1]), Part(v, ends[i], ends[i + 1])))];
+        (Tensor o, Tensor lse) = ZEngine.Ops.TreeAttention(q, shards, groupSize: groupSize);
+        Near(wantO, o, 2e-6f);
+        Near(wantLse, lse, 2e-6f);
+    }
+
+    private static void Near(Tensor want, Tensor got, float tolerance)
+    {
+        (float[] a, float[] b) = (want.ToArray<float>(), got.ToArray<float>());
+        for (int i = 0; i < a.Length; i++) Assert.Equal(a[i], b[i], tolerance);
+    }
+
+    [Theory]
+    [InlineData(100f), InlineData(-100f), InlineData(3e4f)]
+    public void Parts_far_apart_merge_without_overflow(float distance)
+    {
+        using Tape tape = Tape.Begin();
+        Tensor a = tape.Watch(Random(1, 1, 1, 2, 5)), b = tape.Watch(Random(2, 1, 1, 2, 5));
+        Tensor lseA = tape.Watch(Tensor.From<float>([distance, 0], [1, 1, 2], Device.Cpu)), lseB = tape.Watch(Tensor.From<float>([-distance, 0], [1, 1, 2], Device.Cpu));
+        (Tensor o, Tensor lse) = ZEngine.Ops.MergeAttention((a, lseA), (b, lseB));
+        Assert.Equal((distance > 0 ? a : b).ToArray<float>()[..5], o.ToArray<float>()[..5]);
+        Assert.Equal(Math.Abs(distance), lse.ToArray<float>()[0]);
+        Assert.Equal(Math.Log(2), lse.ToArray<float>()[1], 1e-7);
+        tape.Backward([o, lse], [Random(3, 1, 1, 2, 5), Random(4, 1, 1, 2)]);
+        foreach (Tensor input in (ReadOnlySpan<Tensor>)[a, b, lseA, lseB]) Assert.All(tape.GradientOf(input).ToArray<float>(), value => Assert.True(float.IsFinite(value)));
+    }
+
+    [Fact]
+    public void Without_any_key_the_output_is_zero_and_gradients_are_zero()
+    {
+        using Tape tape = Tape.Begin();
+        Tensor q = tape.Watch(Random(1, 1, 1, 2, 4)), none = Tensor.Zeros([1, 0, 1, 4], DType.Float32, Device.Cpu);
+        (Tensor o, Tensor lse) = ZEngine.Ops.TreeAttention(q, [(none, none), (none, none), (none, none)], groupSize: 2);
+        Assert.All(o.ToArray<float>(), value => Assert.Equal(0, value));
+        Assert.All(lse.ToArray<float>(), value => Assert.Equal(float.NegativeInfinity, value));
+        tape.Backward([o, lse], [Random(2, 1, 1, 2, 4), Random(3, 1, 1, 2)]);
+        Assert.All(tape.GradientOf(q).ToArray<float>(), value => Assert.Equal(0, value));
+    }
+
+    [Fact]
+    public void Order_of_the_parts_changes_rounding_at_most()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        (Tensor, Tensor)[] parts = [.. Enumerable.Range(0, 6).Select(i => (Random((ulong)i, 2, 1, 3, 9), Random(20 + (ulong)i, 2, 1, 3)))];
+        (Tensor o, Tensor lse) = ZEngine.Ops.MergeAttention(parts);
+        (Tensor again, _) = ZEngine.Ops.MergeAttention(parts);
+        Assert.Equal(o.ToArray<float>(), again.ToArray<float>());
+        (Tensor reversed, Tensor reversedLse) = ZEngine.Ops.MergeAttention([.. parts.Reverse()]);
+        Near(o, reversed, 1e-6f);
+        Near(lse, reversedLse, 1e-6f);
+        (Tensor left, Tensor leftLse) = ZEngine.Ops.MergeAttention(parts.AsSpan(0, 3));
+        (Tensor right, Tensor rightLse) = ZEngine.Ops.MergeAttention(parts.AsSpan(3, 3));
+        (Tensor levels, Tensor levelsLse) = ZEngine.Ops.MergeAttention((left, leftLse), (right, rightLse));
+        Near(o, levels, 1e-6f);
+        Near(lse, levelsLse, 1e-6f);
+    }
+
+    [Fact]
+    public void Rejects_what_shards_cannot_do()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor Zeros(params long[] shape) => Tensor.Zeros(shape, DType.Float32, Device.Cpu);
+        string Message(Action call) => Assert.Throws<ArgumentException>(call).Message;
+        Tensor q = Zeros(1, 4, 2, 8), k = Zeros(1, 5, 2, 8), two = Zeros(1, 2, 2, 8);
+        Assert.Equal("TreeAttention: needs at least one shard.", Message(() => ZEngine.Ops.TreeAttention(q, [])));
+        Assert.Equal("TreeAttention: a window or packed sequences cannot be given: shards know nothing of each other's keys.", Message(() => ZEngine.Ops.TreeAttention(q, [(k, k)], new AttentionOptions(Window: 3))));
+        Assert.Equal("TreeAttention: the causal mask cuts through shard 0, which is not the last: its keys end at 5, but query 0 sees 4.", Message(() => ZEngine.Ops.TreeAttention(q, [(k, k), (two, two)])));
+        Assert.Equal("TreeAttention: groupSize must be 0 or at least 2, got 1.", Message(() => ZEngine.Ops.TreeAttention(q, [(k, k)], groupSize: 1)));
+        Assert.Equal("MergeAttention: lse of part 1 must be [B, L, H], got [1, 4, 3]: H is 2 but axis 2 is 3.", Message(() => ZEngine.Ops.MergeAttention((q, Zeros(1, 4, 2)), (q, Zeros(1, 4, 3)))));
+        Assert.Equal("MergeAttention: needs at least one part.", Message(() => ZEngine.Ops.MergeAttention()));
+    }
+}
