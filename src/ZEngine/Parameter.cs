@@ -85,6 +85,9 @@ public sealed class Parameter : IDisposable
         }
     }
 
+    /// <summary>Multiplies the gradient in place; does nothing when there is none.</summary>
+    public void ScaleGradient(float factor) => _gradient?.Backend.Scale(_gradient, factor, _gradient);
+
     /// <summary>Forgets the gradient.</summary>
     public void ClearGradient()
     {

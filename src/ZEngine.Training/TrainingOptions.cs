@@ -1,0 +1,127 @@
+using System.Globalization;
+using System.Security.Cryptography;
+using System.Text;
+
+namespace ZEngine.Training;
+
+/// <summary>Everything that a training run is told, beside model and data.</summary>
+public sealed record TrainingOptions
+{
+    /// <summary>Where metrics and checkpoints go; created where it is missing. One run, one folder, one process at a time.</summary>
+    public required string RunFolder { get; init; }
+
+    /// <summary>Optimizer steps of the whole run.</summary>
+    public required int Steps { get; init; }
+
+    /// <summary>Sequences of a micro-batch, B.</summary>
+    public int Batch { get; init; } = 8;
+
+    /// <summary>Tokens of a sequence, L; the data must have the same.</summary>
+    public required int Length { get; init; }
+
+    /// <summary>Micro-batches of a step; gradients are averaged over all their tokens.</summary>
+    public int Accumulation { get; init; } = 1;
+
+    /// <summary>The largest learning rate.</summary>
+    public float LearningRate { get; init; } = 1e-3f;
+
+    /// <summary>The smallest learning rate after warm-up.</summary>
+    public float LearningRateFloor { get; init; }
+
+    /// <summary>Steps of warm-up.</summary>
+    public int Warmup { get; init; }
+
+    /// <summary>How the learning rate goes on after warm-up.</summary>
+    public ScheduleKind Schedule { get; init; } = ScheduleKind.Cosine;
+
+    /// <summary>Steps of the fall at the end of <see cref="ScheduleKind.WarmupStableDecay"/>.</summary>
+    public int DecaySteps { get; init; }
+
+    /// <summary>Decoupled weight decay of the parameters that are decayed.</summary>
+    public float WeightDecay { get; init; } = 0.1f;
+
+    /// <summary>Decay of Adam's first moment.</summary>
+    public float Beta1 { get; init; } = 0.9f;
+
+    /// <summary>Decay of Adam's second moment.</summary>
+    public float Beta2 { get; init; } = 0.95f;
+
+    /// <summary>Added to the root of Adam's second moment.</summary>
+    public float Epsilon { get; init; } = 1e-8f;
+
+    /// <summary>Gradients are scaled down to this norm where theirs is larger; 0 for no limit.</summary>
+    public float Clip { get; init; } = 1;
+
+    /// <summary>The seed of the run, recorded with it.</summary>
+    public ulong Seed { get; init; }
+
+    /// <summary>Steps from one held-out loss to the next; 0 for none. The first is before the first step, one more after the last.</summary>
+    public int EvaluationInterval { get; init; } = 100;
+
+    /// <summary>Batches of a held-out loss, always the same ones; fewer where the part has fewer.</summary>
+    public int EvaluationBatches { get; init; } = 16;
+
+    /// <summary>Steps from one checkpoint to the next; 0 for the one at the end alone.</summary>
+    public int CheckpointInterval { get; init; } = 500;
+
+    /// <summary>How many of the newest checkpoints stay.</summary>
+    public int KeepCheckpoints { get; init; } = 2;
+
+    /// <summary>The run ends with an error after so many skipped steps in a row.</summary>
+    public int MaxSkipsInARow { get; init; } = 50;
+
+    /// <summary>Whether a run folder that holds a run is gone on with. False makes such a folder an error.</summary>
+    public bool Resume { get; init; } = true;
+
+    /// <summary>Whether to go on where options or data differ from those that the checkpoint was trained with; the result is then no longer that of one run.</summary>
+    public bool AcceptChanges { get; init; }
+
+    /// <summary>The schedule that the options describe.</summary>
+    /// <exception cref="ArgumentException">An option is out of range.</exception>
+    public Schedule CreateSchedule() => Schedule switch
+    {
+        ScheduleKind.Cosine => new CosineSchedule(LearningRate, Steps, Warmup, LearningRateFloor),
+        ScheduleKind.Linear => new LinearSchedule(LearningRate, Steps, Warmup, LearningRateFloor),
+        ScheduleKind.Constant => new ConstantSchedule(LearningRate, Steps, Warmup),
+        ScheduleKind.InverseSquareRoot => new InverseSquareRootSchedule(LearningRate, Steps, Warmup, LearningRateFloor),
+        ScheduleKind.WarmupStableDecay => new WarmupStableDecaySchedule(LearningRate, Steps, Warmup, DecaySteps, LearningRateFloor),
+        ScheduleKind.Annealing => new AnnealingSchedule(LearningRate, Steps, Warmup, floor: LearningRateFloor),
+        _ => throw new ArgumentException($"TrainingOptions.Schedule: {Schedule} is no schedule."),
+    };
+
+    /// <summary>The options that decide the resulting bits, by name, as checkpoints record them.</summary>
+    internal IReadOnlyList<KeyValuePair<string, string>> Decisive =>
+    [
+        new("steps", Text(Steps)), new("batch", Text(Batch)), new("length", Text(Length)), new("accumulation", Text(Accumulation)),
+        new("learning_rate", Text(LearningRate)), new("learning_rate_floor", Text(LearningRateFloor)), new("warmup", Text(Warmup)),
+        new("schedule", Schedule.ToString()), new("decay_steps", Text(DecaySteps)), new("weight_decay", Text(WeightDecay)),
+        new("beta1", Text(Beta1)), new("beta2", Text(Beta2)), new("epsilon", Text(Epsilon)), new("clip", Text(Clip)), new("seed", Text(Seed)),
+    ];
+
+    internal void RequireValid()
+    {
+        ArgumentException.ThrowIfNullOrWhiteSpace(RunFolder, nameof(RunFolder));
+        RequireAtLeast(1, Steps, nameof(Steps));
+        RequireAtLeast(1, Batch, nameof(Batch));
+        RequireAtLeast(1, Length, nameof(Length));
+        RequireAtLeast(1, Accumulation, nameof(Accumulation));
+        RequireAtLeast(0, EvaluationInterval, nameof(EvaluationInterval));
+        RequireAtLeast(1, EvaluationBatches, nameof(EvaluationBatches));
+        RequireAtLeast(0, CheckpointInterval, nameof(CheckpointInterval));
+        RequireAtLeast(1, KeepCheckpoints, nameof(KeepCheckpoints));
+        RequireAtLeast(1, MaxSkipsInARow, nameof(MaxSkipsInARow));
+        if (!(Clip >= 0) || !float.IsFinite(Clip)) throw new ArgumentException($"TrainingOptions.Clip must be a number from 0 up, got {Text(Clip)}.");
+        if (DecaySteps != 0 && Schedule != ScheduleKind.WarmupStableDecay) throw new ArgumentException($"TrainingOptions.DecaySteps belongs to the schedule WarmupStableDecay, not to {Schedule}.");
+        if (LearningRateFloor != 0 && Schedule == ScheduleKind.Constant) throw new ArgumentException("TrainingOptions.LearningRateFloor has no meaning for the schedule Constant.");
+    }
+
+    internal static string Hash(IEnumerable<KeyValuePair<string, string>> options) =>
+        Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(string.Join('\n', options.Select(option => $"{option.Key}={option.Value}")))));
+
+    private static void RequireAtLeast(int least, int value, string name)
+    {
+        if (value < least) throw new ArgumentException($"TrainingOptions.{name} must be at least {least}, got {value}.");
+    }
+
+    private static string Text(IFormattable value) => value.ToString(null, CultureInfo.InvariantCulture);
+}

@@ -1,0 +1,77 @@
+using System.Diagnostics;
+using System.Globalization;
+using Xunit;
+using ZEngine.CrashHost;
+using ZEngine.Training;
+
+namespace ZEngine.Tests.Training;
+
+/// <summary>A process that is killed at any moment loses no checkpoint, and the run ends with the same bits.</summary>
+public sealed class CrashTests(ITestOutputHelper output)
+{
+    private const int Kills = 50, Steps = 2000;
+
+    [Fact]
+    public void Fifty_kills_at_random_moments_change_nothing()
+    {
+        using TemporaryRun straight = new(), killed = new();
+        using (Process process = Start(straight.Path, threads: 2)) Finish(process);
+
+        var random = new Random(1);
+        var store = new CheckpointStore(Trainer.CheckpointFolder(killed.Path));
+        (long newest, int inWriting, int kills) = (-1, 0, 0);
+        for (; kills < Kills; kills++)
+        {
+            using Process process = Start(killed.Path, threads: 1 + kills % 2);
+            // Some kills by the clock, from the start of the process on; most some moments after a checkpoint was published.
+            int lines = kills % 3 == 0 ? 0 : random.Next(1, 20);
+            long published = -1;
+            for (int line = 0; line < lines; line++) published = Math.Max(published, StepOf(process.StandardOutput.ReadLine()));
+            Thread.Sleep(TimeSpan.FromMilliseconds(kills % 3 == 0 ? random.NextDouble() * 250 : random.NextDouble() * 8));
+            process.Kill();
+            while (process.StandardOutput.ReadLine() is { } line) published = Math.Max(published, StepOf(line));
+            process.WaitForExit();
+            Assert.NotEqual(0, process.ExitCode);
+
+            if (Directory.Exists(store.Folder) && Directory.GetDirectories(store.Folder, "*.tmp").Length > 0) inWriting++;
+            string? found = store.FindNewest(out IReadOnlyList<InvalidCheckpoint> invalid);
+            Assert.Empty(invalid);
+            long step = StepOf(found);
+            Assert.True(step >= Math.Max(newest, published), $"kill {kills}: step {published} was published and {newest} was there before, but the newest now is {step}");
+            newest = step;
+        }
+        output.WriteLine($"{kills} kills up to step {newest}, {inWriting} of them while a checkpoint was being written");
+        using (Process process = Start(killed.Path, threads: 1)) Finish(process);
+
+        Assert.Equal(Weights(straight), Weights(killed));
+        Assert.Equal(straight.Metrics(), killed.Metrics());
+    }
+
+    private static byte[] Weights(TemporaryRun run) => File.ReadAllBytes(Path.Combine(new CheckpointStore(Trainer.CheckpointFolder(run.Path)).FindNewest(out _)!, "model.safetensors"));
+
+    private static long StepOf(string? folder) => folder is null ? -1 : long.Parse(folder[(folder.LastIndexOf('-') + 1)..], CultureInfo.InvariantCulture);
+
+    private static void Finish(Process process)
+    {
+        Task<string> errors = process.StandardError.ReadToEndAsync();
+        while (process.StandardOutput.ReadLine() is not null) { }
+        process.WaitForExit();
+        Assert.True(process.ExitCode == 0, $"exit code {process.ExitCode}: {errors.Result}");
+    }
+
+    private static Process Start(string folder, int threads)
+    {
+        var start = new ProcessStartInfo(Environment.ProcessPath is { } path && Path.GetFileNameWithoutExtension(path) == "dotnet" ? path : "dotnet") { RedirectStandardOutput = true, RedirectStandardError = true };
+        foreach (string argument in (string[])["exec", Path.Combine(AppContext.BaseDirectory, "ZEngine.CrashHost.dll"), folder, $"{Steps}", $"{threads}"]) start.ArgumentList.Add(argument);
+        return Process.Start(start)!;
+    }
+
+    private sealed class TemporaryRun : IDisposable
+    {
+        public string Path { get; } = Directory.CreateTempSubdirectory("zengine-crash-").FullName;
+
+        public string[] Metrics() => [.. File.ReadAllLines(Trainer.MetricsPath(Path)).Select(line => line.Split(",\"tokens_per_second\"")[0])];
+
+        public void Dispose() => Directory.Delete(Path, recursive: true);
+    }
+}
