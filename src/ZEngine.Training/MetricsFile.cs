@@ -96,7 +96,14 @@ public sealed class MetricsFile : IDisposable
             json.WriteEndObject();
         }
         _line.Write("\n"u8);
-        _stream.Write(_line.WrittenSpan);
+        try
+        {
+            _stream.Write(_line.WrittenSpan);
+        }
+        catch (IOException e)
+        {
+            throw new IOException($"{_stream.Name}: the record could not be written ({e.Message.ReplaceLineEndings(" ")}); make room, then resume from the newest checkpoint.", e);
+        }
     }
 
     private static void WriteFinite(Utf8JsonWriter json, string name, double value)

@@ -38,16 +38,16 @@ public sealed record TrainingOptions
     public int DecaySteps { get; init; }
 
     /// <summary>Decoupled weight decay of the parameters that are decayed.</summary>
-    public float WeightDecay { get; init; } = 0.1f;
+    public double WeightDecay { get; init; } = 0.1;
 
     /// <summary>Decay of Adam's first moment.</summary>
-    public float Beta1 { get; init; } = 0.9f;
+    public double Beta1 { get; init; } = 0.9;
 
     /// <summary>Decay of Adam's second moment.</summary>
-    public float Beta2 { get; init; } = 0.95f;
+    public double Beta2 { get; init; } = 0.95;
 
     /// <summary>Added to the root of Adam's second moment.</summary>
-    public float Epsilon { get; init; } = 1e-8f;
+    public double Epsilon { get; init; } = 1e-8;
 
     /// <summary>Gradients are scaled down to this norm where theirs is larger; 0 for no limit.</summary>
     public float Clip { get; init; } = 1;

@@ -3,7 +3,7 @@ using ZEngine.Training;
 namespace ZEngine.CrashHost;
 
 /// <summary>One small run, the same in the process that is killed and in the one that is not.</summary>
-public sealed record CrashRun(string Folder, int Steps)
+public sealed record CrashRun(string Folder, int Steps, int CheckpointInterval)
 {
     public Trainer CreateTrainer(TinyModel model)
     {
@@ -14,7 +14,7 @@ public sealed record CrashRun(string Folder, int Steps)
         return new Trainer(model, new TokenWindows(tokens, 16, seed: 5, DataPart.Train, split), new TokenWindows(tokens, 16, seed: 5, DataPart.HeldOut, split), new TrainingOptions
         {
             RunFolder = Folder, Steps = Steps, Batch = 2, Length = 16, Accumulation = 2, LearningRate = 3e-3f, Warmup = 10, Seed = 5,
-            EvaluationInterval = 7, EvaluationBatches = 2, CheckpointInterval = 2, KeepCheckpoints = 2,
+            EvaluationInterval = 7, EvaluationBatches = 2, CheckpointInterval = CheckpointInterval, KeepCheckpoints = 2,
         });
     }
 }

@@ -3,14 +3,14 @@ using ZEngine;
 using ZEngine.CrashHost;
 using ZEngine.Training;
 
-// A trainer that is there to be killed: CrashHost <run folder> <steps> <threads>. Prints every checkpoint that it published.
+// A trainer that is there to be killed: CrashHost <run folder> <steps> <threads> <checkpoint interval>. Prints every checkpoint that it published.
 (string folder, int steps) = (args[0], int.Parse(args[1], CultureInfo.InvariantCulture));
 CpuDevice.Threads = int.Parse(args[2], CultureInfo.InvariantCulture);
 bool isFinished;
 using (var model = new TinyModel())
 {
     model.Initialize(Device.Cpu, seed: 7);
-    Trainer trainer = new CrashRun(folder, steps).CreateTrainer(model);
+    Trainer trainer = new CrashRun(folder, steps, int.Parse(args[3], CultureInfo.InvariantCulture)).CreateTrainer(model);
     trainer.CheckpointSaved += Console.WriteLine;
     trainer.Noticed += Console.Error.WriteLine;
     isFinished = trainer.Run().IsFinished;

@@ -45,7 +45,7 @@ public sealed class AdamW : IDisposable
     /// <param name="beta2">Decay of the second moment.</param>
     /// <param name="epsilon">Added to the root of the second moment.</param>
     /// <param name="weightDecay">Decoupled decay, times the learning rate.</param>
-    public AdamW(IReadOnlyList<Parameter> parameters, float beta1 = 0.9f, float beta2 = 0.95f, float epsilon = 1e-8f, float weightDecay = 0.1f)
+    public AdamW(IReadOnlyList<Parameter> parameters, double beta1 = 0.9, double beta2 = 0.95, double epsilon = 1e-8, double weightDecay = 0.1)
         : this(parameters, new AdamWOptions(beta1, beta2, epsilon, weightDecay)) { }
 
     /// <summary>Hyper-parameters.</summary>
@@ -146,7 +146,7 @@ public sealed class AdamW : IDisposable
 
     private static void RequireRange(AdamWOptions options)
     {
-        if (!(options.Beta1 is >= 0 and < 1 && options.Beta2 is > 0 and < 1 && options.Epsilon > 0 && float.IsFinite(options.Epsilon) && options.WeightDecay >= 0 && float.IsFinite(options.WeightDecay)))
+        if (!(options.Beta1 is >= 0 and < 1 && options.Beta2 is > 0 and < 1 && options.Epsilon > 0 && double.IsFinite(options.Epsilon) && options.WeightDecay >= 0 && double.IsFinite(options.WeightDecay)))
             throw new ArgumentException($"AdamW: needs 0 <= Beta1 < 1, 0 < Beta2 < 1, Epsilon > 0 and WeightDecay >= 0, got {options}.", nameof(options));
     }
 

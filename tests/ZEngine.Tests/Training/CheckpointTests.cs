@@ -1,4 +1,3 @@
-using Xunit;
 using ZEngine.CrashHost;
 using ZEngine.Training;
 

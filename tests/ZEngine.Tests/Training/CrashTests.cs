@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using System.Globalization;
-using Xunit;
 using ZEngine.CrashHost;
 using ZEngine.Training;
 
@@ -9,20 +8,20 @@ namespace ZEngine.Tests.Training;
 /// <summary>A process that is killed at any moment loses no checkpoint, and the run ends with the same bits.</summary>
 public sealed class CrashTests(ITestOutputHelper output)
 {
-    private const int Kills = 50, Steps = 2000;
+    private const int Kills = 50, Steps = 3000;
 
     [Fact]
     public void Fifty_kills_at_random_moments_change_nothing()
     {
         using TemporaryRun straight = new(), killed = new();
-        using (Process process = Start(straight.Path, threads: 2)) Finish(process);
+        using (Process process = Start(straight.Path, threads: 2, checkpointInterval: 500)) Finish(process);
 
         var random = new Random(1);
         var store = new CheckpointStore(Trainer.CheckpointFolder(killed.Path));
         (long newest, int inWriting, int kills) = (-1, 0, 0);
         for (; kills < Kills; kills++)
         {
-            using Process process = Start(killed.Path, threads: 1 + kills % 2);
+            using Process process = Start(killed.Path, threads: 1 + kills % 2, checkpointInterval: 2);
             // Some kills by the clock, from the start of the process on; most some moments after a checkpoint was published.
             int lines = kills % 3 == 0 ? 0 : random.Next(1, 20);
             long published = -1;
@@ -41,7 +40,7 @@ public sealed class CrashTests(ITestOutputHelper output)
             newest = step;
         }
         output.WriteLine($"{kills} kills up to step {newest}, {inWriting} of them while a checkpoint was being written");
-        using (Process process = Start(killed.Path, threads: 1)) Finish(process);
+        using (Process process = Start(killed.Path, threads: 1, checkpointInterval: 500)) Finish(process);
 
         Assert.Equal(Weights(straight), Weights(killed));
         Assert.Equal(straight.Metrics(), killed.Metrics());
@@ -59,10 +58,10 @@ public sealed class CrashTests(ITestOutputHelper output)
         Assert.True(process.ExitCode == 0, $"exit code {process.ExitCode}: {errors.Result}");
     }
 
-    private static Process Start(string folder, int threads)
+    private static Process Start(string folder, int threads, int checkpointInterval)
     {
         var start = new ProcessStartInfo(Environment.ProcessPath is { } path && Path.GetFileNameWithoutExtension(path) == "dotnet" ? path : "dotnet") { RedirectStandardOutput = true, RedirectStandardError = true };
-        foreach (string argument in (string[])["exec", Path.Combine(AppContext.BaseDirectory, "ZEngine.CrashHost.dll"), folder, $"{Steps}", $"{threads}"]) start.ArgumentList.Add(argument);
+        foreach (string argument in (string[])["exec", Path.Combine(AppContext.BaseDirectory, "ZEngine.CrashHost.dll"), folder, $"{Steps}", $"{threads}", $"{checkpointInterval}"]) start.ArgumentList.Add(argument);
         return Process.Start(start)!;
     }
 

@@ -1,5 +1,4 @@
 using System.Text.Json;
-using Xunit;
 using ZEngine.CrashHost;
 using ZEngine.Training;
 
