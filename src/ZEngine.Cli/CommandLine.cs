@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.CommandLine.Help;
 using System.CommandLine.Invocation;
 
 namespace ZEngine.Cli;
@@ -6,6 +7,8 @@ namespace ZEngine.Cli;
 /// <summary>The verbs, and how errors become one line and an exit code.</summary>
 internal static class CommandLine
 {
+    private const string Name = "zengine";
+
     /// <summary>Runs one command line; never throws.</summary>
     public static int Run(IReadOnlyList<string> args, Terminal terminal)
     {
@@ -27,13 +30,14 @@ internal static class CommandLine
     public static void RequireNoErrors(ParseResult parse)
     {
         if (parse.Errors.Count == 0) return;
-        string verb = parse.CommandResult.Command is RootCommand ? "" : parse.CommandResult.Command.Name + " ";
+        string verb = parse.CommandResult.Command.Name is Name ? "" : parse.CommandResult.Command.Name + " ";
         throw new UserError(ExitCode.Usage, $"{OneLine(parse.Errors[0].Message)} See zengine {verb}--help.");
     }
 
-    private static RootCommand Root(Terminal terminal) => new($"Trains hybrid state-space and transformer models and lets them write.\n\n{ExitCode.Help}")
+    // Not a RootCommand: that one is called what the assembly is called.
+    private static Command Root(Terminal terminal) => new(Name, $"Trains hybrid state-space and transformer models and lets them write.\n\n{ExitCode.Help}")
     {
-        Train.Command(terminal), Generate.Command(terminal), Info.Command(terminal), Demo.Command(terminal),
+        Train.Command(terminal), Generate.Command(terminal), Info.Command(terminal), Demo.Command(terminal), new HelpOption(), new VersionOption(),
     };
 
     private static int Code(Exception e) => e switch

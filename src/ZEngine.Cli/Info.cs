@@ -48,7 +48,7 @@ internal static class Info
         terminal.Line($"{model.GetType().Name}, vocabulary {model.VocabularySize:N0}, {model.ParameterCount:N0} parameters: {Bytes(4 * model.ParameterCount)} as float32, {Bytes(2 * model.ParameterCount)} as bfloat16.");
         terminal.Console().Write(table);
         terminal.Line($"FLOPs of the forward pass at context length 0; state and cache per sequence.");
-        if (model.Config.UnreadKeys is { Count: > 0 } unread) terminal.Note($"warning: {model.Config.Path}: nothing reads {string.Join(", ", unread)}.");
+        if (!ModelChoice.IsPreset(name) && model.Config.UnreadKeys is { Count: > 0 } unread) terminal.Note($"warning: {model.Config.Path}: nothing reads {string.Join(", ", unread)}.");
     }
 
     private static Text[] Row(ModelPart part) =>

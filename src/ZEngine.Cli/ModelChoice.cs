@@ -30,6 +30,9 @@ internal static class ModelChoice
     /// <summary>The structure of a model, without memory.</summary>
     public static LanguageModel Declare(string name) => Preset(name, 256) ?? LanguageModel.Create(ModelConfigFile.Open(ConfigOf(name)));
 
+    /// <summary>Whether a name is one of <see cref="Presets"/>.</summary>
+    public static bool IsPreset(string name) => Presets.Split(", ").Contains(name);
+
     /// <summary>Whether a name is a folder with weights.</summary>
     public static bool HasWeights(string name) => Directory.Exists(name) && Directory.EnumerateFiles(name, "*.safetensors").Any();
 
