@@ -21,11 +21,11 @@ public abstract class LanguageModel : Module
     /// <summary>The parts of the model with their parameters, arithmetic and state, for one token.</summary>
     public abstract IReadOnlyList<ModelPart> Parts { get; }
 
-    /// <summary>The tensor of the head's weight [V, D]: it stands for where and in which type the model computes.</summary>
-    private protected abstract Tensor HeadWeight { get; }
+    /// <summary>The head's weight [V, D]; the embedding where they are tied.</summary>
+    private protected abstract Parameter HeadWeight { get; }
 
     /// <summary>Where the parameters live.</summary>
-    public Device Device => HeadWeight.Device;
+    public Device Device => HeadWeight.Value.Device;
 
     /// <summary>Builds the structure of the model that a configuration describes, without memory.</summary>
     /// <exception cref="InvalidDataException">The configuration names no model of the zoo, or is not valid for it.</exception>
@@ -104,7 +104,7 @@ public abstract class LanguageModel : Module
         return scope.Keep(Head(hidden.Slice(1, hidden.Shape[1] - 1, 1)).Reshape(tokens.Shape[0], VocabularySize));
     }
 
-    private Tensor Head(Tensor hidden) => Ops.Linear(hidden, HeadWeight);
+    private Tensor Head(Tensor hidden) => HeadWeight.Project(hidden);
 
     private static SafetensorsTensor Stored(string name, Parameter parameter) =>
         SafetensorsTensor.FromStream(name, parameter.Value.DType, parameter.Shape, parameter.Value.WriteTo);

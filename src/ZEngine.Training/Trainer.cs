@@ -107,7 +107,7 @@ public sealed class Trainer
             if (invalid.Count > 0) throw new InvalidDataException($"{_store.Folder}: none of the {invalid.Count} checkpoints is valid ({Path.GetFileName(invalid[0].Folder)}: {invalid[0].Reason}); move them away to begin anew.");
             return;
         }
-        _state = RunCheckpoint.Read(newest, Path.Combine(run, "compare.tmp"), _model, optimizer, _options, _dataName) with { Options = _options.Decisive, Data = _dataName };
+        _state = RunCheckpoint.Read(newest, _model, optimizer, _options, _dataName) with { Options = _options.Decisive, Data = _dataName };
         if (_state.Step > _options.Steps) throw new InvalidDataException($"{newest}: has {_state.Step} steps behind it, more than the {_options.Steps} of the run.");
         CheckpointStore.SetAside(invalid);
         _data.Seek(_state.Position);
@@ -171,7 +171,7 @@ public sealed class Trainer
     private (double Loss, long Tokens, float Norm)? Update(AdamW optimizer, float learningRate, CancellationToken cancellation)
     {
         using TensorScope scope = TensorScope.Enter();
-        Device device = _model.Parameters[0].Value.Device;
+        Device device = _model.Device;
         var batches = new (Tensor Tokens, Tensor Targets, long Counted)[_options.Accumulation];
         long total = 0;
         for (int i = 0; i < batches.Length; i++)
@@ -205,7 +205,7 @@ public sealed class Trainer
     private bool Evaluate(MetricsFile metrics, CancellationToken cancellation)
     {
         _heldOut!.Seek(0);
-        Device device = _model.Parameters[0].Value.Device;
+        Device device = _model.Device;
         long batches = Math.Clamp(_heldOut.Sequences.EpochLength / _heldOut.Batch, 1, _options.EvaluationBatches), tokens = 0;
         double sum = 0;
         for (long i = 0; i < batches; i++)

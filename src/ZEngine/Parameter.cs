@@ -40,6 +40,9 @@ public sealed class Parameter : IDisposable
     /// <summary>Whether gradients are worked out; false freezes it.</summary>
     public bool IsTrainable { get; set; } = true;
 
+    /// <summary>A trainable change on top of the value, or null. Models apply it wherever they use the parameter.</summary>
+    public LowRankUpdate? Update { get; set; }
+
     /// <summary>Whether it has memory.</summary>
     public bool IsMaterialized => _value is not null;
 

@@ -6,12 +6,12 @@ namespace ZEngine.CrashHost;
 public sealed class TinyModel : LanguageModel
 {
     private readonly Parameter _table, _up, _bias, _head;
-    private readonly int _width;
     private readonly float _scale;
 
     public TinyModel(int vocabulary = 256, int width = 16, float scale = 1)
+        : base(ModelConfigFile.Create([new("model_type", "tiny"), new("vocab_size", vocabulary), new("width", width), new("scale", scale)]))
     {
-        (VocabularySize, _width, _scale) = (vocabulary, width, scale);
+        (VocabularySize, _scale) = (vocabulary, scale);
         _table = Register("embedding.weight", new Parameter([vocabulary, width], Initializer.Normal(0.1f), isMatrix: true));
         _up = Register("up.weight", new Parameter([2 * width, width], Initializer.Normal(0.2f), isMatrix: true, isDecayed: true));
         _bias = Register("up.bias", new Parameter([2 * width], Initializer.Zeros));
@@ -20,23 +20,19 @@ public sealed class TinyModel : LanguageModel
 
     public override int VocabularySize { get; }
 
+    public override IReadOnlyList<ModelPart> Parts => [new("all", 1, ParameterCount, 2 * ParameterCount)];
+
     /// <summary>Called before every forward pass.</summary>
     public Action? BeforeForward { get; set; }
 
-    /// <summary>Called before every save, with the folder.</summary>
-    public Action<string>? BeforeSave { get; set; }
+    private protected override Parameter HeadWeight => _head;
 
-    public override Tensor Forward(Tensor tokens, SequenceLayout? layout = null)
+    private protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
         BeforeForward?.Invoke();
         Tensor hidden = Ops.Scale(Ops.Embedding(_table.Value, tokens), _scale);
-        return Ops.Linear(Ops.Map(Pointwise.Gelu, Ops.Linear(hidden, _up.Value, _bias.Value)), _head.Value);
+        return Ops.Map(Pointwise.Gelu, Ops.Linear(hidden, _up.Value, _bias.Value));
     }
 
-    public override void Save(string folder)
-    {
-        BeforeSave?.Invoke(folder);
-        ModelConfigFile.Create([new("model_type", "tiny"), new("vocab_size", VocabularySize), new("width", _width), new("scale", _scale)]).Save(Path.Combine(folder, ModelConfigFile.FileName));
-        WeightFiles.Save(folder, [.. Parameters.Select(parameter => Training.ParameterFiles.ToSafetensors(parameter.Name, parameter.Value))]);
-    }
+    internal override LayerState[] NewLayerStates(int batch, long maxLength) => [];
 }

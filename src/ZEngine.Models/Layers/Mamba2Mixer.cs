@@ -51,18 +51,18 @@ internal sealed class Mamba2Mixer : Module
         Mamba2MixerOptions o = _options;
         (long batch, long length, long inner, long groupStates) = (x.Shape[0], x.Shape[1], o.InnerSize, (long)o.Groups * o.StateSize);
         using TensorScope scope = TensorScope.Enter();
-        Tensor[] parts = Ops.Split(Ops.Linear(x, _inProjection.Value, _inBias?.Value), inner, o.ConvChannels, o.Heads);     // z, xBC, dt
+        Tensor[] parts = Ops.Split(_inProjection.Project(x, _inBias), inner, o.ConvChannels, o.Heads);     // z, xBC, dt
         (Tensor xBC, Tensor convState) = Ops.CausalConv1d(
-            parts[1], _convWeight.Value.Reshape(o.ConvChannels, o.ConvKernel), _convBias?.Value, hasSilu: true, state?.Convolution, layout);
+            parts[1], _convWeight.Effective().Reshape(o.ConvChannels, o.ConvKernel), _convBias?.Effective(), hasSilu: true, state?.Convolution, layout);
         Tensor[] xBCs = Ops.Split(xBC, inner, groupStates, groupStates);
         (Tensor y, Tensor scanState) = Ops.SsdScan(
-            xBCs[0].Reshape(batch, length, o.Heads, o.HeadDimension), parts[2], Ops.Scale(Ops.Map(Pointwise.Exp, _logA.Value), -1),
+            xBCs[0].Reshape(batch, length, o.Heads, o.HeadDimension), parts[2], Ops.Scale(Ops.Map(Pointwise.Exp, _logA.Effective()), -1),
             xBCs[1].Reshape(batch, length, o.Groups, o.StateSize), xBCs[2].Reshape(batch, length, o.Groups, o.StateSize),
-            _skip.Value, dtBias: _dtBias.Value, initialState: state?.Scan,
+            _skip.Effective(), dtBias: _dtBias.Effective(), initialState: state?.Scan,
             options: new SsdScanOptions(MinDelta: o.MinDelta, MaxDelta: o.MaxDelta, Layout: layout));
         if (state is not null) (state.Convolution, state.Scan) = (convState, scanState);
-        Tensor normed = Ops.RmsNorm(y.Reshape(batch, length, inner), _norm.Value, o.NormEpsilon, parts[0], GateOrder.BeforeNorm, o.NormGroupSize);
-        return scope.Keep(Ops.Linear(normed, _outProjection.Value, _outBias?.Value));
+        Tensor normed = Ops.RmsNorm(y.Reshape(batch, length, inner), _norm.Effective(), o.NormEpsilon, parts[0], GateOrder.BeforeNorm, o.NormGroupSize);
+        return scope.Keep(_outProjection.Project(normed, _outBias));
     }
 
     internal static Parameter Matrix(long rows, long columns, float standardDeviation) =>

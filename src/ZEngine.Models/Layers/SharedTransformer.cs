@@ -50,7 +50,7 @@ internal sealed class SharedTransformer : Module
     {
         Adapters adapters = _adapters[use];
         using TensorScope scope = TensorScope.Enter();
-        Tensor u = Ops.RmsNorm(Ops.Concat(-1, h, embedded), _inputNorm.Value, (float)_config.NormEpsilon);
+        Tensor u = Ops.RmsNorm(Ops.Concat(-1, h, embedded), _inputNorm.Effective(), (float)_config.NormEpsilon);
         Tensor q = Heads(Adapted(u, _query, adapters.Query), _config.AttentionHeads), k = Heads(Adapted(u, _key, adapters.Key), _config.KeyValueHeads);
         Tensor v = Heads(Adapted(u, _value, adapters.Value), _config.KeyValueHeads);
         if (rotary is not null)
@@ -61,17 +61,17 @@ internal sealed class SharedTransformer : Module
         if (cache is not null) (k, v) = cache.Append(k, v);
         float scale = (float)Math.Pow(_config.AttentionHeadDimension / 2.0, -0.5);
         (Tensor o, _) = Ops.Attention(q, k, v, new AttentionOptions(Scale: scale, Layout: layout));
-        Tensor a = Ops.Linear(o.Reshape(h.Shape[0], h.Shape[1], -1), _output.Value);
-        Tensor gateUp = Adapted(Ops.RmsNorm(a, _mlpNorm.Value, (float)_config.NormEpsilon), _gateUp, adapters.GateUp);
-        return scope.Keep(Ops.Linear(Ops.GatedActivation(gateUp, Pointwise.Gelu), _down.Value));
+        Tensor a = _output.Project(o.Reshape(h.Shape[0], h.Shape[1], -1));
+        Tensor gateUp = Adapted(Ops.RmsNorm(a, _mlpNorm.Effective(), (float)_config.NormEpsilon), _gateUp, adapters.GateUp);
+        return scope.Keep(_down.Project(Ops.GatedActivation(gateUp, Pointwise.Gelu)));
     }
 
     private static Tensor Heads(Tensor x, long heads) => x.Reshape(x.Shape[0], x.Shape[1], heads, -1);
 
     private static Tensor Adapted(Tensor x, Parameter weight, LowRank? adapter)
     {
-        Tensor y = Ops.Linear(x, weight.Value);
-        return adapter is null ? y : Ops.Add(y, Ops.Linear(Ops.Linear(x, adapter.Down.Value), adapter.Up.Value));
+        Tensor y = weight.Project(x);
+        return adapter is null ? y : Ops.Add(y, adapter.Up.Project(adapter.Down.Project(x)));
     }
 
     private sealed record LowRank(Parameter Down, Parameter Up);

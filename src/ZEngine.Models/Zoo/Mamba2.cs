@@ -157,20 +157,20 @@ public sealed class Mamba2 : LanguageModel
         new(_head is null ? "head (tied)" : "head", 1, (_head?.Count ?? 0) + _finalNorm.Count, 2 * _embedding.Count),
     ];
 
-    private protected override Tensor HeadWeight => (_head ?? _embedding).Value;
+    private protected override Parameter HeadWeight => _head ?? _embedding;
 
     internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _mixers.Select(mixer => mixer.NewState(Device, batch))];
 
     private protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
-        Tensor h = Ops.Embedding(_embedding.Value, tokens);
+        Tensor h = Ops.Embedding(_embedding.Effective(), tokens);
         for (int i = 0; i < _mixers.Length; i++)
         {
             using TensorScope scope = TensorScope.Enter();
-            Tensor x = Ops.RmsNorm(h, _norms[i].Value, (float)_config.NormEpsilon);
+            Tensor x = Ops.RmsNorm(h, _norms[i].Effective(), (float)_config.NormEpsilon);
             h = scope.Keep(Ops.Add(h, _mixers[i].Forward(x, (ScanState?)state?.Layers[i], layout)));
         }
-        return Ops.RmsNorm(h, _finalNorm.Value, (float)_config.NormEpsilon);
+        return Ops.RmsNorm(h, _finalNorm.Effective(), (float)_config.NormEpsilon);
     }
 
     private protected override string? CanonicalName(string name) => name switch

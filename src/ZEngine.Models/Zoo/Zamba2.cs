@@ -69,7 +69,7 @@ public sealed class Zamba2 : LanguageModel
         new("head (tied)", 1, _finalNorm.Count, 2 * _embedding.Count),
     ];
 
-    private protected override Tensor HeadWeight => _embedding.Value;
+    private protected override Parameter HeadWeight => _embedding;
 
     internal override LayerState[] NewLayerStates(int batch, long maxLength) =>
     [
@@ -80,7 +80,7 @@ public sealed class Zamba2 : LanguageModel
     private protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
         if (_config.HasRope) _rotary ??= new RotaryEmbedding(_config.Rotary, _config.AttentionHeadDimension, Device);
-        Tensor embedded = Ops.Embedding(_embedding.Value, tokens), h = embedded;
+        Tensor embedded = Ops.Embedding(_embedding.Effective(), tokens), h = embedded;
         for (int i = 0; i < _layers.Length; i++)
         {
             Layer layer = _layers[i];
@@ -90,11 +90,11 @@ public sealed class Zamba2 : LanguageModel
             {
                 var cache = (KeyValueCache?)state?.Layers[_layers.Length + layer.Use];
                 Tensor shared = Block(layer.Use).Forward(h, embedded, layer.Use, _rotary, cache, state?.Length ?? 0, layout);
-                x = Ops.Add(h, Ops.Linear(shared, layer.Linear!.Value));
+                x = Ops.Add(h, layer.Linear!.Project(shared));
             }
             h = scope.Keep(Ops.Add(h, layer.Mixer.Forward(x, (ScanState?)state?.Layers[i], layout)));
         }
-        return Ops.RmsNorm(h, _finalNorm.Value, (float)_config.NormEpsilon);
+        return Ops.RmsNorm(h, _finalNorm.Effective(), (float)_config.NormEpsilon);
     }
 
     /// <summary>Files may repeat a shared block's tensors at its later uses.</summary>
@@ -133,6 +133,6 @@ public sealed class Zamba2 : LanguageModel
 
         public Mamba2Mixer Mixer { get; }
 
-        public Tensor Forward(Tensor x, ScanState? state, SequenceLayout? layout) => Mixer.Forward(Ops.RmsNorm(x, _norm.Value, _epsilon), state, layout);
+        public Tensor Forward(Tensor x, ScanState? state, SequenceLayout? layout) => Mixer.Forward(Ops.RmsNorm(x, _norm.Effective(), _epsilon), state, layout);
     }
 }

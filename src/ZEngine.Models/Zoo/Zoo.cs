@@ -9,8 +9,9 @@ internal static class Zoo
         return config.String("model_type") switch
         {
             "mamba2" => new Mamba2(Mamba2Config.Read(config)),
+            "llama" or "mistral" => new Llama(LlamaConfig.Read(config)),
             "zamba2" => new Zamba2(Zamba2Config.Read(config)),
-            var other => throw config.Error("model_type", $"must be one of mamba2, zamba2, got \"{other}\""),
+            var other => throw config.Error("model_type", $"must be one of llama, mamba2, mistral, zamba2, got \"{other}\""),
         };
     }
 }

@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using ZEngine.Models;
 
 namespace ZEngine.Training;
@@ -12,7 +11,7 @@ public static class ParameterFiles
     public static SafetensorsTensor ToSafetensors(string name, Tensor tensor)
     {
         ArgumentNullException.ThrowIfNull(tensor);
-        return SafetensorsTensor.FromStream(name, tensor.DType, tensor.Shape, stream => Write(tensor, stream));
+        return SafetensorsTensor.FromStream(name, tensor.DType, tensor.Shape, tensor.WriteTo);
     }
 
     /// <summary>Overwrites the values of parameters with the tensors of a folder's weight files; a failed check changes nothing.</summary>
@@ -68,20 +67,6 @@ public static class ParameterFiles
         }
     }
 
-    private static void Write(Tensor tensor, Stream stream)
-    {
-        switch (tensor.DType)
-        {
-            case DType.Float32: Write<float>(tensor, stream); break;
-            case DType.BFloat16: Write<BFloat16>(tensor, stream); break;
-            case DType.Float16: Write<Half>(tensor, stream); break;
-            case DType.Int32: Write<int>(tensor, stream); break;
-            case DType.Int64: Write<long>(tensor, stream); break;
-            case DType.UInt8: Write<byte>(tensor, stream); break;
-            default: Write<sbyte>(tensor, stream); break;
-        }
-    }
-
     private static unsafe void Copy<T>(nint address, Tensor tensor) where T : unmanaged
     {
         using TensorScope scope = TensorScope.Enter();
@@ -92,20 +77,6 @@ public static class ParameterFiles
         {
             int count = (int)Math.Min(piece, tensor.Count - at);
             flat.Slice(0, at, count).CopyFrom(new ReadOnlySpan<T>((T*)address + at, count));
-        }
-    }
-
-    private static unsafe void Write<T>(Tensor tensor, Stream stream) where T : unmanaged
-    {
-        using TensorScope scope = TensorScope.Enter();
-        using NoGradient pause = Tape.NoGrad();
-        Tensor flat = tensor.Reshape(-1);
-        var buffer = new T[Math.Min(PieceBytes / sizeof(T), tensor.Count)];
-        for (long at = 0; at < tensor.Count; at += buffer.Length)
-        {
-            Span<T> values = buffer.AsSpan(0, (int)Math.Min(buffer.Length, tensor.Count - at));
-            flat.Slice(0, at, values.Length).CopyTo(values);
-            stream.Write(MemoryMarshal.AsBytes(values));
         }
     }
 

@@ -45,18 +45,20 @@ public sealed class TokenStream : IDisposable
     /// <summary>The targets of the last batch that count: all but those of -100.</summary>
     public long CountedTargets { get; private set; }
 
-    /// <summary>Opens one binary token file.</summary>
-    /// <param name="path">The file; see <see cref="BinaryTokens"/>.</param>
+    /// <summary>Opens binary token files.</summary>
+    /// <param name="path">A file (see <see cref="BinaryTokens"/>), or several by <c>*</c> and <c>?</c> in the file name, such as <c>data/train-*.bin</c>, read in the order of their names.</param>
     /// <param name="batch">Sequences of a batch on this rank.</param>
     /// <param name="length">Tokens of a sequence.</param>
     /// <param name="rank">This rank.</param>
     /// <param name="size">Ranks in the world.</param>
     /// <param name="seed">Chooses the order.</param>
-    /// <param name="part">Which part of the file.</param>
-    /// <param name="split">How the file is parted.</param>
+    /// <param name="part">Which part of the tokens.</param>
+    /// <param name="split">How the tokens are parted.</param>
+    /// <exception cref="InvalidDataException">A file is damaged or something else; one line that says where.</exception>
+    /// <exception cref="IOException">There is no such file, or it cannot be read.</exception>
     public static TokenStream Open(string path, int batch, int length, int rank = 0, int size = 1, ulong seed = 0, DataPart part = DataPart.All, DataSplit? split = null)
     {
-        TokenSource tokens = BinaryTokens.Open(path);
+        JoinedTokens tokens = OpenAll(FilesOf(path));
         try
         {
             return new TokenStream(new TokenWindows(tokens, length, seed, part, split), batch, rank, size, tokens);
@@ -89,6 +91,33 @@ public sealed class TokenStream : IDisposable
         return (Tensor.From<int>(_tokens, [Batch, Length], device), Tensor.From<int>(_targets, [Batch, Length], device));
     }
 
-    /// <summary>Gives the file back that <see cref="Open"/> opened.</summary>
+    /// <summary>Gives the files back that <see cref="Open"/> opened.</summary>
     public void Dispose() => _owned?.Dispose();
+
+    private static string[] FilesOf(string path)
+    {
+        ArgumentException.ThrowIfNullOrWhiteSpace(path);
+        string name = Path.GetFileName(path);
+        if (!name.AsSpan().ContainsAny('*', '?')) return [path];
+        string folder = Path.GetDirectoryName(path) is { Length: > 0 } given ? given : ".";
+        string[] files = Directory.Exists(folder) ? Directory.GetFiles(folder, name) : [];
+        if (files.Length == 0) throw new FileNotFoundException($"{path}: no file has such a name.", path);
+        Array.Sort(files, StringComparer.Ordinal);
+        return files;
+    }
+
+    private static JoinedTokens OpenAll(string[] files)
+    {
+        var opened = new List<TokenSource>(files.Length);
+        try
+        {
+            foreach (string file in files) opened.Add(BinaryTokens.Open(file));
+            return new JoinedTokens(opened);
+        }
+        catch
+        {
+            foreach (TokenSource source in opened) source.Dispose();
+            throw;
+        }
+    }
 }

@@ -22,6 +22,7 @@ internal static class EngineOp
         "gated_mlp_activation" => GatedActivationTests.Apply,
         "cross_entropy" => CrossEntropyTests.Apply,
         "adamw" => AdamWTests.Apply,
+        "selective_scan" => SelectiveScanTests.Apply,
         _ => null,
     };
 

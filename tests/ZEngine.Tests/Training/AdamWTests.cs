@@ -136,7 +136,7 @@ public sealed class AdamWTests
             adamA.Step(0.1f);
         }
         adamA.Save(path);
-        Models.WeightFiles.Save(run.Path, [.. a.Parameters.Select(parameter => ParameterFiles.ToSafetensors(parameter.Name, parameter.Value))]);
+        ZEngine.Models.WeightFiles.Save(run.Path, [.. a.Parameters.Select(parameter => ParameterFiles.ToSafetensors(parameter.Name, parameter.Value))]);
         ParameterFiles.Load(run.Path, b.Parameters);
         adamB.Load(path);
         Assert.Equal(3, adamB.StepCount);

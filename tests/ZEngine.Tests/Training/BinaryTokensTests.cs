@@ -40,6 +40,18 @@ public sealed class BinaryTokensTests : IDisposable
         for (int batch = 0; batch < 100; batch++) Assert.Equal(memory.Next(Device.Cpu).Targets.ToArray<int>(), file.Next(Device.Cpu).Targets.ToArray<int>());
     }
 
+    [Fact]
+    public void Several_files_are_read_as_one_in_the_order_of_their_names()
+    {
+        foreach ((string name, int first, int count) in (ReadOnlySpan<(string, int, int)>)[("train-2.bin", 30, 470), ("train-0.bin", 0, 10), ("train-1.bin", 10, 20), ("other.bin", 0, 5)])
+            BinaryTokens.Write(Path.Combine(_folder, name), Enumerable.Range(first, count), 500);
+        using TensorScope scope = TensorScope.Enter();
+        using TokenStream files = TokenStream.Open(Path.Combine(_folder, "train-*.bin"), batch: 2, length: 7, seed: 3), memory = new(new TokenWindows(new TextTokens([.. Enumerable.Range(0, 500)], 500), 7, 3), 2);
+        Assert.Equal(memory.Sequences.EpochLength, files.Sequences.EpochLength);
+        for (int batch = 0; batch < 50; batch++) Assert.Equal(memory.Next(Device.Cpu).Targets.ToArray<int>(), files.Next(Device.Cpu).Targets.ToArray<int>());
+        Assert.EndsWith("none-*.bin: no file has such a name.", Assert.Throws<FileNotFoundException>(() => TokenStream.Open(Path.Combine(_folder, "none-*.bin"), 1, 1)).Message, StringComparison.Ordinal);
+    }
+
     [Theory]
     [InlineData(0, 'X', "does not begin with ZTOKENS")]
     [InlineData(8, 2, "is of version 2; this program reads version 1")]

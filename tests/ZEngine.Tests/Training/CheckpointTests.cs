@@ -64,15 +64,31 @@ public sealed class CheckpointTests
     {
         using RunFolder straight = new(), full = new();
         (_, byte[] expected) = straight.Train(straight.Options(15));
-        var error = Assert.Throws<IOException>(() => full.Train(full.Options(15), prepare: model => model.BeforeSave = folder =>
-        {
-            if (!folder.Contains("000000010", StringComparison.Ordinal)) return;
-            File.WriteAllText(Path.Combine(folder, "model.safetensors.tmp"), "half");
-            throw new IOException("No space left on device");
-        }));
-        Assert.EndsWith("step-000000010: the checkpoint could not be written (No space left on device); older ones are as they were, the newest is step-000000005. Make room or choose another folder, then resume.", error.Message, StringComparison.Ordinal);
+        // A folder that is a file stands in for the full disk.
+        string temporary = Path.Combine(full.Checkpoints, "step-000000010.tmp");
+        var error = Assert.Throws<IOException>(() => full.Train(full.Options(15), watch: trainer => trainer.StepTaken += report => { if (report.Step == 8) File.WriteAllText(temporary, ""); }));
+        Assert.Contains("step-000000010: the checkpoint could not be written (", error.Message, StringComparison.Ordinal);
+        Assert.EndsWith("older ones are as they were, the newest is step-000000005. Make room or choose another folder, then resume.", error.Message, StringComparison.Ordinal);
+        File.Delete(temporary);
         Assert.Equal(["step-000000005"], Directory.GetDirectories(full.Checkpoints).Select(folder => Path.GetFileName(folder)));
         Assert.Equal(expected, full.Train(full.Options(15)).Weights);
+    }
+
+    [Fact]
+    public void Checkpoint_that_fails_half_way_leaves_nothing_behind()
+    {
+        using var run = new RunFolder();
+        run.Train(run.Options(5));
+        var store = new CheckpointStore(run.Checkpoints);
+        var error = Assert.Throws<IOException>(() => store.Save(6, folder =>
+        {
+            File.WriteAllText(Path.Combine(folder, "model.safetensors"), "half");
+            throw new IOException("No space left on device");
+        }));
+        Assert.Contains("step-000000006: the checkpoint could not be written (No space left on device); older ones are as they were, the newest is step-000000005.", error.Message, StringComparison.Ordinal);
+        Assert.Equal(["step-000000005"], Directory.GetDirectories(run.Checkpoints).Select(folder => Path.GetFileName(folder)));
+        Assert.EndsWith("step-000000005", store.FindNewest(out _), StringComparison.Ordinal);
+        Assert.Throws<InvalidOperationException>(() => store.Save(5, _ => { }));
     }
 
     [Fact]
@@ -91,14 +107,18 @@ public sealed class CheckpointTests
     {
         using var run = new RunFolder();
         run.Train(run.Options(5));
-        using TinyModel wide = new(width: 32), scaled = new(scale: 2);
-        Assert.Contains("tensor 'embedding.weight' F32 [256, 16], but the model has it as Float32 [256, 32] on cpu. It is the checkpoint of another model.", Refuses(wide), StringComparison.Ordinal);
+        using TinyModel wide = new(width: 32), scaled = new(scale: 2), narrow = RunFolder.NewModel(DType.BFloat16);
+        Assert.Contains("config.json: width is 16 in the checkpoint, 32 in the model. It is the checkpoint of another model.", Refuses(wide), StringComparison.Ordinal);
         Assert.Contains("scale is 1.0 in the checkpoint, 2.0 in the model. It is the checkpoint of another model.", Refuses(scaled), StringComparison.Ordinal);
+        Assert.Contains("tensor 'embedding.weight' F32 [256, 16], but the model has it as BFloat16 [256, 16] on cpu. It is the checkpoint of another model.", Refuses(narrow), StringComparison.Ordinal);
 
         string Refuses(TinyModel model)
         {
-            model.Initialize(Device.Cpu, 7);
-            return Assert.Throws<InvalidDataException>(() => run.NewTrainer(model, run.Options(5)).Run(TestContext.Current.CancellationToken)).Message;
+            if (!model.Parameters[0].IsMaterialized) model.Initialize(Device.Cpu, 7);
+            byte[] before = RunFolder.Weights(model);
+            string message = Assert.Throws<InvalidDataException>(() => run.NewTrainer(model, run.Options(5)).Run(TestContext.Current.CancellationToken)).Message;
+            Assert.Equal(before, RunFolder.Weights(model));
+            return message;
         }
     }
 
@@ -123,16 +143,16 @@ public sealed class CheckpointTests
         using TinyModel model = RunFolder.NewModel(), other = RunFolder.NewModel();
         model.Parameters[0].Value.Clear();
         var tensors = model.Parameters.Select(parameter => ParameterFiles.ToSafetensors(parameter.Name, parameter.Value)).ToList();
-        Models.WeightFiles.Save(run.Path, [.. tensors, ParameterFiles.ToSafetensors("copy.weight", model.Parameters[0].Value)]);
+        ZEngine.Models.WeightFiles.Save(run.Path, [.. tensors, ParameterFiles.ToSafetensors("copy.weight", model.Parameters[0].Value)]);
         ParameterFiles.Load(run.Path, other.Parameters);
         Assert.Equal(RunFolder.Weights(model), RunFolder.Weights(other));
 
         using TinyModel third = RunFolder.NewModel();
         byte[] before = RunFolder.Weights(third);
         using Tensor stray = Tensor.From<float>([1, 2, 3], [3], Device.Cpu);
-        Models.WeightFiles.Save(run.Path, [.. tensors, ParameterFiles.ToSafetensors("stray", stray)]);
+        ZEngine.Models.WeightFiles.Save(run.Path, [.. tensors, ParameterFiles.ToSafetensors("stray", stray)]);
         Assert.Contains("tensor 'stray' F32 [3] is not part of the model.", Assert.Throws<InvalidDataException>(() => ParameterFiles.Load(run.Path, third.Parameters)).Message, StringComparison.Ordinal);
-        Models.WeightFiles.Save(run.Path, [.. tensors.Skip(1)]);
+        ZEngine.Models.WeightFiles.Save(run.Path, [.. tensors.Skip(1)]);
         Assert.Contains("tensor 'embedding.weight' is missing", Assert.Throws<InvalidDataException>(() => ParameterFiles.Load(run.Path, third.Parameters)).Message, StringComparison.Ordinal);
         Assert.Equal(before, RunFolder.Weights(third));
     }

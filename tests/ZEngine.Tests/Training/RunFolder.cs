@@ -29,13 +29,12 @@ internal sealed class RunFolder : IDisposable
         return model;
     }
 
-    public Trainer NewTrainer(TinyModel model, TrainingOptions options, SequenceSource? data = null) => new(model, data ?? Windows(), Windows(DataPart.HeldOut), options);
+    public Trainer NewTrainer(ZEngine.Models.LanguageModel model, TrainingOptions options, SequenceSource? data = null) => new(model, data ?? Windows(), Windows(DataPart.HeldOut), options);
 
     /// <summary>Trains a fresh model and returns the bytes of its parameters.</summary>
-    public (TrainingResult Result, byte[] Weights) Train(TrainingOptions options, int? cancelAfterStep = null, DType dtype = DType.Float32, Action<Trainer>? watch = null, Action<TinyModel>? prepare = null)
+    public (TrainingResult Result, byte[] Weights) Train(TrainingOptions options, int? cancelAfterStep = null, DType dtype = DType.Float32, Action<Trainer>? watch = null)
     {
         using TinyModel model = NewModel(dtype);
-        prepare?.Invoke(model);
         using var cancellation = new CancellationTokenSource();
         Trainer trainer = NewTrainer(model, options);
         watch?.Invoke(trainer);
@@ -44,7 +43,7 @@ internal sealed class RunFolder : IDisposable
         return (result, Weights(model));
     }
 
-    public static byte[] Weights(TinyModel model)
+    public static byte[] Weights(Module model)
     {
         var stream = new MemoryStream();
         foreach (Parameter parameter in model.Parameters)

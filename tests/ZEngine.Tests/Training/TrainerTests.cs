@@ -48,6 +48,43 @@ public sealed class TrainerTests
         }
     }
 
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Hybrid_model_learns_and_resumes_with_the_same_bits(bool isInPieces)
+    {
+        using var run = new RunFolder();
+        var tokens = new TextTokens([.. Enumerable.Range(0, 4000).Select(i => i % 13)], 256);
+        byte[] straight = Train(int.MaxValue);
+        if (!isInPieces) Assert.Equal(straight, Train(int.MaxValue));
+        else
+        {
+            using var pieces = new RunFolder();
+            Train(7, pieces);
+            Train(16, pieces);
+            Assert.Equal(straight, Train(int.MaxValue, pieces));
+        }
+
+        byte[] Train(int cancelAfterStep, RunFolder? folder = null)
+        {
+            using var own = new RunFolder();
+            using var model = new ZEngine.Models.Zamba2(
+                new ZEngine.Models.Zamba2Config
+                {
+                    VocabularySize = 256, HiddenSize = 32, Layers = 3, HybridLayers = [1, 2], IntermediateSize = 64, MambaHeads = 4, MambaHeadDimension = 16,
+                    StateSize = 8, AttentionHeads = 4, KeyValueHeads = 4, AdapterRank = 4,
+                },
+                Device.Cpu, seed: 3);
+            using var cancellation = new CancellationTokenSource();
+            var trainer = new Trainer(model, new TokenWindows(tokens, RunFolder.Length, 1), new TokenWindows(tokens, RunFolder.Length, 1), (folder ?? own).Options(25) with { LearningRate = 1e-2f });
+            trainer.StepTaken += report => { if (report.Step == cancelAfterStep) cancellation.Cancel(); };
+            TrainingResult result = trainer.Run(cancellation.Token);
+            Assert.Equal(cancelAfterStep == int.MaxValue, result.IsFinished);
+            if (result.IsFinished) Assert.True(result.HeldOutLoss < 2, $"held-out loss {result.HeldOutLoss}");
+            return RunFolder.Weights(model);
+        }
+    }
+
     [Fact]
     public void Steps_after_the_last_checkpoint_are_cut_from_the_record_and_done_again()
     {

@@ -1,0 +1,163 @@
+namespace ZEngine.Models;
+
+/// <summary>Configuration of <see cref="Llama"/>, as in Hugging Face's <c>LlamaConfig</c> and <c>MistralConfig</c>.</summary>
+public sealed record LlamaConfig
+{
+    /// <summary>V.</summary>
+    public required int VocabularySize { get; init; }
+    /// <summary>D, the width of the residual stream.</summary>
+    public required int HiddenSize { get; init; }
+    /// <summary>Width F of the MLP.</summary>
+    public required int IntermediateSize { get; init; }
+    /// <summary>Number of layers.</summary>
+    public required int Layers { get; init; }
+    /// <summary>Query heads.</summary>
+    public required int Heads { get; init; }
+    /// <summary>Key and value heads.</summary>
+    public required int KeyValueHeads { get; init; }
+    /// <summary>P.</summary>
+    public required int HeadDimension { get; init; }
+    /// <summary>Base and scaling of the rotation.</summary>
+    public RotaryOptions Rotary { get; init; } = new();
+    /// <summary>Tokens that a query sees, itself included; 0 for all. Mistral's.</summary>
+    public int SlidingWindow { get; init; }
+    /// <summary>Whether the attention's projections have a bias.</summary>
+    public bool HasAttentionBias { get; init; }
+    /// <summary>Whether the MLP's projections have a bias.</summary>
+    public bool HasMlpBias { get; init; }
+    /// <summary>Whether the head is the embedding.</summary>
+    public bool IsTied { get; init; }
+    /// <summary>ε of the norms.</summary>
+    public double NormEpsilon { get; init; } = 1e-6;
+    /// <summary>Standard deviation of fresh matrices.</summary>
+    public double InitializerRange { get; init; } = 0.02;
+    /// <summary>The file that this was read from; null for a new one.</summary>
+    internal ModelConfigFile? File { get; init; }
+
+    /// <summary>Reads a <c>config.json</c> of a Llama or a Mistral.</summary>
+    /// <exception cref="InvalidDataException">A value is missing, wrong or not supported.</exception>
+    public static LlamaConfig Read(ModelConfigFile file)
+    {
+        ArgumentNullException.ThrowIfNull(file);
+        bool isMistral = file.String("model_type") == "mistral";
+        ConfigRules.RequireText(file, "hidden_act", "silu");
+        ConfigRules.Ignore(file, "attention_dropout", "max_position_embeddings", "pretraining_tp");
+        (int hidden, int heads) = (file.Int("hidden_size", 4096), file.Int("num_attention_heads", 32));
+        return new LlamaConfig
+        {
+            File = file,
+            VocabularySize = file.Int("vocab_size", 32000),
+            HiddenSize = hidden,
+            IntermediateSize = file.Int("intermediate_size", isMistral ? 14336 : 11008),
+            Layers = file.Int("num_hidden_layers", 32),
+            Heads = heads,
+            KeyValueHeads = file.Int("num_key_value_heads", isMistral ? 8 : heads),
+            HeadDimension = file.Int("head_dim", hidden / heads),
+            Rotary = RotaryOptions.Read(file),
+            SlidingWindow = isMistral ? file.IntOrNull("sliding_window") ?? 0 : 0,
+            HasAttentionBias = file.Bool("attention_bias", false),
+            HasMlpBias = file.Bool("mlp_bias", false),
+            IsTied = file.Bool("tie_word_embeddings", false),
+            NormEpsilon = file.Float("rms_norm_eps", 1e-6),
+            InitializerRange = file.Float("initializer_range", 0.02),
+        };
+    }
+
+    /// <summary>The configuration as a file: the one it was read from, or a new one.</summary>
+    internal ModelConfigFile ToFile() => File ?? ModelConfigFile.Create(new Dictionary<string, object?>
+    {
+        ["architectures"] = new[] { SlidingWindow > 0 ? "MistralForCausalLM" : "LlamaForCausalLM" },
+        ["model_type"] = SlidingWindow > 0 ? "mistral" : "llama",
+        ["vocab_size"] = VocabularySize,
+        ["hidden_size"] = HiddenSize,
+        ["intermediate_size"] = IntermediateSize,
+        ["num_hidden_layers"] = Layers,
+        ["num_attention_heads"] = Heads,
+        ["num_key_value_heads"] = KeyValueHeads,
+        ["head_dim"] = HeadDimension,
+        ["hidden_act"] = "silu",
+        ["rope_theta"] = Rotary.Theta,
+        ["sliding_window"] = SlidingWindow > 0 ? SlidingWindow : null,
+        ["attention_bias"] = HasAttentionBias,
+        ["mlp_bias"] = HasMlpBias,
+        ["tie_word_embeddings"] = IsTied,
+        ["rms_norm_eps"] = NormEpsilon,
+        ["initializer_range"] = InitializerRange,
+    });
+}
+
+/// <summary>Llama, and Mistral with its sliding window: the dense transformer.</summary>
+/// <remarks>h += Attention(RMS(h)); h += MLP(RMS(h)). Touvron et al. 2023, arXiv:2302.13971; Jiang et al. 2023, arXiv:2310.06825.</remarks>
+public sealed class Llama : LanguageModel
+{
+    private readonly LlamaConfig _config;
+    private readonly Parameter _embedding, _finalNorm;
+    private readonly Parameter? _head;
+    private readonly (Parameter InputNorm, SelfAttention Attention, Parameter MlpNorm, GatedMlp Mlp)[] _layers;
+    private RotaryEmbedding? _rotary;
+
+    /// <summary>Declares the structure, without memory.</summary>
+    public Llama(LlamaConfig config) : base(ConfigRules.NotNull(config).ToFile())
+    {
+        _config = config;
+        var attention = new SelfAttentionOptions(
+            config.HiddenSize, config.Heads, config.KeyValueHeads, config.HeadDimension, (float)config.InitializerRange, config.HasAttentionBias, config.SlidingWindow);
+        _embedding = Register("model.embed_tokens.weight", Mamba2Mixer.Matrix(config.VocabularySize, config.HiddenSize, (float)config.InitializerRange));
+        _layers = new (Parameter, SelfAttention, Parameter, GatedMlp)[config.Layers];
+        for (int i = 0; i < config.Layers; i++)
+        {
+            string name = $"model.layers.{i}";
+            _layers[i] = (
+                Register(name + ".input_layernorm.weight", Mamba2Mixer.Vector(config.HiddenSize, Initializer.Ones)),
+                Register(name + ".self_attn", new SelfAttention(attention)),
+                Register(name + ".post_attention_layernorm.weight", Mamba2Mixer.Vector(config.HiddenSize, Initializer.Ones)),
+                Register(name + ".mlp", new GatedMlp(config.HiddenSize, config.IntermediateSize, (float)config.InitializerRange, hasBias: config.HasMlpBias)));
+        }
+        _finalNorm = Register("model.norm.weight", Mamba2Mixer.Vector(config.HiddenSize, Initializer.Ones));
+        if (!config.IsTied) _head = Register("lm_head.weight", Mamba2Mixer.Matrix(config.VocabularySize, config.HiddenSize, (float)config.InitializerRange));
+    }
+
+    /// <summary>Makes a fresh model.</summary>
+    public Llama(LlamaConfig config, Device device, ulong seed, DType dtype = DType.Float32) : this(config) => Initialize(device, seed, dtype);
+
+    /// <inheritdoc/>
+    public override int VocabularySize => _config.VocabularySize;
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<ModelPart> Parts =>
+    [
+        new("embedding", 1, _embedding.Count, 0),
+        new("attention", _layers.Length, _layers.Sum(layer => layer.Attention.ParameterCount + layer.InputNorm.Count), _layers.Sum(layer => layer.Attention.FlopsPerToken),
+            CacheBytesPerToken: _layers.Sum(layer => layer.Attention.CacheBytesPerToken)),
+        new("MLP", _layers.Length, _layers.Sum(layer => layer.Mlp.ParameterCount + layer.MlpNorm.Count), _layers.Sum(layer => layer.Mlp.FlopsPerToken)),
+        new(_head is null ? "head (tied)" : "head", 1, (_head?.Count ?? 0) + _finalNorm.Count, 2 * _embedding.Count),
+    ];
+
+    private protected override Parameter HeadWeight => _head ?? _embedding;
+
+    internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _layers.Select(layer => layer.Attention.NewCache(Device, batch, maxLength))];
+
+    private protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
+    {
+        _rotary ??= new RotaryEmbedding(_config.Rotary, _config.Rotary.RotaryDimension(_config.HeadDimension), Device);
+        float epsilon = (float)_config.NormEpsilon;
+        Tensor h = Ops.Embedding(_embedding.Effective(), tokens);
+        for (int i = 0; i < _layers.Length; i++)
+        {
+            using TensorScope scope = TensorScope.Enter();
+            (Parameter inputNorm, SelfAttention attention, Parameter mlpNorm, GatedMlp mlp) = _layers[i];
+            h = Ops.Add(h, attention.Forward(Ops.RmsNorm(h, inputNorm.Effective(), epsilon), _rotary, (KeyValueCache?)state?.Layers[i], state?.Length ?? 0, layout));
+            h = scope.Keep(Ops.Add(h, mlp.Forward(Ops.RmsNorm(h, mlpNorm.Effective(), epsilon))));
+        }
+        return Ops.RmsNorm(h, _finalNorm.Effective(), epsilon);
+    }
+
+    private protected override string? CanonicalName(string name) => name == "lm_head.weight" && _head is null ? _embedding.Name : base.CanonicalName(name);
+
+    /// <inheritdoc/>
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing) _rotary?.Dispose();
+        base.Dispose(disposing);
+    }
+}

@@ -1,0 +1,122 @@
+using ZEngine.Tests.Oracles;
+using static ZEngine.Tests.Ops.OpData;
+
+namespace ZEngine.Tests.Ops;
+
+public sealed class SelectiveScanTests
+{
+    internal static Tensors Apply(EngineInputs x)
+    {
+        (Tensor y, Tensor final) = ZEngine.Ops.SelectiveScan(
+            x["u"], x["dt"], x["A"], x["B"], x["C"], x.Optional("D"), x.Optional("z"), x.Optional("dt_bias"), x.States("initial_state"), x.Attrs.Flag("softplus"), x.Layout);
+        Tensors outputs = new() { ["y"] = y, ["final_state"] = x.Last(final) };
+        if (x.Layout is not null) outputs["final_states"] = final;
+        return outputs;
+    }
+
+    private static CaseBuilder Scan(string reason, int length, int channels, int n, int groups = 1, int batch = 1) => Case("selective_scan", reason).With("softplus", true)
+        .Normal("u", [batch, length, channels]).Normal("dt", [batch, length, channels]).Decay("A", [channels, n])
+        .Normal("B", [batch, length, groups, n]).Normal("C", [batch, length, groups, n]);
+
+    public static IEnumerable<TheoryDataRow<OpCase, string>> Cases() => Times([
+        Scan("one step", 1, 5, 7, batch: 2).Normal("D", [5]).Normal("z", [2, 1, 5]).Normal("initial_state", [2, 5, 7]).Build(),
+        Scan("one step without gradients", 1, 70, 16, batch: 2).Normal("D", [70]).Normal("z", [2, 1, 70]).Normal("dt_bias", [70]).Normal("initial_state", [2, 70, 16]).Build("none"),
+        Scan("one step, few states, no initial state", 1, 33, 5, groups: 3).Build("none"),
+        Scan("one stretch exactly", 32, 16, 16).Build(),
+        Scan("one step over a stretch, odd channels", 33, 37, 6).Normal("dt_bias", [37]).Build(),
+        Scan("several blocks of channels", 40, 100, 4, batch: 2).Normal("D", [100]).Normal("z", [2, 40, 100]).Build(),
+        Scan("one state", 50, 3, 1).Normal("D", [3]).Build(),
+        Scan("groups wider than a block", 35, 80, 5, groups: 2).Normal("initial_state", [1, 80, 5]).Build(),
+        Scan("a group for each channel", 20, 6, 9, groups: 6, batch: 2).Normal("initial_state", [2, 6, 9]).Normal("z", [2, 20, 6]).Build(),
+        Scan("no softplus", 20, 4, 4).With("softplus", false).Build(),
+        Scan("extreme dt", 100, 8, 8).ExtremeDt("dt", [1, 100, 8]).Normal("dt_bias", [8]).Build(),
+        Scan("decays next to 1", 130, 4, 8).Uniform("A", [4, 8], -1e-4, -1e-6).Build(),
+        Scan("packed", 90, 20, 6).With("cu_seqlens", new[] { 0, 1, 3, 80, 90 }).Normal("initial_state", [4, 20, 6]).Normal("D", [20]).Normal("z", [1, 90, 20]).Build(),
+        Scan("more sequences than parts", 40, 4, 3, batch: 1).With("cu_seqlens", Enumerable.Range(0, 41).ToArray()).Normal("initial_state", [40, 4, 3]).Normal("D", [4]).Normal("dt_bias", [4]).Build(),
+        Scan("many rows", 3, 4, 3, batch: 19).Normal("D", [4]).Build(),
+    ]);
+
+    [Theory]
+    [MemberData(nameof(Cases))]
+    public void Forward_and_gradients_equal_oracle(OpCase c, string device) => EngineOp.Check(c, device);
+
+    [Fact]
+    public void Extreme_steps_give_no_NaN_forward_or_backward()
+    {
+        using Tape tape = Tape.Begin();
+        Tensor u = tape.Watch(ZEngine.Ops.RandomNormal([1, 200, 2], Device.Cpu, new RandomStream(1)));
+        var steps = new float[400];
+        for (int i = 0; i < steps.Length; i++) steps[i] = (i % 7) switch { 0 => 1e5f, 1 => -1e5f, 2 => 60, 3 => float.MaxValue, _ => 0.1f };
+        for (int i = 3; i < steps.Length; i += 7) steps[i] = 1e30f;
+        Tensor dt = tape.Watch(Tensor.From<float>(steps, [1, 200, 2], Device.Cpu)), A = tape.Watch(Tensor.From<float>([-1e4f, -1e-9f, -1f, -3e38f], [2, 2], Device.Cpu));
+        Tensor B = tape.Watch(ZEngine.Ops.RandomNormal([1, 200, 1, 2], Device.Cpu, new RandomStream(2))), C = tape.Watch(ZEngine.Ops.RandomNormal([1, 200, 1, 2], Device.Cpu, new RandomStream(3)));
+        (Tensor y, Tensor final) = ZEngine.Ops.SelectiveScan(u, dt, A, B, C);
+        tape.Backward(ZEngine.Ops.Add(ZEngine.Ops.Mean(ZEngine.Ops.Scale(y, 1e-20f)), ZEngine.Ops.Mean(ZEngine.Ops.Scale(final, 1e-20f))));
+        foreach (Tensor tensor in (ReadOnlySpan<Tensor>)[y, final, tape.GradientOf(u), tape.GradientOf(dt), tape.GradientOf(A), tape.GradientOf(B), tape.GradientOf(C)])
+            Assert.All(tensor.ToArray<float>(), value => Assert.False(float.IsNaN(value)));
+    }
+
+    private static Tensor Random(ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(9, stream));
+
+    [Fact]
+    public void Split_sequence_equals_whole_and_packed_equals_separate()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor u = Random(1, 1, 90, 24), dt = Random(2, 1, 90, 24), A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Random(3, 24, 16)), -1), B = Random(4, 1, 90, 1, 16), C = Random(5, 1, 90, 1, 16);
+        (Tensor Y, Tensor State) Part(long from, long length, Tensor? state) =>
+            ZEngine.Ops.SelectiveScan(u.Slice(1, from, length), dt.Slice(1, from, length), A, B.Slice(1, from, length), C.Slice(1, from, length), initialState: state);
+
+        (Tensor packed, Tensor finals) = ZEngine.Ops.SelectiveScan(u, dt, A, B, C, layout: new SequenceLayout(0, 20, 90));
+        (Tensor first, Tensor firstState) = Part(0, 20, null);
+        (Tensor second, Tensor secondState) = Part(20, 70, null);
+        Assert.Equal(ZEngine.Ops.Concat(1, first, second).ToArray<float>(), packed.ToArray<float>());
+        Assert.Equal(ZEngine.Ops.Concat(0, firstState, secondState).ToArray<float>(), finals.ToArray<float>());
+
+        (Tensor whole, Tensor wholeState) = ZEngine.Ops.SelectiveScan(u, dt, A, B, C);
+        (Tensor rest, Tensor restState) = Part(20, 70, firstState);
+        Assert.Equal(whole.ToArray<float>(), ZEngine.Ops.Concat(1, first, rest).ToArray<float>());
+        Assert.Equal(wholeState.ToArray<float>(), restState.ToArray<float>());
+
+        Tensor? state = null;
+        var decoded = new Tensor[90];
+        for (int l = 0; l < 90; l++) (decoded[l], state) = Part(l, 1, state);
+        float[] want = whole.ToArray<float>(), got = ZEngine.Ops.Concat(1, decoded).ToArray<float>();
+        for (int i = 0; i < want.Length; i++) Assert.Equal(want[i], got[i], 2e-5f);
+    }
+
+    [Fact]
+    public void Parts_of_wider_rows_equal_their_copies()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor wide = Random(1, 2, 40, 60), A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Random(2, 20, 8)), -1), bc = Random(3, 2, 40, 19);
+        Tensor u = wide.Slice(-1, 0, 20), dt = wide.Slice(-1, 20, 20), z = wide.Slice(-1, 40, 20), B = bc.Slice(-1, 3, 8).Reshape(2, 40, 1, 8), C = bc.Slice(-1, 11, 8).Reshape(2, 40, 1, 8);
+        (Tensor y, Tensor final) = ZEngine.Ops.SelectiveScan(u, dt, A, B, C, z: z);
+        (Tensor want, Tensor wantFinal) = ZEngine.Ops.SelectiveScan(u.Clone(), dt.Clone(), A, B.Clone(), C.Clone(), z: z.Clone());
+        Assert.Equal(want.ToArray<float>(), y.ToArray<float>());
+        Assert.Equal(wantFinal.ToArray<float>(), final.ToArray<float>());
+    }
+
+    [Fact]
+    public void Empty_sequence_keeps_its_state()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor none = Tensor.Zeros([2, 0, 4], DType.Float32, Device.Cpu), A = Random(1, 4, 3), bc = Tensor.Zeros([2, 0, 1, 3], DType.Float32, Device.Cpu), state = Random(2, 2, 4, 3);
+        (Tensor y, Tensor final) = ZEngine.Ops.SelectiveScan(none, none, A, bc, bc, initialState: state);
+        Assert.Equal(0, y.Count);
+        Assert.Equal(state.ToArray<float>(), final.ToArray<float>());
+    }
+
+    [Fact]
+    public void Rejects_sizes_that_differ()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor Zeros(params long[] shape) => Tensor.Zeros(shape, DType.Float32, Device.Cpu);
+        string Message(Action call) => Assert.Throws<ArgumentException>(call).Message;
+        (Tensor u, Tensor A, Tensor B) = (Zeros(2, 17, 8), Zeros(8, 4), Zeros(2, 17, 1, 4));
+        Assert.Equal("SelectiveScan: B must be [B, L, G, N], got [2, 17, 1, 3]: N is 4 but axis 3 is 3.", Message(() => ZEngine.Ops.SelectiveScan(u, u, A, Zeros(2, 17, 1, 3), B)));
+        Assert.Equal("SelectiveScan: dt must be [B, L, D], got [2, 17, 4]: D is 8 but axis 2 is 4.", Message(() => ZEngine.Ops.SelectiveScan(u, Zeros(2, 17, 4), A, B, B)));
+        Assert.Equal("SelectiveScan: G = 3 does not divide D = 8.", Message(() => ZEngine.Ops.SelectiveScan(u, u, A, Zeros(2, 17, 3, 4), Zeros(2, 17, 3, 4))));
+        Assert.Equal("SelectiveScan: initialState must be Float32 [2, 8, 4], one state per sequence, got Float32 [2, 4, 8] on cpu.", Message(() => ZEngine.Ops.SelectiveScan(u, u, A, B, B, initialState: Zeros(2, 4, 8))));
+        Assert.Equal("SelectiveScan: packed sequences need B = 1, got 2.", Message(() => ZEngine.Ops.SelectiveScan(u, u, A, B, B, layout: new SequenceLayout(0, 17))));
+    }
+}
