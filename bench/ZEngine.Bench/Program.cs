@@ -1,1 +1,51 @@
-namespace ZEngine.Bench; internal static class Program { private static int Main() => 0; }
+using BenchmarkDotNet.Columns;
+using BenchmarkDotNet.Configs;
+using BenchmarkDotNet.Exporters;
+using BenchmarkDotNet.Jobs;
+using BenchmarkDotNet.Loggers;
+using BenchmarkDotNet.Running;
+using BenchmarkDotNet.Toolchains.InProcess.Emit;
+
+namespace ZEngine.Bench;
+
+internal static class Program
+{
+    private const string Usage = """
+        ZEngine.Bench ops [filter]                  BenchmarkDotNet over the classes whose name contains the filter
+        ZEngine.Bench table [filter] [--threads N] [--rounds N] [--json FILE]
+                                                    one line per op and shape: time, rate, share of what this machine can do
+        """;
+
+    private static int Main(string[] arguments)
+    {
+        switch (arguments)
+        {
+            case ["ops"]: return RunOps("");
+            case ["ops", string filter]: return RunOps(filter);
+            case ["table", .. string[] rest] when TableOptions.TryParse(rest, out TableOptions? options): return Table.Run(options);
+            default:
+                Console.Error.WriteLine(Usage);
+                return 2;
+        }
+    }
+
+    private static int RunOps(string filter)
+    {
+        // In-process: BenchmarkDotNet 0.14 cannot generate and build a project for .NET 10.
+        IConfig config = ManualConfig.CreateEmpty()
+            .AddColumnProvider(DefaultColumnProviders.Instance)
+            .AddLogger(ConsoleLogger.Default)
+            .AddExporter(MarkdownExporter.GitHub)
+            .AddJob(Job.ShortRun.WithToolchain(InProcessEmitToolchain.Instance));
+        Type[] benches = [.. typeof(Program).Assembly.GetTypes()
+            .Where(type => type.Name.EndsWith("Bench", StringComparison.Ordinal) && type is { IsPublic: true, IsAbstract: false })
+            .Where(type => type.Name.Contains(filter, StringComparison.OrdinalIgnoreCase))
+            .OrderBy(type => type.Name, StringComparer.Ordinal)];
+        if (benches.Length == 0)
+        {
+            Console.Error.WriteLine($"No bench has '{filter}' in its name.");
+            return 2;
+        }
+        return BenchmarkRunner.Run(benches, config).Any(summary => summary.HasCriticalValidationErrors || summary.Reports.Any(report => !report.Success)) ? 1 : 0;
+    }
+}

@@ -10,7 +10,8 @@ public abstract class LanguageModel : Module
     private readonly List<string> _aliases = [];
     private WeightLayout? _layout;
 
-    private protected LanguageModel(ModelConfigFile config) => Config = config;
+    /// <summary>Declares a model; the constructor of a derived class declares its parameters.</summary>
+    protected LanguageModel(ModelConfigFile config) => Config = config;
 
     /// <summary>The configuration, as it is read from and written to <c>config.json</c>.</summary>
     public ModelConfigFile Config { get; }
@@ -22,7 +23,7 @@ public abstract class LanguageModel : Module
     public abstract IReadOnlyList<ModelPart> Parts { get; }
 
     /// <summary>The head's weight [V, D]; the embedding where they are tied.</summary>
-    private protected abstract Parameter HeadWeight { get; }
+    protected abstract Parameter HeadWeight { get; }
 
     /// <summary>Where the parameters live.</summary>
     public Device Device => HeadWeight.Value.Device;
@@ -54,7 +55,7 @@ public abstract class LanguageModel : Module
 
     /// <summary>Writes the model as a Hugging Face folder. A model that was loaded and not changed gives the same bytes.</summary>
     /// <param name="folder">Created where missing.</param>
-    public void Save(string folder)
+    public virtual void Save(string folder)
     {
         Directory.CreateDirectory(folder);
         List<SafetensorsTensor> tensors = [.. Parameters.Select(parameter => Stored(parameter.Name, parameter))];
@@ -85,13 +86,13 @@ public abstract class LanguageModel : Module
     /// <param name="state">What came before, which is brought up to date; or null for a beginning that is not remembered.</param>
     /// <param name="layout">Boundaries of packed sequences, or null.</param>
     /// <returns>[B, L, D].</returns>
-    private protected abstract Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout);
+    protected abstract Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout);
 
-    /// <summary>One state per layer that has one, all empty.</summary>
-    internal abstract LayerState[] NewLayerStates(int batch, long maxLength);
+    /// <summary>One state per layer that has one, all empty; the order is the model's own.</summary>
+    protected internal abstract LayerState[] NewLayerStates(int batch, long maxLength);
 
     /// <summary>The parameter that a tensor of a file is a copy of, by name; the name itself where it is none; null where the tensor is to be ignored.</summary>
-    private protected virtual string? CanonicalName(string name) => name.EndsWith("rotary_emb.inv_freq", StringComparison.Ordinal) ? null : name;
+    protected virtual string? CanonicalName(string name) => name.EndsWith("rotary_emb.inv_freq", StringComparison.Ordinal) ? null : name;
 
     /// <summary>Logits of the last position of each sequence, [B, V], after the state has taken in the tokens.</summary>
     internal Tensor NextLogits(Tensor tokens, ModelState state)

@@ -213,11 +213,11 @@ public sealed partial class Tensor : IDisposable
     /// <summary>Whether the rows along the last axis stand at even distances over all leading axes.</summary>
     internal bool HasEvenRows()
     {
-        long expected = 0;
+        long expected = -1;                                    // not known yet; a broadcast axis has stride 0
         for (int axis = Rank - 2; axis >= 0; axis--)
         {
             if (_shape[axis] == 1) continue;
-            if (expected != 0 && _strides[axis] != expected) return false;
+            if (expected >= 0 && _strides[axis] != expected) return false;
             expected = _strides[axis] * _shape[axis];
         }
         return true;

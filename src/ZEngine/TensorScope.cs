@@ -46,13 +46,13 @@ public readonly ref struct TensorScope : IDisposable
     public void Dispose()
     {
         if (t_innermost != _owned) throw new InvalidOperationException("TensorScope: scopes must be disposed in the reverse order of their opening, once.");
+        t_innermost = _owned.Outer;                            // first, so that an error below leaves the order intact
         foreach (Tensor tensor in _owned.Tensors)
         {
             if (tensor.Keeper is { IsClosed: false } tape && tape.Scope != _owned && !tensor.IsDisposed) tape.Scope.Tensors.Add(tensor);
             else tensor.Dispose();
         }
         _owned.Tensors.Clear();
-        t_innermost = _owned.Outer;
         (_owned.Outer, t_spare) = (t_spare, _owned);
     }
 

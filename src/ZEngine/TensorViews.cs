@@ -11,7 +11,12 @@ public sealed partial class Tensor
         ReadOnlySpan<long> sizes = ((ReadOnlySpan<long>)target)[..shape.Length];
         if (sizes.SequenceEqual(Shape)) return this;
         Axes strides = default;
-        if (!TryViewStrides(sizes, strides)) return Contiguous().Reshape(sizes);
+        if (!TryViewStrides(sizes, strides))
+        {
+            Tensor dense = Contiguous(), copy = dense.Reshape(sizes);
+            if (!Tape.Tracks(dense)) dense.Dispose();          // nobody else can see it, and there may be no scope
+            return copy;
+        }
         Tensor view = View(_offset, sizes, ((ReadOnlySpan<long>)strides)[..shape.Length]);
         return Tape.Tracks(this) ? Tape.Record(view, [this], [], ReshapeBackward(Shape.ToArray())) : view;
     }
@@ -32,11 +37,12 @@ public sealed partial class Tensor
     public Tensor Select(int axis, long index)
     {
         axis = ResolveAxis(axis, nameof(Select));
-        Tensor slice = Slice(axis, index, 1);
-        Span<long> sizes = stackalloc long[MaxRank];
-        Shape[..axis].CopyTo(sizes);
-        Shape[(axis + 1)..].CopyTo(sizes[axis..]);
-        return slice.Reshape(sizes[..(Rank - 1)]);
+        if (index < 0 || index >= _shape[axis]) throw new ArgumentException($"Tensor.Select: {index} is outside axis {axis} of {this}.");
+        Axes sizes = _shape, strides = _strides;
+        Shape[(axis + 1)..].CopyTo(((Span<long>)sizes)[axis..]);
+        Strides[(axis + 1)..].CopyTo(((Span<long>)strides)[axis..]);
+        Tensor view = View(_offset + index * _strides[axis], ((ReadOnlySpan<long>)sizes)[..(Rank - 1)], ((ReadOnlySpan<long>)strides)[..(Rank - 1)]);
+        return Tape.Tracks(this) ? Tape.Record(view, [this], [], SelectBackward(axis, index)) : view;
     }
 
     /// <summary>Two axes exchanged, as a view.</summary>
@@ -65,6 +71,7 @@ public sealed partial class Tensor
         if (RequiresGradient) throw new InvalidOperationException($"Tensor.To: {this} is recorded by a tape, and gradients do not cross devices.");
         Tensor source = Contiguous(), copy = Empty(Shape, DType, device);
         source.ForEachHostBlock((bytes, at) => device.CopyFromHost(bytes, copy.Address + (nint)at));
+        if (source != this) source.Dispose();
         return copy;
     }
 
@@ -140,6 +147,17 @@ public sealed partial class Tensor
         };
     }
 
+    private Func<Tensor, Tensor?[]> SelectBackward(int axis, long index)
+    {
+        long[] shape = Shape.ToArray();
+        return dy =>
+        {
+            Tensor dx = Zeros(shape, dy.DType, dy.Device);
+            dy.Backend.Copy(dy, dx.Select(axis, index));
+            return [dx];
+        };
+    }
+
     private int ResolveAxis(int axis, string call)
     {
         int resolved = axis < 0 ? axis + Rank : axis;
@@ -157,7 +175,7 @@ public sealed partial class Tensor
             target[axis] = shape[axis];
             if (shape[axis] == -1 && open < 0) open = axis;
             else if (shape[axis] < 0) throw new ArgumentException($"Tensor.Reshape: one size may be -1, got {ShapeText(shape)}.");
-            else product = checked(product * shape[axis]);
+            else product = shape[axis] > 0 && product > long.MaxValue / shape[axis] ? long.MaxValue : product * shape[axis];
         }
         if (open >= 0) target[open] = product == 0 ? 0 : Count / product;
         if (product * (open >= 0 ? target[open] : 1) != Count)

@@ -20,19 +20,28 @@ public sealed class TinyModel : LanguageModel
 
     public override int VocabularySize { get; }
 
-    public override IReadOnlyList<ModelPart> Parts => [new("all", 1, ParameterCount, 2 * ParameterCount)];
-
     /// <summary>Called before every forward pass.</summary>
     public Action? BeforeForward { get; set; }
 
-    private protected override Parameter HeadWeight => _head;
+    /// <summary>Called before every save, with the folder.</summary>
+    public Action<string>? BeforeSave { get; set; }
 
-    private protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
+    public override IReadOnlyList<ModelPart> Parts => [new("all", 1, ParameterCount, 2 * (_up.Count + _head.Count))];
+
+    protected override Parameter HeadWeight => _head;
+
+    protected override LayerState[] NewLayerStates(int batch, long maxLength) => [];
+
+    protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
         BeforeForward?.Invoke();
         Tensor hidden = Ops.Scale(Ops.Embedding(_table.Value, tokens), _scale);
         return Ops.Map(Pointwise.Gelu, Ops.Linear(hidden, _up.Value, _bias.Value));
     }
 
-    internal override LayerState[] NewLayerStates(int batch, long maxLength) => [];
+    public override void Save(string folder)
+    {
+        BeforeSave?.Invoke(folder);
+        base.Save(folder);
+    }
 }

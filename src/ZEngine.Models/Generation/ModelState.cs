@@ -1,14 +1,17 @@
 namespace ZEngine.Models;
 
 /// <summary>What a model remembers of the sequences of a session.</summary>
-internal sealed class ModelState(LayerState[] layers) : IDisposable
+public sealed class ModelState : IDisposable
 {
+    internal ModelState(IReadOnlyList<LayerState> layers) => Layers = layers;
+
     /// <summary>One per layer that has a state, in the model's own order.</summary>
-    public LayerState[] Layers { get; } = layers;
+    public IReadOnlyList<LayerState> Layers { get; }
 
     /// <summary>Tokens taken in so far.</summary>
-    public long Length { get; set; }
+    public long Length { get; internal set; }
 
+    /// <inheritdoc/>
     public void Dispose()
     {
         foreach (LayerState layer in Layers) layer.Dispose();

@@ -1,19 +1,27 @@
 namespace ZEngine.Models;
 
 /// <summary>What one layer remembers of a sequence.</summary>
-internal abstract class LayerState : IDisposable
+public abstract class LayerState : IDisposable
 {
-    public abstract void Dispose();
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        Dispose(true);
+        GC.SuppressFinalize(this);
+    }
+
+    /// <summary>Gives the state's memory back.</summary>
+    protected abstract void Dispose(bool disposing);
 
     /// <summary>Puts a new tensor in the place of an old one, which is given back; the state owns it from now on.</summary>
-    protected static void Replace(ref Tensor current, Tensor next)
+    internal static void Replace(ref Tensor current, Tensor next)
     {
         if (ReferenceEquals(current, next)) return;
         current.Dispose();
         current = TensorScope.Release(next);
     }
 
-    protected static Tensor Zeros(Device device, params ReadOnlySpan<long> shape) => TensorScope.Release(Tensor.Zeros(shape, DType.Float32, device));
+    internal static Tensor Zeros(Device device, params ReadOnlySpan<long> shape) => TensorScope.Release(Tensor.Zeros(shape, DType.Float32, device));
 }
 
 /// <summary>The last inputs of a convolution and the state of a scan.</summary>
@@ -25,7 +33,7 @@ internal sealed class ScanState(Device device, ReadOnlySpan<long> convolution, R
 
     public Tensor Scan { get => _scan; set => Replace(ref _scan, value); }
 
-    public override void Dispose()
+    protected override void Dispose(bool disposing)
     {
         _convolution.Dispose();
         _scan.Dispose();
@@ -48,7 +56,7 @@ internal sealed class KeyValueCache(Device device, long batch, long maxLength, l
         return (_keys.Slice(1, 0, _length), _values.Slice(1, 0, _length));
     }
 
-    public override void Dispose()
+    protected override void Dispose(bool disposing)
     {
         _keys.Dispose();
         _values.Dispose();

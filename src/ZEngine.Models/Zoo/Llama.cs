@@ -133,11 +133,14 @@ public sealed class Llama : LanguageModel
         new(_head is null ? "head (tied)" : "head", 1, (_head?.Count ?? 0) + _finalNorm.Count, 2 * _embedding.Count),
     ];
 
-    private protected override Parameter HeadWeight => _head ?? _embedding;
+    /// <inheritdoc/>
+    protected override Parameter HeadWeight => _head ?? _embedding;
 
-    internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _layers.Select(layer => layer.Attention.NewCache(Device, batch, maxLength))];
+    /// <inheritdoc/>
+    protected internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _layers.Select(layer => layer.Attention.NewCache(Device, batch, maxLength))];
 
-    private protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
+    /// <inheritdoc/>
+    protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
         _rotary ??= new RotaryEmbedding(_config.Rotary, _config.Rotary.RotaryDimension(_config.HeadDimension), Device);
         float epsilon = (float)_config.NormEpsilon;
@@ -152,7 +155,8 @@ public sealed class Llama : LanguageModel
         return Ops.RmsNorm(h, _finalNorm.Effective(), epsilon);
     }
 
-    private protected override string? CanonicalName(string name) => name == "lm_head.weight" && _head is null ? _embedding.Name : base.CanonicalName(name);
+    /// <inheritdoc/>
+    protected override string? CanonicalName(string name) => name == "lm_head.weight" && _head is null ? _embedding.Name : base.CanonicalName(name);
 
     /// <inheritdoc/>
     protected override void Dispose(bool disposing)

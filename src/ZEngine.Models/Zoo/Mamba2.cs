@@ -157,11 +157,14 @@ public sealed class Mamba2 : LanguageModel
         new(_head is null ? "head (tied)" : "head", 1, (_head?.Count ?? 0) + _finalNorm.Count, 2 * _embedding.Count),
     ];
 
-    private protected override Parameter HeadWeight => _head ?? _embedding;
+    /// <inheritdoc/>
+    protected override Parameter HeadWeight => _head ?? _embedding;
 
-    internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _mixers.Select(mixer => mixer.NewState(Device, batch))];
+    /// <inheritdoc/>
+    protected internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _mixers.Select(mixer => mixer.NewState(Device, batch))];
 
-    private protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
+    /// <inheritdoc/>
+    protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
         Tensor h = Ops.Embedding(_embedding.Effective(), tokens);
         for (int i = 0; i < _mixers.Length; i++)
@@ -173,7 +176,8 @@ public sealed class Mamba2 : LanguageModel
         return Ops.RmsNorm(h, _finalNorm.Effective(), (float)_config.NormEpsilon);
     }
 
-    private protected override string? CanonicalName(string name) => name switch
+    /// <inheritdoc/>
+    protected override string? CanonicalName(string name) => name switch
     {
         "lm_head.weight" when _head is null => _embedding.Name,
         "backbone.embedding.weight" => _embedding.Name,

@@ -69,15 +69,18 @@ public sealed class Zamba2 : LanguageModel
         new("head (tied)", 1, _finalNorm.Count, 2 * _embedding.Count),
     ];
 
-    private protected override Parameter HeadWeight => _embedding;
+    /// <inheritdoc/>
+    protected override Parameter HeadWeight => _embedding;
 
-    internal override LayerState[] NewLayerStates(int batch, long maxLength) =>
+    /// <inheritdoc/>
+    protected internal override LayerState[] NewLayerStates(int batch, long maxLength) =>
     [
         .. _layers.Select(layer => layer.Mixer.Mixer.NewState(Device, batch)),
         .. _config.HybridLayers.Select(_ => new KeyValueCache(Device, batch, maxLength, _config.KeyValueHeads, _config.AttentionHeadDimension)),
     ];
 
-    private protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
+    /// <inheritdoc/>
+    protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
         if (_config.HasRope) _rotary ??= new RotaryEmbedding(_config.Rotary, _config.AttentionHeadDimension, Device);
         Tensor embedded = Ops.Embedding(_embedding.Effective(), tokens), h = embedded;
@@ -98,7 +101,7 @@ public sealed class Zamba2 : LanguageModel
     }
 
     /// <summary>Files may repeat a shared block's tensors at its later uses.</summary>
-    private protected override string? CanonicalName(string name)
+    protected override string? CanonicalName(string name)
     {
         if (name == "lm_head.weight") return _embedding.Name;
         int at = name.IndexOf(".shared_transformer.", StringComparison.Ordinal);

@@ -8,10 +8,11 @@ internal static class Zoo
         ArgumentNullException.ThrowIfNull(config);
         return config.String("model_type") switch
         {
+            "mamba" or "falcon_mamba" => new Mamba(MambaConfig.Read(config)),
             "mamba2" => new Mamba2(Mamba2Config.Read(config)),
             "llama" or "mistral" => new Llama(LlamaConfig.Read(config)),
             "zamba2" => new Zamba2(Zamba2Config.Read(config)),
-            var other => throw config.Error("model_type", $"must be one of llama, mamba2, mistral, zamba2, got \"{other}\""),
+            var other => throw config.Error("model_type", $"must be one of falcon_mamba, llama, mamba, mamba2, mistral, zamba2, got \"{other}\""),
         };
     }
 }

@@ -16,6 +16,7 @@ internal sealed unsafe class CpuPool(Device device)
 
     public Storage Rent(long bytes)
     {
+        if (bytes > nint.MaxValue / 2) throw NoMemory(bytes);  // so that no rounding up overflows
         long size = SizeClass(bytes);
         Storage? storage = null;
         lock (_lock)
@@ -83,9 +84,12 @@ internal sealed unsafe class CpuPool(Device device)
         }
         catch (OutOfMemoryException)
         {
-            throw new InsufficientMemoryException($"cpu: no memory for a block of {bytes:N0} bytes; tensors hold {device.LiveBytes:N0} bytes in {device.LiveBuffers:N0} buffers.");
+            throw NoMemory(bytes);
         }
     }
+
+    private InsufficientMemoryException NoMemory(long bytes) =>
+        new($"cpu: no memory for a block of {bytes:N0} bytes; tensors hold {device.LiveBytes:N0} bytes in {device.LiveBuffers:N0} buffers.");
 
     private static void CheckGuards(Storage storage)
     {

@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 
 namespace ZEngine;
 
@@ -94,6 +95,7 @@ internal readonly unsafe struct Floats16(Vector512<float> value) : IFloats<Float
     public static Floats16 LoadUpTo(float* p, long count)
     {
         if (count >= 16) return Load(p);
+        if (Avx512F.IsSupported) return new(Avx512F.MaskLoad(p, First((int)count), Vector512<float>.Zero));
         float* lanes = stackalloc float[16];
         Vector512<float>.Zero.Store(lanes);
         for (long i = 0; i < count; i++) lanes[i] = p[i];
@@ -108,10 +110,19 @@ internal readonly unsafe struct Floats16(Vector512<float> value) : IFloats<Float
             Store(p);
             return;
         }
+        if (Avx512F.IsSupported)
+        {
+            Avx512F.MaskStore(p, First((int)count), _v);
+            return;
+        }
         float* lanes = stackalloc float[16];
         Store(lanes);
         for (long i = 0; i < count; i++) p[i] = lanes[i];
     }
+
+    /// <summary>All ones in the first lanes; none where the count is negative.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector512<float> First(int count) => Vector512.LessThan(Vector512<int>.Indices, Vector512.Create(count)).AsSingle();
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats16 Broadcast(float x) => new(Vector512.Create(x));
@@ -190,6 +201,7 @@ internal readonly unsafe struct Floats8(Vector256<float> value) : IFloats<Floats
     public static Floats8 LoadUpTo(float* p, long count)
     {
         if (count >= 8) return Load(p);
+        if (Avx.IsSupported) return new(Avx.MaskLoad(p, First((int)count)));
         float* lanes = stackalloc float[8];
         Vector256<float>.Zero.Store(lanes);
         for (long i = 0; i < count; i++) lanes[i] = p[i];
@@ -204,10 +216,19 @@ internal readonly unsafe struct Floats8(Vector256<float> value) : IFloats<Floats
             Store(p);
             return;
         }
+        if (Avx.IsSupported)
+        {
+            Avx.MaskStore(p, First((int)count), _v);
+            return;
+        }
         float* lanes = stackalloc float[8];
         Store(lanes);
         for (long i = 0; i < count; i++) p[i] = lanes[i];
     }
+
+    /// <summary>All ones in the first lanes; none where the count is negative.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Vector256<float> First(int count) => Vector256.LessThan(Vector256<int>.Indices, Vector256.Create(count)).AsSingle();
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats8 Broadcast(float x) => new(Vector256.Create(x));

@@ -48,31 +48,42 @@ internal static unsafe class CpuTiles
     public static void Transpose(float* from, long fromRow, long rows, long columns, float* to, long toRow)
     {
         long i = 0;
-        for (; Sse.IsSupported && i + 4 <= rows; i += 4)
+        for (; i + 4 <= rows; i += 4)
         {
             float* f0 = from + i * fromRow, f1 = f0 + fromRow, f2 = f1 + fromRow, f3 = f2 + fromRow;
             long j = 0;
             for (; j + 4 <= columns; j += 4)
             {
-                Vector128<float> r0 = Vector128.Load(f0 + j), r1 = Vector128.Load(f1 + j), r2 = Vector128.Load(f2 + j), r3 = Vector128.Load(f3 + j);
-                Vector128<float> a = Sse.UnpackLow(r0, r1), b = Sse.UnpackLow(r2, r3), c = Sse.UnpackHigh(r0, r1), d = Sse.UnpackHigh(r2, r3);
+                (Vector128<float> r0, Vector128<float> r1, Vector128<float> r2, Vector128<float> r3) =
+                    Transpose(Vector128.Load(f0 + j), Vector128.Load(f1 + j), Vector128.Load(f2 + j), Vector128.Load(f3 + j));
                 float* t = to + j * toRow + i;
-                Sse.MoveLowToHigh(a, b).Store(t);
-                Sse.MoveHighToLow(b, a).Store(t + toRow);
-                Sse.MoveLowToHigh(c, d).Store(t + 2 * toRow);
-                Sse.MoveHighToLow(d, c).Store(t + 3 * toRow);
+                r0.Store(t);
+                r1.Store(t + toRow);
+                r2.Store(t + 2 * toRow);
+                r3.Store(t + 3 * toRow);
             }
             for (; j < columns; j++)
             {
                 float* t = to + j * toRow + i;
-                t[0] = f0[j];
-                t[1] = f1[j];
-                t[2] = f2[j];
-                t[3] = f3[j];
+                (t[0], t[1], t[2], t[3]) = (f0[j], f1[j], f2[j], f3[j]);
             }
         }
         for (; i < rows; i++)
         for (long j = 0; j < columns; j++) to[j * toRow + i] = from[i * fromRow + j];
+    }
+
+    /// <summary>A square of four by four, transposed.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Vector128<float>, Vector128<float>, Vector128<float>, Vector128<float>) Transpose(Vector128<float> r0, Vector128<float> r1, Vector128<float> r2, Vector128<float> r3)
+    {
+        if (Sse.IsSupported)
+        {
+            Vector128<float> a = Sse.UnpackLow(r0, r1), b = Sse.UnpackLow(r2, r3), c = Sse.UnpackHigh(r0, r1), d = Sse.UnpackHigh(r2, r3);
+            return (Sse.MoveLowToHigh(a, b), Sse.MoveHighToLow(b, a), Sse.MoveLowToHigh(c, d), Sse.MoveHighToLow(d, c));
+        }
+        return (
+            Vector128.Create(r0[0], r1[0], r2[0], r3[0]), Vector128.Create(r0[1], r1[1], r2[1], r3[1]),
+            Vector128.Create(r0[2], r1[2], r2[2], r3[2]), Vector128.Create(r0[3], r1[3], r2[3], r3[3]));
     }
 
     /// <summary>Σ a·b.</summary>
@@ -143,16 +154,46 @@ internal static unsafe class CpuTiles
         c1.Store(c + T.Width);
     }
 
-    /// <summary>The last columns: one register wide, or part of one.</summary>
+    /// <summary>The last columns: one register wide, or part of one. Even and odd steps are summed apart, for enough independent multiply-adds.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Edge<T>(long rows, long columns, long k, float* a, long aRow, long aColumn, float* b, long bRow, float* c, long cRow, bool isAdding) where T : struct, IFloats<T>
     {
-        for (long i = 0; i < rows; i++)
+        float* a1 = a + Math.Min(1, rows - 1) * aRow, a2 = a + Math.Min(2, rows - 1) * aRow, a3 = a + Math.Min(3, rows - 1) * aRow;
+        float* a4 = a + Math.Min(4, rows - 1) * aRow, a5 = a + Math.Min(5, rows - 1) * aRow;
+        T c0 = T.Zero, c1 = T.Zero, c2 = T.Zero, c3 = T.Zero, c4 = T.Zero, c5 = T.Zero;
+        T d0 = T.Zero, d1 = T.Zero, d2 = T.Zero, d3 = T.Zero, d4 = T.Zero, d5 = T.Zero;
+        long at = 0;
+        for (; k >= 2; k -= 2)
         {
-            T sum = T.Zero;
-            for (long p = 0; p < k; p++) sum = T.MulAdd(T.Broadcast(a[i * aRow + p * aColumn]), T.LoadUpTo(b + p * bRow, columns), sum);
-            if (isAdding) sum = T.LoadUpTo(c + i * cRow, columns) + sum;
-            sum.StoreUpTo(c + i * cRow, columns);
+            T x = T.LoadUpTo(b, columns), y = T.LoadUpTo(b + bRow, columns);
+            long next = at + aColumn;
+            c0 = T.MulAdd(T.Broadcast(a[at]), x, c0); d0 = T.MulAdd(T.Broadcast(a[next]), y, d0);
+            c1 = T.MulAdd(T.Broadcast(a1[at]), x, c1); d1 = T.MulAdd(T.Broadcast(a1[next]), y, d1);
+            c2 = T.MulAdd(T.Broadcast(a2[at]), x, c2); d2 = T.MulAdd(T.Broadcast(a2[next]), y, d2);
+            c3 = T.MulAdd(T.Broadcast(a3[at]), x, c3); d3 = T.MulAdd(T.Broadcast(a3[next]), y, d3);
+            c4 = T.MulAdd(T.Broadcast(a4[at]), x, c4); d4 = T.MulAdd(T.Broadcast(a4[next]), y, d4);
+            c5 = T.MulAdd(T.Broadcast(a5[at]), x, c5); d5 = T.MulAdd(T.Broadcast(a5[next]), y, d5);
+            at += 2 * aColumn;
+            b += 2 * bRow;
         }
+        if (k > 0)
+        {
+            T x = T.LoadUpTo(b, columns);
+            c0 = T.MulAdd(T.Broadcast(a[at]), x, c0); c1 = T.MulAdd(T.Broadcast(a1[at]), x, c1); c2 = T.MulAdd(T.Broadcast(a2[at]), x, c2);
+            c3 = T.MulAdd(T.Broadcast(a3[at]), x, c3); c4 = T.MulAdd(T.Broadcast(a4[at]), x, c4); c5 = T.MulAdd(T.Broadcast(a5[at]), x, c5);
+        }
+        FinishEdge(c0 + d0, columns, c, isAdding);
+        if (rows > 1) FinishEdge(c1 + d1, columns, c + cRow, isAdding);
+        if (rows > 2) FinishEdge(c2 + d2, columns, c + 2 * cRow, isAdding);
+        if (rows > 3) FinishEdge(c3 + d3, columns, c + 3 * cRow, isAdding);
+        if (rows > 4) FinishEdge(c4 + d4, columns, c + 4 * cRow, isAdding);
+        if (rows > 5) FinishEdge(c5 + d5, columns, c + 5 * cRow, isAdding);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void FinishEdge<T>(T sum, long columns, float* c, bool isAdding) where T : struct, IFloats<T>
+    {
+        if (isAdding) sum = T.LoadUpTo(c, columns) + sum;
+        sum.StoreUpTo(c, columns);
     }
 }

@@ -23,6 +23,7 @@ internal static class EngineOp
         "cross_entropy" => CrossEntropyTests.Apply,
         "adamw" => AdamWTests.Apply,
         "selective_scan" => SelectiveScanTests.Apply,
+        "layer_norm" => LayerNormTests.Apply,
         _ => null,
     };
 

@@ -12,7 +12,7 @@ public sealed class OracleTests
     /// sum in different orders differ by their own noise, taken as 1e-13 of the tensor's largest value (1e-14 is the most seen).
     /// </summary>
     [Theory, MemberData(nameof(GoldenCases))]
-    public void Oracle_equals_golden(string name)
+    public void Oracle_equals_recorded_results(string name)
     {
         OpCase c = OpCase.Golden(name);
         OracleRun run = OracleRun.InDouble(c);

@@ -6,12 +6,12 @@ using ZEngine.Models;
 namespace ZEngine.Tests.Weights;
 
 /// <summary>Files that the reference implementations wrote are read, and written again to the same bytes.</summary>
-public sealed class WeightsGoldenTests
+public sealed class WeightsReferenceTests
 {
     public static TheoryData<string> Models => [.. Directory.GetDirectories(Path.Combine(Fixtures.Golden, "models")).Select(folder => Path.GetFileName(folder)).Order()];
 
     [Fact]
-    public void Every_golden_safetensors_file_is_rewritten_byte_for_byte()
+    public void Every_reference_safetensors_file_is_rewritten_byte_for_byte()
     {
         using var folder = new TemporaryFolder();
         string[] paths = Directory.GetFiles(Fixtures.Golden, "*.safetensors", SearchOption.AllDirectories);

@@ -1,0 +1,190 @@
+namespace ZEngine.Models;
+
+/// <summary>Configuration of <see cref="Mamba"/>, as in Hugging Face's <c>MambaConfig</c> and <c>FalconMambaConfig</c>.</summary>
+public sealed record MambaConfig
+{
+    /// <summary>V.</summary>
+    public required int VocabularySize { get; init; }
+    /// <summary>D, the width of the residual stream.</summary>
+    public required int HiddenSize { get; init; }
+    /// <summary>Number of layers.</summary>
+    public required int Layers { get; init; }
+    /// <summary>Width of the scan.</summary>
+    public required int InnerSize { get; init; }
+    /// <summary>N.</summary>
+    public int StateSize { get; init; } = 16;
+    /// <summary>K.</summary>
+    public int ConvKernel { get; init; } = 4;
+    /// <summary>R, the rank of the projection of Δ.</summary>
+    public required int TimeStepRank { get; init; }
+    /// <summary>Whether the projections have a bias.</summary>
+    public bool HasBias { get; init; }
+    /// <summary>Whether the convolution has a bias.</summary>
+    public bool HasConvBias { get; init; } = true;
+    /// <summary>Whether the head is the embedding.</summary>
+    public bool IsTied { get; init; } = true;
+    /// <summary>ε of the norms.</summary>
+    public double NormEpsilon { get; init; } = 1e-5;
+    /// <summary>ε of the weightless norms on dt, B and C: Falcon-Mamba's; null for none.</summary>
+    public double? ProjectionNormEpsilon { get; init; }
+    /// <summary>Standard deviation of fresh matrices.</summary>
+    public double InitializerRange { get; init; } = 0.02;
+    /// <summary>Whether fresh output projections are divided by the root of the number of layers.</summary>
+    public bool RescalesResidual { get; init; }
+    /// <summary>Least initial Δ.</summary>
+    public double TimeStepMin { get; init; } = 1e-3;
+    /// <summary>Largest initial Δ.</summary>
+    public double TimeStepMax { get; init; } = 0.1;
+    /// <summary>Floor of the initial Δ.</summary>
+    public double TimeStepFloor { get; init; } = 1e-4;
+    /// <summary>Factor on the range of the fresh projection of Δ.</summary>
+    public double TimeStepScale { get; init; } = 1;
+    /// <summary>The file that this was read from; null for a new one.</summary>
+    internal ModelConfigFile? File { get; init; }
+
+    /// <summary>Reads a <c>config.json</c> of a Mamba or a Falcon-Mamba.</summary>
+    /// <exception cref="InvalidDataException">A value is missing, wrong or not supported.</exception>
+    public static MambaConfig Read(ModelConfigFile file)
+    {
+        ArgumentNullException.ThrowIfNull(file);
+        bool isFalcon = file.String("model_type") == "falcon_mamba";
+        ConfigRules.RequireText(file, "hidden_act", "silu");
+        if (file.String("time_step_init_scheme", "random") is not "random" and var scheme) throw file.Error("time_step_init_scheme", $"must be \"random\", got \"{scheme}\"");
+        ConfigRules.Ignore(file, "residual_in_fp32", "use_mambapy", "use_falcon_mambapy", "use_associative_scan");
+        (int hidden, int expand) = (file.Int("hidden_size", 768), file.Int("expand", 2));
+        return new MambaConfig
+        {
+            File = file,
+            VocabularySize = file.Int("vocab_size", 50280),
+            HiddenSize = hidden,
+            Layers = file.Int("num_hidden_layers", 32),
+            InnerSize = file.Int("intermediate_size", hidden * expand),
+            StateSize = file.Int("state_size", 16),
+            ConvKernel = file.Int("conv_kernel", 4),
+            TimeStepRank = !file.Has("time_step_rank") || file.Kind("time_step_rank") == System.Text.Json.JsonValueKind.String ? AutomaticRank(file, hidden) : file.Int("time_step_rank"),
+            HasBias = file.Bool("use_bias", false),
+            HasConvBias = file.Bool("use_conv_bias", true),
+            IsTied = file.Bool("tie_word_embeddings", true),
+            NormEpsilon = file.Float("layer_norm_epsilon", 1e-5),
+            ProjectionNormEpsilon = isFalcon ? file.Float("mixer_rms_eps", 1e-6) : null,
+            InitializerRange = file.Float("initializer_range", 0.1),
+            RescalesResidual = file.Bool("rescale_prenorm_residual", false),
+            TimeStepMin = file.Float("time_step_min", 1e-3),
+            TimeStepMax = file.Float("time_step_max", 0.1),
+            TimeStepFloor = file.Float("time_step_floor", 1e-4),
+            TimeStepScale = file.Float("time_step_scale", 1.0),
+        };
+    }
+
+    private static int AutomaticRank(ModelConfigFile file, int hidden)
+    {
+        if (file.String("time_step_rank", "auto") is not "auto" and var other) throw file.Error("time_step_rank", $"must be a number or \"auto\", got \"{other}\"");
+        return (hidden + 15) / 16;
+    }
+
+    /// <summary>The configuration as a file: the one it was read from, or a new one.</summary>
+    internal ModelConfigFile ToFile()
+    {
+        if (File is not null) return File;
+        var values = new Dictionary<string, object?>
+        {
+            ["architectures"] = new[] { ProjectionNormEpsilon is null ? "MambaForCausalLM" : "FalconMambaForCausalLM" },
+            ["model_type"] = ProjectionNormEpsilon is null ? "mamba" : "falcon_mamba",
+            ["vocab_size"] = VocabularySize,
+            ["hidden_size"] = HiddenSize,
+            ["num_hidden_layers"] = Layers,
+            ["intermediate_size"] = InnerSize,
+            ["expand"] = InnerSize / HiddenSize,
+            ["state_size"] = StateSize,
+            ["conv_kernel"] = ConvKernel,
+            ["time_step_rank"] = TimeStepRank,
+            ["hidden_act"] = "silu",
+            ["use_bias"] = HasBias,
+            ["use_conv_bias"] = HasConvBias,
+            ["tie_word_embeddings"] = IsTied,
+            ["layer_norm_epsilon"] = NormEpsilon,
+            ["initializer_range"] = InitializerRange,
+            ["rescale_prenorm_residual"] = RescalesResidual,
+            ["residual_in_fp32"] = true,
+            ["time_step_min"] = TimeStepMin,
+            ["time_step_max"] = TimeStepMax,
+            ["time_step_floor"] = TimeStepFloor,
+            ["time_step_scale"] = TimeStepScale,
+            ["time_step_init_scheme"] = "random",
+        };
+        if (ProjectionNormEpsilon is { } epsilon) values["mixer_rms_eps"] = epsilon;
+        return ModelConfigFile.Create(values);
+    }
+}
+
+/// <summary>Mamba, and Falcon-Mamba with its norms on Δ, B and C: a stack of selective-scan mixers.</summary>
+/// <remarks>Gu and Dao 2023, arXiv:2312.00752; Zuo et al. 2024, arXiv:2410.05355.</remarks>
+public sealed class Mamba : LanguageModel
+{
+    private readonly MambaConfig _config;
+    private readonly Parameter _embedding, _finalNorm;
+    private readonly Parameter? _head;
+    private readonly Parameter[] _norms;
+    private readonly MambaMixer[] _mixers;
+
+    /// <summary>Declares the structure, without memory.</summary>
+    public Mamba(MambaConfig config) : base(ConfigRules.NotNull(config).ToFile())
+    {
+        _config = config;
+        var options = new MambaMixerOptions(
+            config.HiddenSize, config.InnerSize, config.StateSize, config.ConvKernel, config.TimeStepRank, config.HasBias, config.HasConvBias, (float)config.InitializerRange,
+            config.RescalesResidual ? 1 / Math.Sqrt(config.Layers) : 1, config.TimeStepMin, config.TimeStepMax, config.TimeStepFloor, config.TimeStepScale, (float?)config.ProjectionNormEpsilon);
+        _embedding = Register("backbone.embeddings.weight", Mamba2Mixer.Matrix(config.VocabularySize, config.HiddenSize, (float)config.InitializerRange));
+        _norms = new Parameter[config.Layers];
+        _mixers = new MambaMixer[config.Layers];
+        for (int i = 0; i < config.Layers; i++)
+        {
+            _norms[i] = Register($"backbone.layers.{i}.norm.weight", Mamba2Mixer.Vector(config.HiddenSize, Initializer.Ones));
+            _mixers[i] = Register($"backbone.layers.{i}.mixer", new MambaMixer(options));
+        }
+        _finalNorm = Register("backbone.norm_f.weight", Mamba2Mixer.Vector(config.HiddenSize, Initializer.Ones));
+        if (!config.IsTied) _head = Register("lm_head.weight", Mamba2Mixer.Matrix(config.VocabularySize, config.HiddenSize, (float)config.InitializerRange));
+    }
+
+    /// <summary>Makes a fresh model.</summary>
+    public Mamba(MambaConfig config, Device device, ulong seed, DType dtype = DType.Float32) : this(config) => Initialize(device, seed, dtype);
+
+    /// <inheritdoc/>
+    public override int VocabularySize => _config.VocabularySize;
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<ModelPart> Parts =>
+    [
+        new("embedding", 1, _embedding.Count, 0),
+        new("Mamba layer", _mixers.Length, _mixers.Sum(mixer => mixer.ParameterCount) + _norms.Sum(norm => norm.Count),
+            _mixers.Sum(mixer => mixer.FlopsPerToken), _mixers.Sum(mixer => mixer.StateBytes)),
+        new(_head is null ? "head (tied)" : "head", 1, (_head?.Count ?? 0) + _finalNorm.Count, 2 * _embedding.Count),
+    ];
+
+    /// <inheritdoc/>
+    protected override Parameter HeadWeight => _head ?? _embedding;
+
+    /// <inheritdoc/>
+    protected internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _mixers.Select(mixer => mixer.NewState(Device, batch))];
+
+    /// <inheritdoc/>
+    protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
+    {
+        Tensor h = Ops.Embedding(_embedding.Effective(), tokens);
+        for (int i = 0; i < _mixers.Length; i++)
+        {
+            using TensorScope scope = TensorScope.Enter();
+            Tensor x = Ops.RmsNorm(h, _norms[i].Effective(), (float)_config.NormEpsilon);
+            h = scope.Keep(Ops.Add(h, _mixers[i].Forward(x, (ScanState?)state?.Layers[i], layout)));
+        }
+        return Ops.RmsNorm(h, _finalNorm.Effective(), (float)_config.NormEpsilon);
+    }
+
+    /// <inheritdoc/>
+    protected override string? CanonicalName(string name) => name switch
+    {
+        "lm_head.weight" when _head is null => _embedding.Name,
+        "backbone.embedding.weight" => _embedding.Name,
+        _ => base.CanonicalName(name),
+    };
+}
