@@ -41,6 +41,9 @@ public sealed class Trainer
             if (data is not null && data.Length != options.Length) throw new ArgumentException($"Trainer: the data has sequences of {data.Length} tokens, TrainingOptions.Length is {options.Length}.", nameof(options));
             if (data is not null && data.Vocabulary > model.VocabularySize) throw new ArgumentException($"Trainer: the data has tokens up to {data.Vocabulary - 1}, the model has {model.VocabularySize} classes.", nameof(model));
         }
+        // They are no parameters of the model: neither optimizer nor checkpoint would see them.
+        foreach (Parameter parameter in model.Parameters)
+            if (parameter.Update is not null) throw new ArgumentException($"Trainer: {parameter} has a low-rank update, which the trainer does not train; use AdamW with the update's own parameters, or merge the update first.", nameof(model));
         (_model, _options, _schedule) = (model, options, options.CreateSchedule());
         _data = new TokenStream(train, options.Batch);
         _heldOut = heldOut is null || options.EvaluationInterval == 0 ? null : new TokenStream(heldOut, options.Batch);

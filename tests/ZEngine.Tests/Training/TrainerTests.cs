@@ -196,6 +196,10 @@ public sealed class TrainerTests
         Rejects("Trainer: the data has sequences of 16 tokens, TrainingOptions.Length is 32.", () => run.NewTrainer(model, run.Options(5) with { Length = 32 }));
         Rejects("Trainer: the data has tokens up to 255, the model has 100 classes.", () => run.NewTrainer(small, run.Options(5)));
         Rejects("TrainingOptions.Batch must be at least 1, got 0.", () => run.NewTrainer(model, run.Options(5) with { Batch = 0 }));
+        using var change = new Parameter([32], Initializer.Zeros);
+        using TinyModel changed = RunFolder.NewModel();
+        changed.Parameters[2].Update = new LowRankUpdate(null, change, 1);
+        Rejects("Trainer: up.bias [32] has a low-rank update, which the trainer does not train;", () => run.NewTrainer(changed, run.Options(5)));
         Rejects("TrainingOptions.DecaySteps belongs to the schedule WarmupStableDecay, not to Cosine.", () => run.NewTrainer(model, run.Options(5) with { DecaySteps = 3 }));
 
         static void Rejects(string message, Action action) => Assert.StartsWith(message, Assert.ThrowsAny<ArgumentException>(action).Message, StringComparison.Ordinal);
