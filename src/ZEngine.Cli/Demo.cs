@@ -8,13 +8,14 @@ namespace ZEngine.Cli;
 internal static class Demo
 {
     /// <summary>About three minutes on two cores.</summary>
-    private const int DefaultSteps = 400;
+    private const int DefaultSteps = 900;
 
     private const int ContinuationTokens = 400;
 
     public static Command Command(Terminal terminal)
     {
         var files = new Argument<string[]>("data") { Description = "Text files, folders or patterns; without them, the repository's own sources and documents.", Arity = ArgumentArity.ZeroOrMore };
+        files.Validators.Add(TrainSettings.RejectFlags);
         var steps = new Option<int>("--steps") { Description = "Optimizer steps; the default takes about three minutes on two cores.", DefaultValueFactory = _ => DefaultSteps, HelpName = "COUNT" };
         var folder = new Option<string?>("--out") { Description = "The run folder; default: runs/demo, or the first of runs/demo-2, runs/demo-3, … that is free.", HelpName = "FOLDER" };
         var seed = new Option<ulong>("--seed") { Description = "Chooses the fresh weights, the order of the data and the text.", DefaultValueFactory = _ => 1UL, HelpName = "COUNT" };
@@ -28,8 +29,8 @@ internal static class Demo
         IReadOnlyList<string> files = names.Length > 0 ? names : DataFiles.OfRepository();
         string[] flags =
         [
-            "--model", "small-hybrid", "--tokenizer", "bytes", "--steps", Text(steps), "--batch", "8", "--length", "256", "--learning-rate", "0.002", "--warmup", "50",
-            "--evaluation-interval", Text(Math.Max(1, steps / 8)), "--checkpoint-interval", Text(Math.Max(1, steps / 2)), "--seed", Text(seed), "--out", folder,
+            "--model", "small-hybrid", "--tokenizer", "bytes", "--steps", Text(steps), "--batch", "4", "--length", "256", "--learning-rate", "0.003", "--warmup", "50",
+            "--evaluation-interval", Text(Math.Max(1, steps / 9)), "--evaluation-batches", "32", "--checkpoint-interval", Text(Math.Max(1, steps / 2)), "--seed", Text(seed), "--out", folder,
         ];
         terminal.Line($"zengine train {string.Join(' ', flags)} {(names.Length > 0 ? string.Join(' ', names) : "(this repository)")}");
         var settings = new TrainSettings();

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.CommandLine.Parsing;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using ZEngine.Training;
@@ -14,6 +15,7 @@ internal sealed class TrainSettings
     public TrainSettings()
     {
         Data = new Argument<string[]>("data") { Description = "Text files, folders or patterns such as 'docs/**/*.md'; or one binary token file (.bin).", Arity = ArgumentArity.ZeroOrMore };
+        Data.Validators.Add(RejectFlags);
         Config = new Option<string?>("--config") { Description = "JSON file of settings: the flags below without dashes, and \"data\". Flags given here win.", HelpName = "FILE" };
         IsResumed = new Option<bool>("--resume") { Description = "Go on with the run in the run folder, with its settings; ends with the bits of a run that was never stopped." };
         Out = Add("out", "runs/train", "The run folder: metrics.jsonl, loss.svg, checkpoints and the model.", "FOLDER");
@@ -74,6 +76,12 @@ internal sealed class TrainSettings
         ["cosine"] = ScheduleKind.Cosine, ["linear"] = ScheduleKind.Linear, ["constant"] = ScheduleKind.Constant, ["inverse-square-root"] = ScheduleKind.InverseSquareRoot,
         ["warmup-stable-decay"] = ScheduleKind.WarmupStableDecay, ["annealing"] = ScheduleKind.Annealing,
     };
+
+    /// <summary>A misspelt flag would otherwise be taken for a file.</summary>
+    public static void RejectFlags(ArgumentResult result)
+    {
+        if (result.Tokens.FirstOrDefault(token => token.Value.StartsWith('-')) is { } flag) result.AddError($"There is no flag {flag.Value}.");
+    }
 
     public Command NewCommand(string name, string description)
     {

@@ -30,7 +30,7 @@ public sealed class TinyModel : LanguageModel
 
     protected override Parameter HeadWeight => _head;
 
-    protected override LayerState[] NewLayerStates(int batch, long maxLength) => [];
+    protected internal override LayerState[] NewLayerStates(int batch, long maxLength) => [];
 
     protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {

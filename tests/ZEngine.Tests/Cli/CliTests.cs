@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Runtime.InteropServices;
 using System.Text.Json;
 using System.Text.RegularExpressions;
+using ZEngine.Models;
 
 namespace ZEngine.Tests.Cli;
 
@@ -40,13 +41,13 @@ public sealed partial class CliTests(ITestOutputHelper output) : IDisposable
     public void Tokenizer_learnt_from_the_data_goes_with_the_model()
     {
         Zengine.Succeed(_zengine.Train("run", 4, "--tokenizer", "bpe:300", "--held-out-block", "256"));
-        Models.Tokenizer tokenizer = Models.Tokenizer.Load(_zengine.Path("run", "model"));
+        Tokenizer tokenizer = Tokenizer.Load(_zengine.Path("run", "model"));
         Assert.Equal(300, tokenizer.VocabularySize);
         Assert.NotNull(tokenizer.EosToken);
         Zengine.Succeed("generate", _zengine.Path("run"), "the", "--max-tokens", "5");
         // The exported model is something to go on from, with its own tokenizer.
         Zengine.Succeed("train", _zengine.Text, "--model", _zengine.Path("run", "model"), "--steps", "2", "--batch", "2", "--length", "32", "--held-out-block", "256", "--out", _zengine.Path("more"));
-        Assert.Equal(300, Models.Tokenizer.Load(_zengine.Path("more", "model")).VocabularySize);
+        Assert.Equal(300, Tokenizer.Load(_zengine.Path("more", "model")).VocabularySize);
     }
 
     [Fact]
@@ -145,7 +146,7 @@ public sealed partial class CliTests(ITestOutputHelper output) : IDisposable
     }
 
     [Fact]
-    public void Interrupted_process_saves_and_resumes_to_the_same_bits()
+    public async Task Interrupted_process_saves_and_resumes_to_the_same_bits()
     {
         if (OperatingSystem.IsWindows())
         {
@@ -158,13 +159,14 @@ public sealed partial class CliTests(ITestOutputHelper output) : IDisposable
         {
             Task<string> errors = process.StandardError.ReadToEndAsync(TestContext.Current.CancellationToken);
             string? line;
-            while ((line = process.StandardOutput.ReadLine()) is not null && !StepLine().IsMatch(line)) { }
+            while ((line = await process.StandardOutput.ReadLineAsync(TestContext.Current.CancellationToken)) is not null && !StepLine().IsMatch(line)) { }
             Assert.Equal(0, Kill(process.Id, IsInterruptIgnored() ? Terminate : Interrupt));
-            string rest = line + process.StandardOutput.ReadToEnd();
-            process.WaitForExit();
-            Assert.True(process.ExitCode == 130, $"exit code {process.ExitCode}: {rest}{errors.Result}");
+            string rest = line + await process.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
+            await process.WaitForExitAsync(TestContext.Current.CancellationToken);
+            string error = await errors;
+            Assert.True(process.ExitCode == 130, $"exit code {process.ExitCode}: {rest}{error}");
             Assert.Contains("Go on with: zengine train --resume --out", rest, StringComparison.Ordinal);
-            Assert.Empty(errors.Result);
+            Assert.Empty(error);
         }
         Assert.False(Directory.Exists(_zengine.Path("stopped", "model")));
         Zengine.Succeed("train", "--resume", "--out", _zengine.Path("stopped"));

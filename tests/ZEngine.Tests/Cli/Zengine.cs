@@ -28,10 +28,10 @@ internal sealed class Zengine : IDisposable
     ];
 
     /// <summary>Runs a command line in this process.</summary>
-    public static (int Code, string Output, string Error) Run(string[] args, string input = "", CancellationToken interruption = default)
+    public static (int Code, string Output, string Error) Run(string[] args, string input = "")
     {
         using StringWriter output = new(), error = new();
-        int code = CommandLine.Run(args, new Terminal(new StringReader(input), output, error, interruption));
+        int code = CommandLine.Run(args, new Terminal(new StringReader(input), output, error, CancellationToken.None));
         return (code, output.ToString(), error.ToString());
     }
 
