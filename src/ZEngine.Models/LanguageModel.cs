@@ -7,7 +7,7 @@ namespace ZEngine.Models;
 /// </remarks>
 public abstract class LanguageModel : Module
 {
-    private readonly List<string> _aliases = [];
+    private readonly List<SafetensorsTensor> _ignored = [];         // of no use to the model; written again as they were
     private WeightLayout? _layout;
 
     /// <summary>Declares a model; the constructor of a derived class declares its parameters.</summary>
@@ -43,7 +43,7 @@ public abstract class LanguageModel : Module
         LanguageModel model = Create(ModelConfigFile.Open(Path.Combine(folder, "config.json")));
         try
         {
-            WeightLoader.Load(model, folder, device, dtype, isWritable, model.CanonicalName, model._aliases, out model._layout);
+            WeightLoader.Load(model, folder, device, dtype, isWritable, model.CanonicalName, model._ignored, out model._layout);
             return model;
         }
         catch
@@ -58,11 +58,30 @@ public abstract class LanguageModel : Module
     public virtual void Save(string folder)
     {
         Directory.CreateDirectory(folder);
-        List<SafetensorsTensor> tensors = [.. Parameters.Select(parameter => Stored(parameter.Name, parameter))];
-        foreach (string alias in _aliases) tensors.Add(Stored(alias, Parameters.First(parameter => parameter.Name == CanonicalName(alias))));
-        if (_layout is not null) WeightFiles.Save(folder, tensors, _layout);
-        else WeightFiles.Save(folder, tensors);
+        if (_layout is null) WeightFiles.Save(folder, [.. Parameters.Select(parameter => WeightLoader.Stored(parameter.Name, parameter, null))]);
+        else
+        {
+            Dictionary<string, Parameter> parameters = Parameters.ToDictionary(parameter => parameter.Name);
+            List<SafetensorsTensor> tensors = [.. _ignored];
+            foreach (SafetensorsEntry entry in _layout.Shards.SelectMany(shard => shard.Entries))
+                if (CanonicalName(entry.Name) is { } name) tensors.Add(WeightLoader.Stored(entry.Name, parameters[name], entry.DType));
+            WeightFiles.Save(folder, tensors, _layout);
+        }
         Config.Save(Path.Combine(folder, "config.json"));
+    }
+
+    /// <summary>The parameters that hold a NaN or an infinity: a damaged file, or a training run gone wrong. Reads every weight once.</summary>
+    /// <remarks>Loading does not look, because it maps the weights and reads none.</remarks>
+    public IReadOnlyList<string> FindNonFinite()
+    {
+        var names = new List<string>();
+        foreach (Parameter parameter in Parameters)
+        {
+            using var check = new FiniteCheck(parameter.Value.DType);
+            parameter.Value.WriteTo(check);
+            if (!check.AllFinite) names.Add(parameter.Name);
+        }
+        return names;
     }
 
     /// <summary>The logits of every position.</summary>
@@ -106,9 +125,6 @@ public abstract class LanguageModel : Module
     }
 
     private Tensor Head(Tensor hidden) => HeadWeight.Project(hidden);
-
-    private static SafetensorsTensor Stored(string name, Parameter parameter) =>
-        SafetensorsTensor.FromStream(name, parameter.Value.DType, parameter.Shape, parameter.Value.WriteTo);
 
     private static void RequireTokens(Tensor tokens)
     {

@@ -3,23 +3,25 @@ using ZEngine.Models;
 
 namespace ZEngine.Training;
 
-/// <summary>Trains a language model on a stream of tokens, records the run, and goes on where it stopped.</summary>
+/// <summary>Trains a language model, or an adapter on it, on a stream of tokens, records the run, and goes on where it stopped.</summary>
 /// <remarks>
 /// A run that was stopped at any moment, by the cancellation token or by a kill, and started again ends with the bits of one that was
-/// never stopped, for any number of threads. Loss and gradients are means over all tokens of a step. A step whose loss or gradient
-/// norm is not finite changes neither model nor optimizer; it is counted and reported, and its data is not seen again.
+/// never stopped, for any number of threads. Loss and gradients are means over all that the objective
+/// counts in a step, such as tokens. A step whose loss or gradient norm is not finite changes neither model nor optimizer; it is
+/// counted and reported, and its data is not seen again.
 /// </remarks>
 #pragma warning disable CA1001 // these streams own nothing: the sources are the caller's
 public sealed class Trainer
 #pragma warning restore CA1001
 {
     private readonly LanguageModel _model;
+    private readonly TrainedModel _trained;
+    private readonly Objective _objective;
     private readonly TokenStream _data;
     private readonly TokenStream? _heldOut;
     private readonly TrainingOptions _options;
     private readonly Schedule _schedule;
     private readonly CheckpointStore _store;
-    private readonly string _dataName;
     private TrainerState _state;
     private long _savedStep = -1;
     private string _checkpoint = "";
@@ -29,17 +31,21 @@ public sealed class Trainer
     /// <param name="train">What to train on; stays the caller's.</param>
     /// <param name="heldOut">What to measure the held-out loss on, or null for none.</param>
     /// <param name="options">The rest.</param>
+    /// <param name="adapter">Is trained with whatever of the model is trainable; attached to the model, stays the caller's. Null for none.</param>
+    /// <param name="objective">What training makes smaller; null for the cross-entropy of the next token.</param>
     /// <exception cref="ArgumentException">They do not fit; one line that says what to change.</exception>
-    public Trainer(LanguageModel model, SequenceSource train, SequenceSource? heldOut, TrainingOptions options)
+    public Trainer(LanguageModel model, SequenceSource train, SequenceSource? heldOut, TrainingOptions options, LoraAdapter? adapter = null, Objective? objective = null)
     {
         ArgumentNullException.ThrowIfNull(model);
         ArgumentNullException.ThrowIfNull(train);
         ArgumentNullException.ThrowIfNull(options);
         options.RequireValid();
+        (_trained, _objective) = (new TrainedModel(model, adapter), objective ?? Objective.NextToken);
         foreach (SequenceSource? data in (ReadOnlySpan<SequenceSource?>)[train, heldOut])
         {
             if (data is not null && data.Length != options.Length) throw new ArgumentException($"Trainer: the data has sequences of {data.Length} tokens, TrainingOptions.Length is {options.Length}.", nameof(options));
             if (data is not null && data.Vocabulary > model.VocabularySize) throw new ArgumentException($"Trainer: the data has tokens up to {data.Vocabulary - 1}, the model has {model.VocabularySize} classes.", nameof(model));
+            if (data is not null) _objective.RequireFit(model, data, options.Batch);
         }
         // They are no parameters of the model: neither optimizer nor checkpoint would see them.
         foreach (Parameter parameter in model.Parameters)
@@ -48,8 +54,7 @@ public sealed class Trainer
         _data = new TokenStream(train, options.Batch);
         _heldOut = heldOut is null || options.EvaluationInterval == 0 ? null : new TokenStream(heldOut, options.Batch);
         _store = new CheckpointStore(CheckpointFolder(options.RunFolder), options.KeepCheckpoints);
-        _dataName = train.Fingerprint;
-        _state = new TrainerState { Options = options.Decisive, Data = _dataName };
+        _state = new TrainerState { Options = [.. options.Decisive, new("adapter", _trained.Description), new("objective", _objective.Fingerprint)], Data = train.Fingerprint };
     }
 
     /// <summary>Raised after every step.</summary>
@@ -78,7 +83,7 @@ public sealed class Trainer
     public TrainingResult Run(CancellationToken cancellation = default)
     {
         using RunLock runLock = RunLock.Take(_options.RunFolder);
-        using var optimizer = new AdamW(_model.Parameters, new AdamWOptions(_options.Beta1, _options.Beta2, _options.Epsilon, _options.WeightDecay));
+        using var optimizer = new AdamW(_trained.Parameters, new AdamWOptions(_options.Beta1, _options.Beta2, _options.Epsilon, _options.WeightDecay));
         Begin(optimizer);
         using MetricsFile metrics = MetricsFile.Open(MetricsPath(_options.RunFolder), _state.MetricsBytes, out long missing);
         if (missing > 0) Noticed?.Invoke($"{MetricsPath(_options.RunFolder)}: {missing} bytes of the record before step {_state.Step} are missing; the run goes on without them.");
@@ -110,7 +115,7 @@ public sealed class Trainer
             if (invalid.Count > 0) throw new InvalidDataException($"{_store.Folder}: none of the {invalid.Count} checkpoints is valid ({Path.GetFileName(invalid[0].Folder)}: {invalid[0].Reason}); move them away to begin anew.");
             return;
         }
-        _state = RunCheckpoint.Read(newest, _model, optimizer, _options, _dataName) with { Options = _options.Decisive, Data = _dataName };
+        _state = RunCheckpoint.Read(newest, _trained, optimizer, _state, _options.AcceptChanges) with { Options = _state.Options, Data = _state.Data };
         if (_state.Step > _options.Steps) throw new InvalidDataException($"{newest}: has {_state.Step} steps behind it, more than the {_options.Steps} of the run.");
         CheckpointStore.SetAside(invalid);
         _data.Seek(_state.Position);
@@ -127,7 +132,7 @@ public sealed class Trainer
         metrics.Flush();
         TrainerState state = _state with { Position = _data.Position, MetricsBytes = metrics.Bytes, Elapsed = elapsed };
         int known = _store.Notices.Count;
-        _checkpoint = _store.Save(state.Step, folder => RunCheckpoint.Write(folder, _model, optimizer, state));
+        _checkpoint = _store.Save(state.Step, folder => RunCheckpoint.Write(folder, _trained, optimizer, state));
         _savedStep = state.Step;
         foreach (string notice in _store.Notices.Skip(known)) Noticed?.Invoke(notice);
         CheckpointSaved?.Invoke(_checkpoint);
@@ -176,30 +181,31 @@ public sealed class Trainer
         using TensorScope scope = TensorScope.Enter();
         Device device = _model.Device;
         var batches = new (Tensor Tokens, Tensor Targets, long Counted)[_options.Accumulation];
-        long total = 0;
+        long total = 0, counts = 0;
         for (int i = 0; i < batches.Length; i++)
         {
             (Tensor tokens, Tensor targets) = _data.Next(device);
-            batches[i] = (tokens, targets, _data.CountedTargets);
+            batches[i] = (tokens, targets, _data.CountedTargets == 0 ? 0 : _objective.CountOf(_data.CountedTargets, _data.Batch));
             total += _data.CountedTargets;
+            counts += batches[i].Counted;
         }
-        if (total == 0) throw new InvalidDataException($"Trainer: none of the targets of step {_state.Step + 1} counts; look at the masks of the data.");
+        if (counts == 0) throw new InvalidDataException($"Trainer: none of the targets of step {_state.Step + 1} counts; look at the masks of the data.");
 
         double loss = 0;
         foreach ((Tensor tokens, Tensor targets, long counted) in batches)
         {
             if (cancellation.IsCancellationRequested) return null;
             if (counted == 0) continue;
-            double share = (double)counted / total;            // the loss is a mean over the batch's own targets
+            double share = (double)counted / counts;           // the loss is a mean over what its batch counts
             using Tape tape = Tape.Begin();
-            Tensor mean = Ops.CrossEntropy(_model.Forward(tokens), targets);
+            Tensor mean = _objective.Loss(_model, tokens, targets);
             tape.Backward(mean, Tensor.Scalar((float)share, device));
             loss += share * mean.Item();
         }
         if (cancellation.IsCancellationRequested) return null;
         // One moment that is not finite would spoil the parameter for good.
         if (!double.IsFinite(loss)) return (loss, total, float.NaN);
-        Tensor norm = Gradients.Norm(_model.Parameters);
+        Tensor norm = Gradients.Norm(_trained.Parameters);
         optimizer.Step(learningRate, norm, _options.Clip);
         return (loss, total, norm.Item());
     }
@@ -209,7 +215,7 @@ public sealed class Trainer
     {
         _heldOut!.Seek(0);
         Device device = _model.Device;
-        long batches = Math.Clamp(_heldOut.Sequences.EpochLength / _heldOut.Batch, 1, _options.EvaluationBatches), tokens = 0;
+        long batches = Math.Clamp(_heldOut.Sequences.EpochLength / _heldOut.Batch, 1, _options.EvaluationBatches), counts = 0;
         double sum = 0;
         for (long i = 0; i < batches; i++)
         {
@@ -217,11 +223,12 @@ public sealed class Trainer
             using TensorScope scope = TensorScope.Enter();
             (Tensor inputs, Tensor targets) = _heldOut.Next(device);
             if (_heldOut.CountedTargets == 0) continue;
-            sum += Ops.CrossEntropy(_model.Forward(inputs), targets).Item() * (double)_heldOut.CountedTargets;
-            tokens += _heldOut.CountedTargets;
+            long counted = _objective.CountOf(_heldOut.CountedTargets, _heldOut.Batch);
+            sum += _objective.Loss(_model, inputs, targets).Item() * (double)counted;
+            counts += counted;
         }
-        if (tokens == 0) throw new InvalidDataException("Trainer: none of the held-out targets counts; look at the masks of the data.");
-        double loss = sum / tokens;
+        if (counts == 0) throw new InvalidDataException("Trainer: none of the held-out targets counts; look at the masks of the data.");
+        double loss = sum / counts;
         bool isBest = double.IsFinite(loss) && !(_state.BestLoss <= loss);
         _state = _state with { EvaluatedStep = _state.Step, HeldOutLoss = double.IsFinite(loss) ? loss : null, BestLoss = isBest ? loss : _state.BestLoss };
         var report = new EvaluationReport(_state.Step, loss, isBest);

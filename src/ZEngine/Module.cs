@@ -8,6 +8,8 @@ namespace ZEngine;
 public abstract class Module : IDisposable
 {
     private readonly List<Parameter> _parameters = [];
+    private bool _isChild;
+    private readonly HashSet<string> _names = [];
 
     /// <summary>All parameters below this module, each once, in the order of declaration.</summary>
     public IReadOnlyList<Parameter> Parameters => _parameters;
@@ -63,22 +65,26 @@ public abstract class Module : IDisposable
     }
 
     /// <summary>Declares a child module; its parameters' names get the prefix <c>name.</c></summary>
-    /// <remarks>Call after the child has declared its own parameters, that is, when its constructor has run.</remarks>
+    /// <remarks>
+    /// Call after the child has declared its own parameters, that is, when its constructor has run. A child may be shared: its
+    /// parameters count once and keep the name of the first declaration.
+    /// </remarks>
     protected T Register<T>(string name, T child) where T : Module
     {
         ArgumentNullException.ThrowIfNull(child);
         foreach (Parameter parameter in child.Parameters)
         {
-            parameter.Name = $"{name}.{parameter.Name}";
+            if (_parameters.Contains(parameter)) continue;
+            if (!child._isChild) parameter.Name = $"{name}.{parameter.Name}";
             Add(parameter);
         }
+        child._isChild = true;
         return child;
     }
 
     private void Add(Parameter parameter)
     {
-        foreach (Parameter other in _parameters)
-            if (other.Name == parameter.Name) throw new ArgumentException($"{GetType().Name} declares parameter {parameter.Name} twice.");
+        if (!_names.Add(parameter.Name)) throw new ArgumentException($"{GetType().Name} declares parameter {parameter.Name} twice.");
         _parameters.Add(parameter);
     }
 }

@@ -12,11 +12,11 @@ public sealed class Parameter : IDisposable
     /// <param name="initializer">How a fresh model fills it.</param>
     /// <param name="isMatrix">Whether it may be kept in a 16-bit type; norms, biases and state-space parameters stay Float32.</param>
     /// <param name="isDecayed">Whether weight decay applies.</param>
+    /// <exception cref="ArgumentException">A negative size, or more elements than 64 bits count.</exception>
     public Parameter(ReadOnlySpan<long> shape, Initializer initializer, bool isMatrix = false, bool isDecayed = false)
     {
         (_shape, Initializer, IsMatrix, IsDecayed) = (shape.ToArray(), initializer, isMatrix, isDecayed);
-        Count = 1;
-        foreach (long size in shape) Count *= size;
+        Count = Tensor.CountOf(shape, "Parameter");
     }
 
     /// <summary>The dotted path from the root module, for example <c>backbone.layers.0.mixer.A_log</c>.</summary>

@@ -148,7 +148,9 @@ public readonly ref struct Tape : IDisposable
             again[i] = given[i].Detach();
             if (given[i].DType.IsFloat) tape.Watch(again[i]);
         }
-        tape.Backward(region(again), dOutput);
+        Tensor output = region(again);
+        if (!tape._state.Tracks(output)) return gradients;     // nothing in the region is trainable
+        tape.Backward(output, dOutput);
         for (int i = 0; i < given.Length; i++)
             if (tape._state.GradientOf(again[i]) is { } gradient) gradients[i] = tape._scope.Keep(gradient);
         return gradients;

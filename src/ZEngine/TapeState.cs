@@ -40,6 +40,20 @@ internal sealed class TapeState(TensorScope.Owned scope)
 
     public void Backward(ReadOnlySpan<Tensor> outputs, ReadOnlySpan<Tensor> gradients)
     {
+        try
+        {
+            Run(outputs, gradients);
+        }
+        catch
+        {
+            // A pass that broke off leaves nothing behind for the next one.
+            for (int i = 0; i < _slots.Count; i++) _slots[i] = _slots[i] with { Gradient = null };
+            throw;
+        }
+    }
+
+    private void Run(ReadOnlySpan<Tensor> outputs, ReadOnlySpan<Tensor> gradients)
+    {
         for (int i = 0; i < outputs.Length; i++)
         {
             if (!Tracks(outputs[i])) throw new ArgumentException($"Tape.Backward: {outputs[i]} was not recorded by this tape.");
@@ -82,11 +96,21 @@ internal sealed class TapeState(TensorScope.Owned scope)
             for (int i = 0; i < results.Length; i++)
             {
                 if (results[i] is not { } result || !node.Inputs[i].IsTracked) continue;
+                RequireGradientOf(node.Inputs[i], result, i);
                 bool isRepeated = Array.IndexOf(results, result, 0, i) >= 0;
-                Accumulate(node.Inputs[i], temporaries.Keep(isRepeated ? result.Clone() : result));
+                // A tensor that was not made here may be the op's own for good: another handle makes it count as shared.
+                bool isOurs = temporaries.TryKeep(result);
+                Accumulate(node.Inputs[i], isRepeated ? temporaries.Keep(result.Clone()) : isOurs ? result : temporaries.Keep(result.Detach()));
             }
         }
         for (int i = 0; i < node.Outputs; i++) Consume(node.FirstOutput + i);
+    }
+
+    private void RequireGradientOf(Target target, Tensor gradient, int input)
+    {
+        Tensor of = target.Parameter?.Value ?? _slots[target.Slot].Of;
+        if (!gradient.DType.IsFloat || !gradient.Shape.SequenceEqual(of.Shape))
+            throw new InvalidOperationException($"Tape.Record: backward returned {gradient} as the gradient of input {input}, {of}.");
     }
 
     private void Accumulate(Target target, Tensor gradient)
@@ -107,6 +131,7 @@ internal sealed class TapeState(TensorScope.Owned scope)
         if (slot.Gradient is not { } gradient) return;
         if (slot is { IsWatched: true, Total: null })
         {
+            Scope.Tensors.Add(TensorScope.Release(gradient));  // as long as the tape, whatever scope is open now
             _slots[index] = slot with { Gradient = null, Total = gradient };
             return;
         }
@@ -146,7 +171,7 @@ internal sealed class TapeState(TensorScope.Owned scope)
     private void NewSlot(Tensor tensor)
     {
         tensor.Tracking = (this, _slots.Count);
-        _slots.Add(default);
+        _slots.Add(new Slot(tensor, null, null, false));
     }
 
     private sealed record Node(int FirstOutput, int Outputs, Target[] Inputs, Func<Tensor?[], Tensor?[]> Backward);
@@ -157,5 +182,5 @@ internal sealed class TapeState(TensorScope.Owned scope)
         public bool IsTracked => Parameter is not null || Slot >= 0;
     }
 
-    private readonly record struct Slot(Tensor? Gradient, Tensor? Total, bool IsWatched);
+    private readonly record struct Slot(Tensor Of, Tensor? Gradient, Tensor? Total, bool IsWatched);
 }

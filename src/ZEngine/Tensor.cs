@@ -191,6 +191,19 @@ public sealed partial class Tensor : IDisposable
     /// <summary>For example <c>Float32 [2, 17, 64] on cpu</c>.</summary>
     public override string ToString() => $"{DType} {ShapeText(Shape)}{(IsDisposed ? ", disposed" : $" on {Device.Name}")}";
 
+    /// <summary>The number of elements of a shape.</summary>
+    internal static long CountOf(ReadOnlySpan<long> shape, string what)
+    {
+        long count = 1;
+        foreach (long size in shape)
+        {
+            if (size < 0) throw new ArgumentException($"{what}: sizes must not be negative, got {ShapeText(shape)}.");
+            if (size > 0 && count > long.MaxValue / size) throw new ArgumentException($"{what}: {ShapeText(shape)} has more elements than 64 bits can count.");
+            count *= size;
+        }
+        return count;
+    }
+
     internal static string ShapeText(ReadOnlySpan<long> shape)
     {
         var sizes = new string[shape.Length];

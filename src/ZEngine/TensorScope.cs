@@ -28,8 +28,16 @@ public readonly ref struct TensorScope : IDisposable
     /// <returns>The same tensor.</returns>
     public Tensor Keep(Tensor tensor)
     {
-        if (_owned.Tensors.Remove(tensor)) _owned.Outer?.Tensors.Add(tensor);
+        TryKeep(tensor);
         return tensor;
+    }
+
+    /// <summary>As <see cref="Keep"/>; says whether the tensor was this scope's.</summary>
+    internal bool TryKeep(Tensor tensor)
+    {
+        if (!_owned.Tensors.Remove(tensor)) return false;
+        _owned.Outer?.Tensors.Add(tensor);
+        return true;
     }
 
     /// <summary>Takes a tensor out of whichever open scope of this thread owns it: from now on the caller disposes it.</summary>

@@ -59,7 +59,7 @@ public sealed partial class Tensor
     /// <summary>This tensor if its elements stand in row-major order without gaps, else a copy that does.</summary>
     public Tensor Contiguous() => WithDenseInner(Rank);
 
-    /// <summary>The values in another element type, or this tensor when it has that type. Rounds to nearest even; integers saturate.</summary>
+    /// <summary>The values in another element type, or this tensor when it has that type. Floats round to nearest even; integers are cut toward zero and saturate, and NaN becomes 0.</summary>
     public Tensor To(DType dtype) => dtype == DType ? this : Copied(dtype);
 
     /// <summary>The values on another device, or this tensor when it is there.</summary>

@@ -33,7 +33,7 @@ public sealed record SamplingOptions
     internal void Validate()
     {
         Require(MaxNewTokens >= 0, nameof(MaxNewTokens), MaxNewTokens, "0 or more");
-        Require(RepetitionPenalty > 0, nameof(RepetitionPenalty), RepetitionPenalty, "above 0");
+        Require(RepetitionPenalty > 0 && float.IsFinite(RepetitionPenalty), nameof(RepetitionPenalty), RepetitionPenalty, "above 0");
         Require(Temperature >= 0 && float.IsFinite(Temperature), nameof(Temperature), Temperature, "0 or more");
         Require(TopK >= 0, nameof(TopK), TopK, "0 or more");
         Require(TopP is > 0 and <= 1, nameof(TopP), TopP, "above 0 and at most 1");

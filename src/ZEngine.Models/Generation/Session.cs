@@ -15,7 +15,10 @@ public sealed class Session : IDisposable
         ArgumentOutOfRangeException.ThrowIfLessThan(batch, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(maxLength, 1);
         (_model, _batch, MaxLength) = (model, batch, maxLength);
-        _state = new ModelState(model.NewLayerStates(batch, maxLength));
+        using TensorScope scope = TensorScope.Enter();         // a state that does not fit takes those before it along
+        LayerState[] layers = model.NewLayerStates(batch, maxLength);
+        foreach (LayerState layer in layers) layer.Own();
+        _state = new ModelState(layers);
     }
 
     /// <summary>Tokens that fit.</summary>

@@ -3,6 +3,9 @@ namespace ZEngine.Models;
 /// <summary>What one layer remembers of a sequence.</summary>
 public abstract class LayerState : IDisposable
 {
+    /// <summary>Takes the tensors out of the scope they were made in: until then that scope gives them back if a later one does not fit.</summary>
+    public abstract void Own();
+
     /// <inheritdoc/>
     public void Dispose()
     {
@@ -21,7 +24,7 @@ public abstract class LayerState : IDisposable
         current = TensorScope.Release(next);
     }
 
-    internal static Tensor Zeros(Device device, params ReadOnlySpan<long> shape) => TensorScope.Release(Tensor.Zeros(shape, DType.Float32, device));
+    internal static Tensor Zeros(Device device, params ReadOnlySpan<long> shape) => Tensor.Zeros(shape, DType.Float32, device);
 }
 
 /// <summary>The last inputs of a convolution and the state of a scan.</summary>
@@ -32,6 +35,12 @@ internal sealed class ScanState(Device device, ReadOnlySpan<long> convolution, R
     public Tensor Convolution { get => _convolution; set => Replace(ref _convolution, value); }
 
     public Tensor Scan { get => _scan; set => Replace(ref _scan, value); }
+
+    public override void Own()
+    {
+        TensorScope.Release(_convolution);
+        TensorScope.Release(_scan);
+    }
 
     protected override void Dispose(bool disposing)
     {
@@ -54,6 +63,12 @@ internal sealed class KeyValueCache(Device device, long batch, long maxLength, l
         Ops.Copy(values, _values.Slice(1, _length, steps));
         _length += steps;
         return (_keys.Slice(1, 0, _length), _values.Slice(1, 0, _length));
+    }
+
+    public override void Own()
+    {
+        TensorScope.Release(_keys);
+        TensorScope.Release(_values);
     }
 
     protected override void Dispose(bool disposing)

@@ -5,6 +5,15 @@ internal sealed record Mamba2MixerOptions(
     int HiddenSize, int Heads, int HeadDimension, int StateSize, int Groups, int ConvKernel, long NormGroupSize, float NormEpsilon,
     bool HasBias, bool HasConvBias, float MinDelta, float MaxDelta, float InitializerRange, double OutputScale, double TimeStepMin, double TimeStepMax, double TimeStepFloor)
 {
+    /// <exception cref="ArgumentException">The sizes do not fit together.</exception>
+    public void Validate(string model)
+    {
+        ConfigRules.Require(Groups > 0 && Heads % Groups == 0, $"{model}: {Groups} groups do not divide {Heads} heads.");
+        ConfigRules.Require(ConvKernel > 0, $"{model}: the convolution's kernel must be positive, got {ConvKernel}.");
+        ConfigRules.Require(MinDelta <= MaxDelta, $"{model}: the time step's limits must be the least and the largest, got {MinDelta} and {MaxDelta}.");
+        ConfigRules.Require(TimeStepMin >= 0 && TimeStepMin <= TimeStepMax, $"{model}: initial time steps must be from a least to a largest, got {TimeStepMin} and {TimeStepMax}.");
+    }
+
     public long InnerSize => (long)Heads * HeadDimension;
 
     public long ConvChannels => InnerSize + 2L * Groups * StateSize;

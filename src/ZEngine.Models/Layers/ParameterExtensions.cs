@@ -11,11 +11,11 @@ internal static class ParameterExtensions
         return Ops.Add(y, Ops.Scale(Ops.Linear(Ops.Linear(x, update.Down!.Value), update.Up.Value), update.Scale));
     }
 
-    /// <summary>The value with its update added.</summary>
+    /// <summary>The value with its update added, Float32 where there is one.</summary>
     public static Tensor Effective(this Parameter parameter)
     {
         if (parameter.Update is not { } update) return parameter.Value;
         Tensor change = update.Down is null ? update.Up.Value : Ops.MatMul(update.Up.Value, update.Down.Value).Reshape(parameter.Shape);
-        return Ops.Add(parameter.Value, Ops.Scale(change, update.Scale));
+        return Ops.Add(parameter.Value.To(DType.Float32), Ops.Scale(change, update.Scale));
     }
 }

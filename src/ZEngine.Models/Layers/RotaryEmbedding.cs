@@ -4,7 +4,7 @@ namespace ZEngine.Models;
 /// <remarks>
 /// Angle of pair i at position p: p·f_i, with f_i = θ^(-2i/r) changed by the scaling. Su et al. 2021, arXiv:2104.09864; for the
 /// scalings see <see cref="RotaryScaling"/>. Under Dynamic and LongRope the frequencies depend on the current length, and keys that
-/// were rotated at a shorter one keep their rotation. Not for several threads at once.
+/// were rotated at a shorter one keep their rotation. Several threads may ask for tables at once.
 /// </remarks>
 public sealed class RotaryEmbedding : IDisposable
 {
@@ -12,6 +12,7 @@ public sealed class RotaryEmbedding : IDisposable
 
     private readonly Device _device;
     private readonly double[] _plain;
+    private readonly Lock _gate = new();
     private Table? _near, _far;                                // up to the trained length, and beyond it
     private bool _isDisposed;
 
@@ -38,6 +39,10 @@ public sealed class RotaryEmbedding : IDisposable
         Multiplier = FindMultiplier();
     }
 
+    /// <summary>The one embedding of a model, made at its first use: sessions on several threads get the same one.</summary>
+    internal static RotaryEmbedding Shared(ref RotaryEmbedding? place, RotaryOptions options, int headDimension, Device device) =>
+        Volatile.Read(ref place) ?? Interlocked.CompareExchange(ref place, new RotaryEmbedding(options, options.RotaryDimension(headDimension), device), null) ?? place;
+
     /// <summary>What it was made from.</summary>
     public RotaryOptions Options { get; }
 
@@ -62,19 +67,22 @@ public sealed class RotaryEmbedding : IDisposable
     /// </returns>
     public (Tensor Cosine, Tensor Sine) Tables(long positions)
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
         ArgumentOutOfRangeException.ThrowIfNegative(positions);
-        bool isFar = positions > Border;
-        ref Table? table = ref isFar ? ref _far : ref _near;
-        bool isExact = isFar && Options.Scaling == RotaryScaling.Dynamic;           // its frequencies hold for one length only
-        if (table is null || (isExact ? table.Rows != positions : table.Rows < positions))
+        lock (_gate)
         {
-            long rows = isExact ? positions : Math.Max(positions, Math.Max(LeastRows, 2 * (table?.Rows ?? 0)));
-            table?.Dispose();
-            table = null;
-            table = Build(FrequenciesAt(positions), isFar ? rows : Math.Min(rows, Border));
+            ObjectDisposedException.ThrowIf(_isDisposed, this);
+            bool isFar = positions > Border;
+            ref Table? table = ref isFar ? ref _far : ref _near;
+            bool isExact = isFar && Options.Scaling == RotaryScaling.Dynamic;           // its frequencies hold for one length only
+            if (table is null || (isExact ? table.Rows != positions : table.Rows < positions))
+            {
+                long rows = isExact ? positions : Math.Max(positions, Math.Max(LeastRows, 2 * (table?.Rows ?? 0)));
+                table?.Dispose();
+                table = null;
+                table = Build(FrequenciesAt(positions), isFar ? rows : Math.Min(rows, Border));
+            }
+            return (table.Cosine.Detach(), table.Sine.Detach());
         }
-        return (table.Cosine.Detach(), table.Sine.Detach());
     }
 
     /// <summary>The angle per position of every pair, in a sequence of the given length.</summary>
@@ -87,10 +95,13 @@ public sealed class RotaryEmbedding : IDisposable
     /// <summary>Gives the tables back; views that are still in use keep theirs.</summary>
     public void Dispose()
     {
-        _isDisposed = true;
-        _near?.Dispose();
-        _far?.Dispose();
-        (_near, _far) = (null, null);
+        lock (_gate)
+        {
+            _isDisposed = true;
+            _near?.Dispose();
+            _far?.Dispose();
+            (_near, _far) = (null, null);
+        }
     }
 
     private static void Require(bool condition, string message)

@@ -105,6 +105,31 @@ public sealed record RotaryOptions
         return options;
     }
 
+    /// <summary>The values of <c>rope_parameters</c>, as <see cref="Read"/> takes them; the key of <see cref="MaxPositions"/> stands beside them.</summary>
+    internal Dictionary<string, object?> ToValues()
+    {
+        var values = new Dictionary<string, object?> { ["rope_type"] = Scaling.ToString().ToLowerInvariant(), ["rope_theta"] = Theta };
+        if (PartialFactor != 1) values["partial_rotary_factor"] = PartialFactor;
+        if (OriginalMaxPositions is int trained) values["original_max_position_embeddings"] = trained;
+        if (Scaling != RotaryScaling.Default) values["factor"] = Factor;
+        if (Scaling is RotaryScaling.Yarn or RotaryScaling.LongRope && AttentionFactor is double attention) values["attention_factor"] = attention;
+        switch (Scaling)
+        {
+            case RotaryScaling.Yarn:
+                (values["beta_fast"], values["beta_slow"], values["truncate"]) = (BetaFast, BetaSlow, Truncate);
+                if (Mscale is double scale) values["mscale"] = scale;
+                if (MscaleAllDim is double scaleAll) values["mscale_all_dim"] = scaleAll;
+                break;
+            case RotaryScaling.Llama3:
+                (values["low_freq_factor"], values["high_freq_factor"]) = (LowFrequencyFactor, HighFrequencyFactor);
+                break;
+            case RotaryScaling.LongRope:
+                (values["short_factor"], values["long_factor"]) = (ShortFactors.ToArray(), LongFactors.ToArray());
+                break;
+        }
+        return values;
+    }
+
     /// <summary>Equal values, the lists of divisors included.</summary>
     public bool Equals(RotaryOptions? other) =>
         other is not null &&

@@ -22,7 +22,7 @@ internal sealed class SharedTransformer : Module
         _mlpNorm = Register("pre_ff_layernorm.weight", Mamba2Mixer.Vector(hidden, Initializer.Ones));
         _gateUp = Register("feed_forward.gate_up_proj.weight", Mamba2Mixer.Matrix(2 * mlp, hidden, range));
         _down = Register("feed_forward.down_proj.weight", Mamba2Mixer.Matrix(hidden, mlp, range));
-        SharedCount = ParameterCount;
+        (SharedCount, SharedMatrixCount) = (ParameterCount, ParameterCount - _inputNorm.Count - _mlpNorm.Count);
         for (int use = block; use < config.HybridLayers.Count; use += config.SharedBlocks)
         {
             LowRank Adapter(string name, long rows, long columns) => new(
@@ -38,6 +38,9 @@ internal sealed class SharedTransformer : Module
 
     /// <summary>Parameters beside the adapters.</summary>
     public long SharedCount { get; }
+
+    /// <summary>Elements of the matrices among them.</summary>
+    public long SharedMatrixCount { get; }
 
     /// <param name="h">[B, L, D].</param>
     /// <param name="embedded">[B, L, D], the token embeddings.</param>

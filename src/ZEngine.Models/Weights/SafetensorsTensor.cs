@@ -63,6 +63,13 @@ public sealed class SafetensorsTensor
         return new SafetensorsTensor(entry.Name, entry.DTypeName, [.. entry.Shape], stream => Copy(file.RawAddressOf(entry), entry.ByteCount, stream));
     }
 
+    /// <summary>A copy of a short tensor of an open file, of any element type, which outlives the file.</summary>
+    internal static unsafe SafetensorsTensor CopyOf(SafetensorsFile file, SafetensorsEntry entry)
+    {
+        byte[] bytes = new ReadOnlySpan<byte>((void*)file.RawAddressOf(entry), checked((int)entry.ByteCount)).ToArray();
+        return new SafetensorsTensor(entry.Name, entry.DTypeName, [.. entry.Shape], stream => stream.Write(bytes));
+    }
+
     /// <summary>Writes the bytes and checks their number.</summary>
     internal void WriteTo(Stream stream)
     {

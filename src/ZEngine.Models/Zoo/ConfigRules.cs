@@ -5,6 +5,25 @@ namespace ZEngine.Models;
 /// <summary>Rules that the configurations share.</summary>
 internal static class ConfigRules
 {
+    /// <summary>No model has more layers; a file that says so is damaged, and must not fill the memory.</summary>
+    public const int MaxLayers = 10_000;
+
+    /// <summary>No width is larger: products of two fit a long.</summary>
+    public const int MaxWidth = 1 << 24;
+
+    /// <exception cref="ArgumentException">The rule is broken.</exception>
+    public static void Require(bool holds, string message)
+    {
+        if (!holds) throw new ArgumentException(message);
+    }
+
+    /// <summary>The file that a configuration was read from, byte for byte, while it says the same as the configuration; a copy with other values gets a file of its own.</summary>
+    public static ModelConfigFile FileOf<T>(ModelConfigFile? file, T config, Func<ModelConfigFile, T> read, Func<T, ModelConfigFile> create)
+    {
+        ModelConfigFile made = create(config);
+        return file is not null && create(read(file)).Text == made.Text ? file : made;
+    }
+
     public static T NotNull<T>(T? value, [CallerArgumentExpression(nameof(value))] string name = "") where T : class
     {
         ArgumentNullException.ThrowIfNull(value, name);

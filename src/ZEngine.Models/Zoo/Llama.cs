@@ -42,17 +42,17 @@ public sealed record LlamaConfig
         bool isMistral = file.String("model_type") == "mistral";
         ConfigRules.RequireText(file, "hidden_act", "silu");
         ConfigRules.Ignore(file, "attention_dropout", "max_position_embeddings", "pretraining_tp");
-        (int hidden, int heads) = (file.Int("hidden_size", 4096), file.Int("num_attention_heads", 32));
+        (int hidden, int heads) = (file.Int("hidden_size", 4096, max: ConfigRules.MaxWidth), file.Int("num_attention_heads", 32, max: ConfigRules.MaxWidth));
         return new LlamaConfig
         {
             File = file,
             VocabularySize = file.Int("vocab_size", 32000),
             HiddenSize = hidden,
-            IntermediateSize = file.Int("intermediate_size", isMistral ? 14336 : 11008),
-            Layers = file.Int("num_hidden_layers", 32),
+            IntermediateSize = file.Int("intermediate_size", isMistral ? 14336 : 11008, max: ConfigRules.MaxWidth),
+            Layers = file.Int("num_hidden_layers", 32, max: ConfigRules.MaxLayers),
             Heads = heads,
-            KeyValueHeads = file.Int("num_key_value_heads", isMistral ? 8 : heads),
-            HeadDimension = file.Int("head_dim", hidden / heads),
+            KeyValueHeads = file.Int("num_key_value_heads", isMistral ? 8 : heads, max: ConfigRules.MaxWidth),
+            HeadDimension = file.Int("head_dim", hidden / heads, max: ConfigRules.MaxWidth),
             Rotary = RotaryOptions.Read(file),
             SlidingWindow = isMistral ? file.IntOrNull("sliding_window") ?? 0 : 0,
             HasAttentionBias = file.Bool("attention_bias", false),
@@ -63,8 +63,10 @@ public sealed record LlamaConfig
         };
     }
 
-    /// <summary>The configuration as a file: the one it was read from, or a new one.</summary>
-    internal ModelConfigFile ToFile() => File ?? ModelConfigFile.Create(new Dictionary<string, object?>
+    /// <summary>The configuration as a file: the one it was read from while that says the same, or a new one.</summary>
+    internal ModelConfigFile ToFile() => ConfigRules.FileOf(File, this, static file => Read(file), static config => config.NewFile());
+
+    private ModelConfigFile NewFile() => ModelConfigFile.Create(new Dictionary<string, object?>
     {
         ["architectures"] = new[] { SlidingWindow > 0 ? "MistralForCausalLM" : "LlamaForCausalLM" },
         ["model_type"] = SlidingWindow > 0 ? "mistral" : "llama",
@@ -76,7 +78,8 @@ public sealed record LlamaConfig
         ["num_key_value_heads"] = KeyValueHeads,
         ["head_dim"] = HeadDimension,
         ["hidden_act"] = "silu",
-        ["rope_theta"] = Rotary.Theta,
+        ["max_position_embeddings"] = Rotary.MaxPositions,
+        ["rope_parameters"] = Rotary.ToValues(),
         ["sliding_window"] = SlidingWindow > 0 ? SlidingWindow : null,
         ["attention_bias"] = HasAttentionBias,
         ["mlp_bias"] = HasMlpBias,
@@ -100,6 +103,8 @@ public sealed class Llama : LanguageModel
     public Llama(LlamaConfig config) : base(ConfigRules.NotNull(config).ToFile())
     {
         _config = config;
+        ConfigRules.Require(config.Heads % config.KeyValueHeads == 0, $"Llama: {config.KeyValueHeads} key and value heads do not divide {config.Heads} attention heads.");
+        _ = config.Rotary.RotaryDimension(config.HeadDimension);
         var attention = new SelfAttentionOptions(
             config.HiddenSize, config.Heads, config.KeyValueHeads, config.HeadDimension, (float)config.InitializerRange, config.HasAttentionBias, config.SlidingWindow);
         _embedding = Register("model.embed_tokens.weight", Mamba2Mixer.Matrix(config.VocabularySize, config.HiddenSize, (float)config.InitializerRange));
@@ -142,14 +147,14 @@ public sealed class Llama : LanguageModel
     /// <inheritdoc/>
     protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
-        _rotary ??= new RotaryEmbedding(_config.Rotary, _config.Rotary.RotaryDimension(_config.HeadDimension), Device);
+        RotaryEmbedding rotary = RotaryEmbedding.Shared(ref _rotary, _config.Rotary, _config.HeadDimension, Device);
         float epsilon = (float)_config.NormEpsilon;
         Tensor h = Ops.Embedding(_embedding.Effective(), tokens);
         for (int i = 0; i < _layers.Length; i++)
         {
             using TensorScope scope = TensorScope.Enter();
             (Parameter inputNorm, SelfAttention attention, Parameter mlpNorm, GatedMlp mlp) = _layers[i];
-            h = Ops.Add(h, attention.Forward(Ops.RmsNorm(h, inputNorm.Effective(), epsilon), _rotary, (KeyValueCache?)state?.Layers[i], state?.Length ?? 0, layout));
+            h = Ops.Add(h, attention.Forward(Ops.RmsNorm(h, inputNorm.Effective(), epsilon), rotary, (KeyValueCache?)state?.Layers[i], state?.Length ?? 0, layout));
             h = scope.Keep(Ops.Add(h, mlp.Forward(Ops.RmsNorm(h, mlpNorm.Effective(), epsilon))));
         }
         return Ops.RmsNorm(h, _finalNorm.Effective(), epsilon);

@@ -47,7 +47,7 @@ public sealed record Mamba2Config
     public static Mamba2Config Read(ModelConfigFile file)
     {
         ArgumentNullException.ThrowIfNull(file);
-        (int hidden, int heads, int headDimension, int expand) = (file.Int("hidden_size", 4096), file.Int("num_heads", 128), file.Int("head_dim", 64), file.Int("expand", 2));
+        (int hidden, int heads, int headDimension, int expand) = (file.Int("hidden_size", 4096, max: ConfigRules.MaxWidth), file.Int("num_heads", 128, max: ConfigRules.MaxWidth), file.Int("head_dim", 64, max: ConfigRules.MaxWidth), file.Int("expand", 2, max: 64));
         if ((long)hidden * expand != (long)heads * headDimension)
             throw file.Error("num_heads", $"times head_dim must be hidden_size times expand = {(long)hidden * expand}, got {heads} times {headDimension}");
         ConfigRules.RequireText(file, "hidden_act", "silu");
@@ -60,12 +60,12 @@ public sealed record Mamba2Config
             File = file,
             VocabularySize = file.Int("vocab_size", 32768),
             HiddenSize = hidden,
-            Layers = file.Int("num_hidden_layers", 64),
+            Layers = file.Int("num_hidden_layers", 64, max: ConfigRules.MaxLayers),
             Heads = heads,
             HeadDimension = headDimension,
-            StateSize = file.Int("state_size", 128),
-            Groups = file.Int("n_groups", 8),
-            ConvKernel = file.Int("conv_kernel", 4),
+            StateSize = file.Int("state_size", 128, max: ConfigRules.MaxWidth),
+            Groups = file.Int("n_groups", 8, max: ConfigRules.MaxWidth),
+            ConvKernel = file.Int("conv_kernel", 4, max: ConfigRules.MaxWidth),
             HasBias = file.Bool("use_bias", false),
             HasConvBias = file.Bool("use_conv_bias", true),
             IsTied = file.Bool("tie_word_embeddings", false),
@@ -79,8 +79,10 @@ public sealed record Mamba2Config
         };
     }
 
-    /// <summary>The configuration as a file: the one it was read from, or a new one.</summary>
-    internal ModelConfigFile ToFile() => File ?? ModelConfigFile.Create(new Dictionary<string, object?>
+    /// <summary>The configuration as a file: the one it was read from while that says the same, or a new one.</summary>
+    internal ModelConfigFile ToFile() => ConfigRules.FileOf(File, this, static file => Read(file), static config => config.NewFile());
+
+    private ModelConfigFile NewFile() => ModelConfigFile.Create(new Dictionary<string, object?>
     {
         ["architectures"] = new[] { "Mamba2ForCausalLM" },
         ["model_type"] = "mamba2",
@@ -92,7 +94,7 @@ public sealed record Mamba2Config
         ["state_size"] = StateSize,
         ["n_groups"] = Groups,
         ["conv_kernel"] = ConvKernel,
-        ["expand"] = Heads * HeadDimension / HiddenSize,
+        ["expand"] = (long)Heads * HeadDimension / HiddenSize,
         ["hidden_act"] = "silu",
         ["rms_norm"] = true,
         ["use_bias"] = HasBias,
@@ -124,12 +126,12 @@ public sealed class Mamba2 : LanguageModel
     public Mamba2(Mamba2Config config) : base(ConfigRules.NotNull(config).ToFile())
     {
         _config = config;
-        if (config.Heads * config.HeadDimension % config.HiddenSize != 0)
-            throw new ArgumentException($"Mamba2: heads times head dimension, {config.Heads} · {config.HeadDimension}, must be a multiple of the hidden size {config.HiddenSize}.");
+        ConfigRules.Require((long)config.Heads * config.HeadDimension % config.HiddenSize == 0, $"Mamba2: heads times head dimension, {config.Heads} · {config.HeadDimension}, must be a multiple of the hidden size {config.HiddenSize}.");
         var options = new Mamba2MixerOptions(
             config.HiddenSize, config.Heads, config.HeadDimension, config.StateSize, config.Groups, config.ConvKernel, NormGroupSize: 0, (float)config.NormEpsilon,
             config.HasBias, config.HasConvBias, (float)config.TimeStepLimit.Min, (float)config.TimeStepLimit.Max, (float)config.InitializerRange,
             config.RescalesResidual ? 1 / Math.Sqrt(config.Layers) : 1, config.TimeStepMin, config.TimeStepMax, config.TimeStepFloor);
+        options.Validate(nameof(Mamba2));
         _embedding = Register("backbone.embeddings.weight", Mamba2Mixer.Matrix(config.VocabularySize, config.HiddenSize, (float)config.InitializerRange));
         _norms = new Parameter[config.Layers];
         _mixers = new Mamba2Mixer[config.Layers];

@@ -19,14 +19,20 @@ public sealed class Zamba2 : LanguageModel
     {
         _config = config;
         int hybrids = config.HybridLayers.Count;
-        if (hybrids < config.SharedBlocks) throw new ArgumentException($"Zamba2: {config.SharedBlocks} shared blocks need as many hybrid layers, got {hybrids}.");
-        if (2 * config.HiddenSize % config.AttentionHeads != 0) throw new ArgumentException($"Zamba2: {config.AttentionHeads} attention heads do not divide twice the hidden size, {2 * config.HiddenSize}.");
+        ConfigRules.Require(config.HybridLayers.Zip(config.HybridLayers.Skip(1)).All(pair => pair.First < pair.Second) && config.HybridLayers.All(layer => layer >= 0 && layer < config.Layers),
+            $"Zamba2: the hybrid layers must be rising numbers below {config.Layers}.");
+        ConfigRules.Require(config.SharedBlocks > 0 && hybrids >= config.SharedBlocks, $"Zamba2: {config.SharedBlocks} shared blocks need as many hybrid layers, got {hybrids}.");
+        ConfigRules.Require(2 * config.HiddenSize % config.AttentionHeads == 0, $"Zamba2: {config.AttentionHeads} attention heads do not divide twice the hidden size, {2 * config.HiddenSize}.");
+        ConfigRules.Require(config.AttentionHeads % config.KeyValueHeads == 0, $"Zamba2: {config.KeyValueHeads} key and value heads do not divide {config.AttentionHeads} attention heads.");
+        ConfigRules.Require((long)config.MambaHeads * config.MambaHeadDimension % config.HiddenSize == 0, $"Zamba2: heads times head dimension, {config.MambaHeads} · {config.MambaHeadDimension}, must be a multiple of the hidden size {config.HiddenSize}.");
+        if (config.HasRope) _ = config.Rotary.RotaryDimension(config.AttentionHeadDimension);
         (double min, double max) = config.TimeStepLimit ?? (double.NegativeInfinity, double.PositiveInfinity);
         var mixer = new Mamba2MixerOptions(
             config.HiddenSize, config.MambaHeads, config.MambaHeadDimension, config.StateSize, config.MambaGroups, config.ConvKernel,
-            (long)config.MambaHeads * config.MambaHeadDimension / config.MambaGroups, (float)config.NormEpsilon, HasBias: false, config.HasConvBias,
+            (long)config.MambaHeads * config.MambaHeadDimension / Math.Max(1, config.MambaGroups), (float)config.NormEpsilon, HasBias: false, config.HasConvBias,
             (float)min, (float)max, (float)config.InitializerRange, OutputScale: 1, config.TimeStepMin, config.TimeStepMax, config.TimeStepFloor);
 
+        mixer.Validate(nameof(Zamba2));
         _embedding = Register("model.embed_tokens.weight", Mamba2Mixer.Matrix(config.VocabularySize, config.HiddenSize, (float)config.InitializerRange));
         _layers = new Layer[config.Layers];
         _blocks = new SharedTransformer[config.SharedBlocks];
@@ -62,7 +68,7 @@ public sealed class Zamba2 : LanguageModel
     [
         new("embedding", 1, _embedding.Count, 0),
         new("Mamba-2 layer", _layers.Length, _layers.Sum(layer => layer.Mixer.ParameterCount), _layers.Sum(layer => layer.Mixer.Mixer.FlopsPerToken), _layers.Sum(layer => layer.Mixer.Mixer.StateBytes)),
-        new("shared block", _blocks.Length, _blocks.Sum(block => block.SharedCount), _layers.Sum(layer => layer.Use < 0 ? 0 : 2 * Block(layer.Use).SharedCount),
+        new("shared block", _blocks.Length, _blocks.Sum(block => block.SharedCount), _layers.Sum(layer => layer.Use < 0 ? 0 : 2 * Block(layer.Use).SharedMatrixCount),
             CacheBytesPerToken: 2L * sizeof(float) * _config.HybridLayers.Count * _config.KeyValueHeads * _config.AttentionHeadDimension),
         new("adapter and projection of a use", _config.HybridLayers.Count, _blocks.Sum(block => block.ParameterCount - block.SharedCount) + _layers.Sum(layer => layer.Linear?.Count ?? 0),
             2 * (_blocks.Sum(block => block.ParameterCount - block.SharedCount) + _layers.Sum(layer => layer.Linear?.Count ?? 0))),
@@ -82,7 +88,7 @@ public sealed class Zamba2 : LanguageModel
     /// <inheritdoc/>
     protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
-        if (_config.HasRope) _rotary ??= new RotaryEmbedding(_config.Rotary, _config.AttentionHeadDimension, Device);
+        RotaryEmbedding? rotary = _config.HasRope ? RotaryEmbedding.Shared(ref _rotary, _config.Rotary, _config.AttentionHeadDimension, Device) : null;
         Tensor embedded = Ops.Embedding(_embedding.Effective(), tokens), h = embedded;
         for (int i = 0; i < _layers.Length; i++)
         {
@@ -92,7 +98,7 @@ public sealed class Zamba2 : LanguageModel
             if (layer.Use >= 0)
             {
                 var cache = (KeyValueCache?)state?.Layers[_layers.Length + layer.Use];
-                Tensor shared = Block(layer.Use).Forward(h, embedded, layer.Use, _rotary, cache, state?.Length ?? 0, layout);
+                Tensor shared = Block(layer.Use).Forward(h, embedded, layer.Use, rotary, cache, state?.Length ?? 0, layout);
                 x = Ops.Add(h, layer.Linear!.Project(shared));
             }
             h = scope.Keep(Ops.Add(h, layer.Mixer.Forward(x, (ScanState?)state?.Layers[i], layout)));

@@ -63,14 +63,14 @@ public sealed record Zamba2Config
         ArgumentNullException.ThrowIfNull(file);
         if (file.Has("conv_dimension") || file.Has("use_shared_block_lora"))
             throw file.Error("model_type", "is \"zamba2\" in the layout of the first uploads, before transformers 4.48; convert it with transformers' own script");
-        (int hidden, int layers, int expand) = (file.Int("hidden_size", 2560), file.Int("num_hidden_layers", 54), file.Int("mamba_expand", 2));
-        (int heads, int headDimension) = (file.Int("n_mamba_heads", 8), file.Int("mamba_headdim", hidden * expand / file.Int("n_mamba_heads", 8)));
+        (int hidden, int layers, int expand) = (file.Int("hidden_size", 2560, max: ConfigRules.MaxWidth), file.Int("num_hidden_layers", 54, max: ConfigRules.MaxLayers), file.Int("mamba_expand", 2, max: 64));
+        (int heads, int headDimension) = (file.Int("n_mamba_heads", 8, max: ConfigRules.MaxWidth), file.Int("mamba_headdim", hidden * expand / file.Int("n_mamba_heads", 8, max: ConfigRules.MaxWidth), max: ConfigRules.MaxWidth));
         if ((long)hidden * expand != (long)heads * headDimension)
             throw file.Error("n_mamba_heads", $"times mamba_headdim must be hidden_size times mamba_expand = {(long)hidden * expand}, got {heads} times {headDimension}");
         ConfigRules.RequireText(file, "hidden_act", "gelu");
         RequireValue(file, "add_bias_linear", file.Bool("add_bias_linear", false), false);
         RequireValue(file, "tie_word_embeddings", file.Bool("tie_word_embeddings", true), true);
-        int attentionHeads = file.Int("num_attention_heads", 32);
+        int attentionHeads = file.Int("num_attention_heads", 32, max: ConfigRules.MaxWidth);
         RequireValue(file, "attention_hidden_size", file.Int("attention_hidden_size", 2 * hidden), 2 * hidden);
         RequireValue(file, "attention_head_dim", file.Int("attention_head_dim", 2 * hidden / attentionHeads), 2 * hidden / attentionHeads);
         bool isLong = file.Bool("use_long_context", false);
@@ -83,16 +83,16 @@ public sealed record Zamba2Config
             HiddenSize = hidden,
             Layers = layers,
             HybridLayers = ReadHybridLayers(file, layers),
-            IntermediateSize = file.Int("intermediate_size", 4 * hidden),
+            IntermediateSize = file.Int("intermediate_size", 4 * hidden, max: ConfigRules.MaxWidth),
             MambaHeads = heads,
             MambaHeadDimension = headDimension,
-            StateSize = file.Int("mamba_d_state", 64),
-            MambaGroups = file.Int("mamba_ngroups", 1),
-            ConvKernel = file.Int("mamba_d_conv", 4),
+            StateSize = file.Int("mamba_d_state", 64, max: ConfigRules.MaxWidth),
+            MambaGroups = file.Int("mamba_ngroups", 1, max: ConfigRules.MaxWidth),
+            ConvKernel = file.Int("mamba_d_conv", 4, max: ConfigRules.MaxWidth),
             AttentionHeads = attentionHeads,
-            KeyValueHeads = file.Int("num_key_value_heads", attentionHeads),
-            SharedBlocks = file.Int("num_mem_blocks", 1),
-            AdapterRank = file.Int("adapter_rank", 128),
+            KeyValueHeads = file.Int("num_key_value_heads", attentionHeads, max: ConfigRules.MaxWidth),
+            SharedBlocks = file.Int("num_mem_blocks", 1, max: ConfigRules.MaxWidth),
+            AdapterRank = file.Int("adapter_rank", 128, max: ConfigRules.MaxWidth),
             HasAttentionAdapters = file.Bool("use_shared_attention_adapter", false),
             HasRope = file.Bool("use_mem_rope", false),
             Rotary = RotaryOptions.Read(file),
@@ -106,8 +106,10 @@ public sealed record Zamba2Config
         };
     }
 
-    /// <summary>The configuration as a file: the one it was read from, or a new one.</summary>
-    internal ModelConfigFile ToFile() => File ?? ModelConfigFile.Create(new Dictionary<string, object?>
+    /// <summary>The configuration as a file: the one it was read from while that says the same, or a new one.</summary>
+    internal ModelConfigFile ToFile() => ConfigRules.FileOf(File, this, static file => Read(file), static config => config.NewFile());
+
+    private ModelConfigFile NewFile() => ModelConfigFile.Create(new Dictionary<string, object?>
     {
         ["architectures"] = new[] { "Zamba2ForCausalLM" },
         ["model_type"] = "zamba2",
@@ -123,7 +125,7 @@ public sealed record Zamba2Config
         ["mamba_d_state"] = StateSize,
         ["mamba_ngroups"] = MambaGroups,
         ["mamba_d_conv"] = ConvKernel,
-        ["mamba_expand"] = MambaHeads * MambaHeadDimension / HiddenSize,
+        ["mamba_expand"] = (long)MambaHeads * MambaHeadDimension / HiddenSize,
         ["num_attention_heads"] = AttentionHeads,
         ["num_key_value_heads"] = KeyValueHeads,
         ["attention_hidden_size"] = 2 * HiddenSize,
@@ -132,7 +134,8 @@ public sealed record Zamba2Config
         ["adapter_rank"] = AdapterRank,
         ["use_shared_attention_adapter"] = HasAttentionAdapters,
         ["use_mem_rope"] = HasRope,
-        ["rope_theta"] = Rotary.Theta,
+        ["max_position_embeddings"] = Rotary.MaxPositions,
+        ["rope_parameters"] = Rotary.ToValues(),
         ["use_conv_bias"] = HasConvBias,
         ["add_bias_linear"] = false,
         ["tie_word_embeddings"] = true,
@@ -152,7 +155,7 @@ public sealed record Zamba2Config
         {
             int[] given = file.IntList("hybrid_layer_ids");
             if (given.Length == 0 || given.Any(layer => layer >= layers) || given.Zip(given.Skip(1)).Any(pair => pair.First >= pair.Second))
-                throw file.Error("hybrid_layer_ids", $"must be rising layer numbers below {layers}");
+                throw file.Error("hybrid_layer_ids", $"must be rising layer numbers below {layers}.");
             return given;
         }
         string[] kinds = file.StringList("layers_block_type");

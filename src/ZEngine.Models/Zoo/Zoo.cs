@@ -6,7 +6,18 @@ internal static class Zoo
     public static LanguageModel Create(ModelConfigFile config)
     {
         ArgumentNullException.ThrowIfNull(config);
-        return config.String("model_type") switch
+        try
+        {
+            return Build(config);
+        }
+        catch (Exception e) when (e is ArgumentException or OverflowException)
+        {
+            throw WeightErrors.Invalid(config.Path, WeightErrors.Line(e.Message), e);
+        }
+    }
+
+    private static LanguageModel Build(ModelConfigFile config) =>
+        config.String("model_type") switch
         {
             "mamba" or "falcon_mamba" => new Mamba(MambaConfig.Read(config)),
             "mamba2" => new Mamba2(Mamba2Config.Read(config)),
@@ -14,5 +25,4 @@ internal static class Zoo
             "zamba2" => new Zamba2(Zamba2Config.Read(config)),
             var other => throw config.Error("model_type", $"must be one of falcon_mamba, llama, mamba, mamba2, mistral, zamba2, got \"{other}\""),
         };
-    }
 }

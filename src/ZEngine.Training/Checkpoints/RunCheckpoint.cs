@@ -3,39 +3,40 @@ using ZEngine.Models;
 
 namespace ZEngine.Training;
 
-/// <summary>The files of a trainer's checkpoint: a Hugging Face folder, the optimizer's state and <c>trainer.json</c>.</summary>
+/// <summary>The files of a trainer's checkpoint: a Hugging Face folder or an adapter's, the optimizer's state and <c>trainer.json</c>.</summary>
 internal static class RunCheckpoint
 {
     private const string OptimizerFile = "optimizer.safetensors";
 
-    public static void Write(string folder, LanguageModel model, AdamW optimizer, TrainerState state)
+    public static void Write(string folder, TrainedModel model, AdamW optimizer, TrainerState state)
     {
-        model.Save(folder);
+        model.Write(folder);
         optimizer.Save(Path.Combine(folder, OptimizerFile));
         state.Write(Path.Combine(folder, TrainerState.FileName));
     }
 
     /// <summary>Brings a checkpoint's weights and state into a live model and optimizer.</summary>
     /// <param name="folder">A checkpoint that was verified.</param>
+    /// <param name="own">Options and data of the run that goes on.</param>
     /// <exception cref="InvalidDataException">The checkpoint is of another model, configuration, data or options; one line that names the difference.</exception>
-    public static TrainerState Read(string folder, LanguageModel model, AdamW optimizer, TrainingOptions options, string data)
+    public static TrainerState Read(string folder, TrainedModel model, AdamW optimizer, TrainerState own, bool acceptChanges)
     {
         TrainerState state = TrainerState.Read(Path.Combine(folder, TrainerState.FileName));
-        if (!options.AcceptChanges) RequireSameRun(folder, state, options, data);
-        RequireSameConfig(Path.Combine(folder, ModelConfigFile.FileName), model.Config);
-        ParameterFiles.Load(folder, model.Parameters);
+        if (!acceptChanges) RequireSameRun(folder, state, own);
+        RequireSameConfig(Path.Combine(folder, ModelConfigFile.FileName), model.Model.Config);
+        model.Read(folder);
         optimizer.Load(Path.Combine(folder, OptimizerFile));
         return state;
     }
 
-    private static void RequireSameRun(string folder, TrainerState state, TrainingOptions options, string data)
+    private static void RequireSameRun(string folder, TrainerState state, TrainerState run)
     {
         const string Advice = "Give the old value, take a new run folder, or accept changes (AcceptChanges).";
-        var own = options.Decisive.ToDictionary(StringComparer.Ordinal);
+        var own = run.Options.ToDictionary(StringComparer.Ordinal);
         foreach ((string name, string value) in state.Options)
             if (!own.Remove(name, out string? now) || now != value) throw new InvalidDataException($"{folder}: was trained with {name} {value}, now it is {now ?? "unknown"}. {Advice}");
         foreach (string name in own.Keys) throw new InvalidDataException($"{folder}: was trained by a program without the option {name}. {Advice}");
-        if (state.Data != data) throw new InvalidDataException($"{folder}: was trained on other data: {state.Data}; now it is {data}. {Advice}");
+        if (state.Data != run.Data) throw new InvalidDataException($"{folder}: was trained on other data: {state.Data}; now it is {run.Data}. {Advice}");
     }
 
     private static void RequireSameConfig(string path, ModelConfigFile own)

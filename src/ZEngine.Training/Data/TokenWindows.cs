@@ -11,8 +11,7 @@ public sealed class TokenWindows : SequenceSource
     private readonly (long Start, long Length)[] _runs;
     private readonly long[] _firstWindows;                     // number of the first window of each run
     private readonly int[] _window;
-    private Permutation? _order;
-    private long _epoch = -1;
+    private readonly EpochOrder _order;
 
     /// <summary>Windows over a source that somebody else owns.</summary>
     /// <param name="source">The tokens.</param>
@@ -37,6 +36,7 @@ public sealed class TokenWindows : SequenceSource
         if (EpochLength == 0)
             throw new ArgumentException($"TokenWindows: the part {part} of {source.Count} tokens has no window of {length} + 1 tokens (blocks of {split.BlockTokens}, one of {split.HeldOutEvery} held out); give more text, shorter windows or other blocks.", nameof(length));
         _window = new int[length + 1];
+        _order = new EpochOrder(EpochLength, seed);
         Fingerprint = $"windows({source.Fingerprint},length={length},seed={seed},part={part}{(part == DataPart.All ? "" : $",every={split.HeldOutEvery},block={split.BlockTokens},split={split.Seed}")})";
     }
 
@@ -61,10 +61,7 @@ public sealed class TokenWindows : SequenceSource
     /// <summary>Where in the source the window at a place begins.</summary>
     public long StartOf(long place)
     {
-        ArgumentOutOfRangeException.ThrowIfNegative(place);
-        (long epoch, long within) = Math.DivRem(place, EpochLength);
-        if (epoch != _epoch) (_order, _epoch) = (new Permutation(EpochLength, Seed, (ulong)epoch), epoch);
-        long window = _order![within];
+        long window = _order[place];
         int run = Array.BinarySearch(_firstWindows, window);
         if (run < 0) run = ~run - 1;
         return _runs[run].Start + (window - _firstWindows[run]) * Length;

@@ -69,7 +69,7 @@ internal sealed unsafe partial class CpuBackend
         {
             for (long block = begin; block < end; block++)
             {
-                // Short float runs, then double: squares of large gradients overflow float only where the norm itself would.
+                // Short float runs, then double. An element beyond 1.8e19 has an infinite square: such a gradient counts as not finite.
                 double sum = 0;
                 long last = Math.Min(count, (block + 1) * PointwiseGrain);
                 for (long run = block * PointwiseGrain; run < last; run += 256)

@@ -23,6 +23,14 @@ internal sealed unsafe partial class CpuBackend
 
     internal override void Accumulate(Tensor x, Tensor sum)
     {
+        if (sum.DType != DType.Float32)
+        {
+            using Tensor wide = Tensor.Empty(sum.Shape, DType.Float32, sum.Device);
+            Copy(sum, wide);
+            Accumulate(x, wide);
+            Copy(wide, sum);
+            return;
+        }
         if (x.DType != DType.Float32 || !x.IsContiguous)
         {
             using Tensor dense = Tensor.Empty(x.Shape, DType.Float32, x.Device);
@@ -125,8 +133,25 @@ internal sealed unsafe partial class CpuBackend
                 long at = i * rows.SourceStep, into = i * rows.DestinationStep;
                 if (to == DType.Int64) ((long*)d)[into] = from switch { DType.Int64 => ((long*)s)[at], DType.Int32 => ((int*)s)[at], _ => (long)Load(s, from, at) };
                 else if (to == DType.Int32) ((int*)d)[into] = (int)Math.Clamp(((long*)s)[at], int.MinValue, int.MaxValue);
-                else Store(d, to, into, ((long*)s)[at]);
+                else if (to == DType.Float32) ((float*)d)[into] = ((long*)s)[at];
+                else Store(d, to, into, ToOdd(((long*)s)[at]));
             }
+        }
+
+        /// <summary>A double that rounds to 16 bits as the integer itself would: bits cut off leave a mark in the last one kept.</summary>
+        private static double ToOdd(long value)
+        {
+            long cut = value & ~1023L;
+            return value is >= -(1L << 53) and <= 1L << 53 || cut == value ? value : cut | 1024;
+        }
+
+        /// <summary>A float that rounds to 16 bits as the double itself would: an inexact one gets an odd last bit.</summary>
+        private static float ToOdd(double value)
+        {
+            float near = (float)value;
+            if (near == value || !float.IsFinite(near)) return near;
+            float toZero = Math.Abs((double)near) > Math.Abs(value) ? BitConverter.Int32BitsToSingle(BitConverter.SingleToInt32Bits(near) - 1) : near;
+            return BitConverter.Int32BitsToSingle(BitConverter.SingleToInt32Bits(toZero) | 1);
         }
 
         private static double Load(byte* p, DType dtype, long i) => dtype switch
@@ -145,7 +170,7 @@ internal sealed unsafe partial class CpuBackend
             switch (dtype)
             {
                 case DType.Float32: ((float*)p)[i] = (float)value; break;
-                case DType.BFloat16: ((BFloat16*)p)[i] = (BFloat16)(float)value; break;
+                case DType.BFloat16: ((BFloat16*)p)[i] = (BFloat16)ToOdd(value); break;
                 case DType.Float16: ((Half*)p)[i] = (Half)value; break;
                 case DType.Int32: ((int*)p)[i] = (int)value; break;
                 case DType.UInt8: p[i] = (byte)Math.Clamp(value, 0, 255); break;

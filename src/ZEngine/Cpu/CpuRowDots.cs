@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 
 namespace ZEngine;
 
@@ -9,13 +10,17 @@ internal static unsafe class CpuRowDots
     /// <summary>Beyond this the packed multiplication is faster.</summary>
     public const int MaxRows = 16;
 
-    private const int WeightRows = 4;
+    private const int PieceBytes = 256 << 10;
+    private const int WeightRows = 4;                          // several rows of x: weights are taken by four rows
+    private const int BlockK = 1024;                           // and stay in the first-level cache for all rows of x
+    private const int AheadBytes = 2048;                       // how far the weights are fetched ahead of their use
 
     /// <summary>c[i, j] = Σ x[i, p]·w[j, p] (+ bias[j]).</summary>
     public static void Multiply(long m, long n, long k, float* x, long xStride, CpuMatrix w, float* c, long rowStride, float* bias, bool isAdding)
     {
-        // About 64 KiB of weights to a piece, a whole number of row groups.
-        long grain = Math.Max(WeightRows, 65536 / Math.Max(1, k * w.DType.Size) / WeightRows * WeightRows);
+        // Long pieces, so that the weights arrive as a stream; short enough that every thread gets some.
+        long rows = Math.Max(1, PieceBytes / Math.Max(1, k * w.DType.Size)), grain = Math.Clamp(n / (4 * CpuThreads.Count), 1, rows);
+        grain = (grain + WeightRows - 1) / WeightRows * WeightRows;
         CpuThreads.For(n, grain, new Job(m, k, x, xStride, w, c, rowStride, bias, isAdding));
     }
 
@@ -30,92 +35,95 @@ internal static unsafe class CpuRowDots
 
         private void Rows<T>(long begin, long end) where T : struct, IFloats<T>
         {
-            float* sums = stackalloc float[WeightRows];
+            switch (w.DType)
+            {
+                case DType.Float32: Rows<T, Float32Elements>(begin, end); break;
+                case DType.BFloat16: Rows<T, BFloat16Elements>(begin, end); break;
+                default: Rows<T, Float16Elements>(begin, end); break;
+            }
+        }
+
+        private void Rows<T, TWeight>(long begin, long end) where T : struct, IFloats<T> where TWeight : struct, ICpuElements
+        {
+            var weights = (byte*)w.Data;
+            long step = w.RowStride * TWeight.Size;
+            if (m == 1)
+            {
+                for (long j = begin; j < end; j++) Put(0, j, Dot<T, TWeight>(k, x, weights + j * step));
+                return;
+            }
+            float* sums = stackalloc float[WeightRows * MaxRows];
             for (long j = begin; j < end; j += WeightRows)
             {
                 long rows = Math.Min(WeightRows, end - j);
+                new Span<float>(sums, WeightRows * MaxRows).Clear();
+                for (long k0 = 0; k0 < k; k0 += BlockK)
+                for (long i = 0; i < m; i += 2)
+                    AddTile<T, TWeight>(Math.Min(BlockK, k - k0), x + i * xStride + k0, i + 1 < m ? xStride : 0, weights + j * step + k0 * TWeight.Size, step, rows, sums + i * WeightRows);
                 for (long i = 0; i < m; i++)
-                {
-                    float* xi = x + i * xStride;
-                    if (w.DType == DType.Float32) Dots<T>(k, xi, (float*)w.Data + j * w.RowStride, w.RowStride, rows, sums);
-                    else if (w.DType == DType.BFloat16) Dots<T>(k, xi, (ushort*)w.Data + j * w.RowStride, w.RowStride, rows, sums);
-                    else Dots(k, xi, (Half*)w.Data + j * w.RowStride, w.RowStride, rows, sums);
-                    float* at = c + i * rowStride + j;
-                    for (long r = 0; r < rows; r++) at[r] = (isAdding ? at[r] : 0) + sums[r] + (bias != null ? bias[j + r] : 0);
-                }
+                for (long r = 0; r < rows; r++) Put(i, j + r, sums[i * WeightRows + r]);
             }
+        }
+
+        private void Put(long i, long j, float sum)
+        {
+            float* at = c + i * rowStride + j;
+            *at = (isAdding ? *at : 0) + sum + (bias != null ? bias[j] : 0);
         }
     }
 
+    /// <summary>One row of weights after the other: a single stream, which the memory follows best.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Dots<T>(long k, float* x, float* w, long stride, long rows, float* sums) where T : struct, IFloats<T>
+    private static float Dot<T, TWeight>(long k, float* x, byte* w) where T : struct, IFloats<T> where TWeight : struct, ICpuElements
     {
-        if (rows < WeightRows)
+        T s0 = T.Zero, s1 = T.Zero, s2 = T.Zero, s3 = T.Zero;
+        long p = 0;
+        for (; p + 4 * T.Width <= k; p += 4 * T.Width)
         {
-            for (long r = 0; r < rows; r++) sums[r] = Dot<T>(k, x, w + r * stride);
-            return;
+            FetchAhead<T, TWeight>(w, p);
+            s0 = T.MulAdd(T.Load(x + p), TWeight.Load<T>(w, p), s0);
+            s1 = T.MulAdd(T.Load(x + p + T.Width), TWeight.Load<T>(w, p + T.Width), s1);
+            s2 = T.MulAdd(T.Load(x + p + 2 * T.Width), TWeight.Load<T>(w, p + 2 * T.Width), s2);
+            s3 = T.MulAdd(T.Load(x + p + 3 * T.Width), TWeight.Load<T>(w, p + 3 * T.Width), s3);
         }
+        for (; p + T.Width <= k; p += T.Width) s0 = T.MulAdd(T.Load(x + p), TWeight.Load<T>(w, p), s0);
+        float sum = (s0 + s1 + (s2 + s3)).Sum();
+        for (; p < k; p++) sum += x[p] * TWeight.Load(w, p);
+        return sum;
+    }
+
+    /// <summary>Adds the products of two rows of x with four rows of weights to sums [2, 4]. Rows that do not exist repeat the last one.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private static void AddTile<T, TWeight>(long k, float* x, long xStride, byte* w, long step, long rows, float* sums) where T : struct, IFloats<T> where TWeight : struct, ICpuElements
+    {
+        float* y = x + xStride;
+        byte* w1 = w + Math.Min(1, rows - 1) * step, w2 = w + Math.Min(2, rows - 1) * step, w3 = w + Math.Min(3, rows - 1) * step;
         T s0 = T.Zero, s1 = T.Zero, s2 = T.Zero, s3 = T.Zero, t0 = T.Zero, t1 = T.Zero, t2 = T.Zero, t3 = T.Zero;
-        float* w1 = w + stride, w2 = w1 + stride, w3 = w2 + stride;
         long p = 0;
-        for (; p + 2 * T.Width <= k; p += 2 * T.Width)
+        for (; p + T.Width <= k; p += T.Width)
         {
-            T x0 = T.Load(x + p), x1 = T.Load(x + p + T.Width);
-            s0 = T.MulAdd(x0, T.Load(w + p), s0); t0 = T.MulAdd(x1, T.Load(w + p + T.Width), t0);
-            s1 = T.MulAdd(x0, T.Load(w1 + p), s1); t1 = T.MulAdd(x1, T.Load(w1 + p + T.Width), t1);
-            s2 = T.MulAdd(x0, T.Load(w2 + p), s2); t2 = T.MulAdd(x1, T.Load(w2 + p + T.Width), t2);
-            s3 = T.MulAdd(x0, T.Load(w3 + p), s3); t3 = T.MulAdd(x1, T.Load(w3 + p + T.Width), t3);
+            T x0 = T.Load(x + p), y0 = T.Load(y + p), v = TWeight.Load<T>(w, p);
+            s0 = T.MulAdd(x0, v, s0); t0 = T.MulAdd(y0, v, t0);
+            v = TWeight.Load<T>(w1, p); s1 = T.MulAdd(x0, v, s1); t1 = T.MulAdd(y0, v, t1);
+            v = TWeight.Load<T>(w2, p); s2 = T.MulAdd(x0, v, s2); t2 = T.MulAdd(y0, v, t2);
+            v = TWeight.Load<T>(w3, p); s3 = T.MulAdd(x0, v, s3); t3 = T.MulAdd(y0, v, t3);
         }
-        for (; p < k; p += T.Width)
+        sums[0] += s0.Sum(); sums[1] += s1.Sum(); sums[2] += s2.Sum(); sums[3] += s3.Sum();
+        sums[4] += t0.Sum(); sums[5] += t1.Sum(); sums[6] += t2.Sum(); sums[7] += t3.Sum();
+        for (; p < k; p++)
         {
-            T x0 = T.LoadUpTo(x + p, k - p);
-            s0 = T.MulAdd(x0, T.LoadUpTo(w + p, k - p), s0); s1 = T.MulAdd(x0, T.LoadUpTo(w1 + p, k - p), s1);
-            s2 = T.MulAdd(x0, T.LoadUpTo(w2 + p, k - p), s2); s3 = T.MulAdd(x0, T.LoadUpTo(w3 + p, k - p), s3);
-        }
-        (sums[0], sums[1], sums[2], sums[3]) = ((s0 + t0).Sum(), (s1 + t1).Sum(), (s2 + t2).Sum(), (s3 + t3).Sum());
-    }
-
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static float Dot<T>(long k, float* x, float* w) where T : struct, IFloats<T>
-    {
-        T s = T.Zero, t = T.Zero;
-        long p = 0;
-        for (; p + 2 * T.Width <= k; p += 2 * T.Width)
-        {
-            s = T.MulAdd(T.Load(x + p), T.Load(w + p), s);
-            t = T.MulAdd(T.Load(x + p + T.Width), T.Load(w + p + T.Width), t);
-        }
-        for (; p < k; p += T.Width) s = T.MulAdd(T.LoadUpTo(x + p, k - p), T.LoadUpTo(w + p, k - p), s);
-        return (s + t).Sum();
-    }
-
-    /// <summary>The same for bfloat16 weights.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static void Dots<T>(long k, float* x, ushort* w, long stride, long rows, float* sums) where T : struct, IFloats<T>
-    {
-        for (long r = 0; r < rows; r++, w += stride)
-        {
-            T s = T.Zero, t = T.Zero;
-            long p = 0;
-            for (; p + 2 * T.Width <= k; p += 2 * T.Width)
-            {
-                s = T.MulAdd(T.Load(x + p), T.LoadBFloat16(w + p), s);
-                t = T.MulAdd(T.Load(x + p + T.Width), T.LoadBFloat16(w + p + T.Width), t);
-            }
-            for (; p + T.Width <= k; p += T.Width) s = T.MulAdd(T.Load(x + p), T.LoadBFloat16(w + p), s);
-            float sum = (s + t).Sum();
-            for (; p < k; p++) sum += x[p] * new BFloat16(w[p]);
-            sums[r] = sum;
+            (float v0, float v1, float v2, float v3) = (TWeight.Load(w, p), TWeight.Load(w1, p), TWeight.Load(w2, p), TWeight.Load(w3, p));
+            sums[0] += x[p] * v0; sums[1] += x[p] * v1; sums[2] += x[p] * v2; sums[3] += x[p] * v3;
+            sums[4] += y[p] * v0; sums[5] += y[p] * v1; sums[6] += y[p] * v2; sums[7] += y[p] * v3;
         }
     }
 
-    private static void Dots(long k, float* x, Half* w, long stride, long rows, float* sums)
+    /// <summary>Fetches the cache lines of one round of four registers. An address behind the matrix is harmless.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void FetchAhead<T, TWeight>(byte* w, long p) where T : struct, IFloats<T> where TWeight : struct, ICpuElements
     {
-        for (long r = 0; r < rows; r++, w += stride)
-        {
-            float sum = 0;
-            for (long p = 0; p < k; p++) sum += x[p] * (float)w[p];
-            sums[r] = sum;
-        }
+        if (!Sse.IsSupported) return;
+        byte* at = w + p * TWeight.Size + AheadBytes;
+        for (int line = 0; line < 4 * T.Width * TWeight.Size; line += 64) Sse.Prefetch0(at + line);
     }
 }

@@ -5,7 +5,11 @@ namespace ZEngine;
 /// <param name="Beta2">Decay of the second moment.</param>
 /// <param name="Epsilon">Added to the root of the second moment.</param>
 /// <param name="WeightDecay">Decoupled decay, times the learning rate, for the parameters that are decayed.</param>
-public readonly record struct AdamWOptions(double Beta1 = 0.9, double Beta2 = 0.95, double Epsilon = 1e-8, double WeightDecay = 0.1);
+public readonly record struct AdamWOptions(double Beta1 = 0.9, double Beta2 = 0.95, double Epsilon = 1e-8, double WeightDecay = 0.1)
+{
+    /// <summary>The defaults.</summary>
+    public AdamWOptions() : this(0.9) { }
+}
 
 /// <summary>One parameter's tensors for a step of AdamW; all Float32 and contiguous but for <paramref name="Value"/>, which may be of any floating-point type.</summary>
 /// <param name="Value">The parameter.</param>
@@ -50,7 +54,7 @@ public static partial class Ops
         step.Backend.AdamW(slots, options, learningRate, step, gradientNorm, maxNorm);
     }
 
-    /// <summary>The Euclidean norm over all elements of several Float32 tensors, shape []; infinite or NaN where an element is.</summary>
+    /// <summary>The Euclidean norm over all elements of several Float32 tensors, shape []; infinite or NaN where an element is, or where one is beyond 1.8e19.</summary>
     /// <remarks>Squares are summed in double in an order that depends on the shapes alone.</remarks>
     public static Tensor Norm(IReadOnlyList<Tensor> tensors)
     {

@@ -4,7 +4,7 @@ namespace ZEngine;
 public static partial class Ops
 {
     /// <summary>Overwrites a tensor with the values of another of the same shape, in the destination's element type.</summary>
-    /// <remarks>Not recorded: gradients do not pass through it. Rounds to nearest even; integers saturate.</remarks>
+    /// <remarks>Not recorded: gradients do not pass through it. Floats round to nearest even; integers are cut toward zero and saturate, and NaN becomes 0.</remarks>
     public static void Copy(Tensor source, Tensor destination)
     {
         var shape = new ShapeContract(nameof(Copy));
