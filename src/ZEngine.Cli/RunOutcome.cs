@@ -1,0 +1,10 @@
+namespace ZEngine.Cli;
+
+/// <summary>How a run ended.</summary>
+/// <param name="IsFinished">Whether all steps were done; otherwise it was interrupted, after a checkpoint.</param>
+/// <param name="Model">The folder of the exported model; null when interrupted.</param>
+/// <param name="HeldOutText">The beginning of the held-out text, as a prompt.</param>
+internal sealed record RunOutcome(bool IsFinished, string? Model, string HeldOutText)
+{
+    public int ExitCode => IsFinished ? Cli.ExitCode.Success : Cli.ExitCode.Interrupted;
+}
