@@ -1,11 +1,10 @@
 using System.Diagnostics;
-using System.Reflection;
 using System.Text.RegularExpressions;
 
 namespace ZEngine.Tests.Structure;
 
 /// <summary>Every C# snippet of the README is a program that compiles without a warning against the built assemblies.</summary>
-public sealed partial class ReadmeSnippet(ITestOutputHelper output)
+public sealed partial class ReadmeSnippet
 {
     private const string ImplicitUsings = """
         global using System; global using System.Collections.Generic; global using System.IO; global using System.Linq;
@@ -18,12 +17,9 @@ public sealed partial class ReadmeSnippet(ITestOutputHelper output)
         string runtime = Path.GetDirectoryName(typeof(object).Assembly.Location)!, root = Path.GetFullPath(Path.Combine(runtime, "..", "..", ".."));
         string? compiler = Directory.Exists(Path.Combine(root, "sdk"))
             ? Directory.EnumerateFiles(Path.Combine(root, "sdk"), "csc.dll", SearchOption.AllDirectories).Order(StringComparer.Ordinal).LastOrDefault() : null;
-        if (compiler is null)
-        {
-            output.WriteLine($"Not run: there is no C# compiler in {root}; the tests run without an SDK.");
-            return;
-        }
-        string readme = File.ReadAllText(Path.Combine(RepositoryRoot, "README.md"));
+        if (compiler is null) Assert.Skip($"There is no C# compiler in {root}: the tests run without an SDK.");
+        SourceTree.Require();
+        string readme = File.ReadAllText(Path.Combine(SourceTree.Root, "README.md"));
         string[] snippets = [.. Fence().Matches(readme).Select(match => match.Groups[1].Value)];
         Assert.NotEmpty(snippets);
 
@@ -41,8 +37,6 @@ public sealed partial class ReadmeSnippet(ITestOutputHelper output)
             Directory.Delete(folder, recursive: true);
         }
     }
-
-    private static string RepositoryRoot => typeof(ReadmeSnippet).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().First(item => item.Key == "RepositoryRoot").Value!;
 
     /// <summary>What the compiler had to say about a program, nothing when it is well.</summary>
     private static string Compile(string compiler, string name, string source)
