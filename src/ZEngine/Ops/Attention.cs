@@ -32,12 +32,13 @@ public static partial class Ops
         shape.Require(options.Layout is null || shape['S'] == shape['L'], $"packed sequences need S = L, got {shape['S']} and {shape['L']}.");
 
         float scale = options.Scale ?? (float)(1 / Math.Sqrt(shape['P']));
+        using TensorScope scope = TensorScope.Enter();
         var inputs = new AttentionInputs(q.WithDenseInner(1), k.WithDenseInner(1), v.WithDenseInner(1), scale, options);
         Tensor o = Tensor.Empty(q.Shape, q.DType, q.Device);
         Tensor lse = Tensor.Empty(q.Shape[..3], DType.Float32, q.Device);
         q.Backend.AttentionForward(inputs, o, lse);
         if (Tape.IsRecording) RecordAttention(inputs, o, lse);
-        return (o, lse);
+        return (scope.Keep(o), scope.Keep(lse));
     }
 
     private static void RecordAttention(AttentionInputs x, Tensor o, Tensor lse) => Tape.Record([o, lse], [x.Q, x.K, x.V], [x.Q, x.K, x.V, o, lse], dOutputs =>

@@ -22,12 +22,13 @@ public static partial class Ops
         long sequences = layout?.Count ?? contract['B'];
         if (initialState is not null) RequireStates(nameof(CausalConv1d), initialState, [sequences, contract['K'] - 1, contract['D']]);
 
+        using TensorScope scope = TensorScope.Enter();
         var inputs = new CausalConv1dInputs(x.WithDenseInner(1), weight.Contiguous(), bias?.Contiguous(), initialState?.Contiguous(), hasSilu, layout);
         Tensor y = Tensor.Empty(x.Shape, x.DType, x.Device);
         Tensor finalState = Tensor.Empty([sequences, contract['K'] - 1, contract['D']], DType.Float32, x.Device);
         x.Backend.CausalConv1dForward(inputs, y, finalState);
         if (Tape.IsRecording) RecordCausalConv1d(inputs, y, finalState);
-        return (y, finalState);
+        return (scope.Keep(y), scope.Keep(finalState));
     }
 
     private static void RecordCausalConv1d(CausalConv1dInputs x, Tensor y, Tensor finalState) => Tape.Record(

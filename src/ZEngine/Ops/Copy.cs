@@ -45,16 +45,17 @@ public static partial class Ops
             sizes[axis] += lengths[i];
         }
 
+        using TensorScope scope = TensorScope.Enter();
         Tensor joined = Tensor.Empty(sizes, first.DType, first.Device);
         using (Tape.NoGrad())
             WriteParts(parts, joined, axis);
-        return Tape.Record(joined, parts!, [], dy =>
+        return scope.Keep(Tape.Record(joined, parts!, [], dy =>
         {
             var gradients = new Tensor?[lengths.Length];
             long start = 0;
             for (int i = 0; i < lengths.Length; start += lengths[i++]) gradients[i] = dy.Slice(axis, start, lengths[i]);
             return gradients;
-        });
+        }));
     }
 
     /// <summary>Cuts a tensor along its last axis into views of the given widths.</summary>

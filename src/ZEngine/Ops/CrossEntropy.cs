@@ -27,12 +27,13 @@ public static partial class Ops
         CrossEntropyOptions chosen = options ?? new CrossEntropyOptions();
         contract.Require(targets.Shape.SequenceEqual(logits.Shape[..^1]), $"targets must be {Tensor.ShapeText(logits.Shape[..^1])} for logits {Tensor.ShapeText(logits.Shape)}, got {Tensor.ShapeText(targets.Shape)}.");
         contract.Require(chosen.LabelSmoothing is >= 0 and <= 1, $"LabelSmoothing must be from 0 to 1, got {chosen.LabelSmoothing}.");
+        using TensorScope scope = TensorScope.Enter();
         (logits, targets) = (logits.WithEvenRows(), targets.Contiguous());
 
         Tensor partition = Tensor.Empty([targets.Count, 2], DType.Float32, logits.Device);
         Tensor loss = Tensor.Empty([], DType.Float32, logits.Device), counted = Tensor.Empty([], DType.Float32, logits.Device);
         logits.Backend.CrossEntropyForward(logits, targets, chosen, partition, loss, counted);
-        return Tape.Tracks(logits) ? RecordCrossEntropy(logits, targets, chosen, partition, loss, counted) : loss;
+        return scope.Keep(Tape.Tracks(logits) ? RecordCrossEntropy(logits, targets, chosen, partition, loss, counted) : loss);
     }
 
     private static Tensor RecordCrossEntropy(Tensor logits, Tensor targets, CrossEntropyOptions options, Tensor partition, Tensor loss, Tensor counted) =>

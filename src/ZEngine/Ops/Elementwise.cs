@@ -50,10 +50,11 @@ public static partial class Ops
     {
         var shape = new ShapeContract(function.ToString());
         shape.Require(x, "...");
+        using TensorScope scope = TensorScope.Enter();
         x = x.Contiguous();
         Tensor y = Tensor.EmptyLike(x);
         x.Backend.PointwiseForward(function, x, y);
-        return Tape.Tracks(x) ? RecordMap(function, x, y) : y;
+        return scope.Keep(Tape.Tracks(x) ? RecordMap(function, x, y) : y);
     }
 
     /// <summary>x·factor.</summary>
@@ -61,10 +62,11 @@ public static partial class Ops
     {
         var shape = new ShapeContract(nameof(Scale));
         shape.Require(x, "...");
+        using TensorScope scope = TensorScope.Enter();
         x = x.Contiguous();
         Tensor y = Tensor.EmptyLike(x);
         x.Backend.Scale(x, factor, y);
-        return Tape.Tracks(x) ? Tape.Record(y, [x], [], ScaleBackward(factor)) : y;
+        return scope.Keep(Tape.Tracks(x) ? Tape.Record(y, [x], [], ScaleBackward(factor)) : y);
     }
 
     /// <summary>a + b, shapes broadcast from the last axis.</summary>
@@ -90,11 +92,12 @@ public static partial class Ops
         var shape = new ShapeContract(function.ToString());
         shape.Require(a, "...");
         shape.Require(b, "...");
+        using TensorScope scope = TensorScope.Enter();
         Span<long> sizes = stackalloc long[Tensor.MaxRank];
         sizes = BroadcastShape(function.ToString(), a, b, sizes);
         Tensor y = Tensor.Empty(sizes, a.DType, a.Device);
         a.Backend.PairwiseForward(function, a.BroadcastTo(sizes), b.BroadcastTo(sizes), y);
-        return Tape.Tracks(a) || Tape.Tracks(b) ? RecordCombine(function, a, b, y) : y;
+        return scope.Keep(Tape.Tracks(a) || Tape.Tracks(b) ? RecordCombine(function, a, b, y) : y);
     }
 
     private static Tensor RecordMap(Pointwise function, Tensor x, Tensor y) => Tape.Record(y, [x], [x], dy =>

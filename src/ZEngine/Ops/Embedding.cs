@@ -12,6 +12,7 @@ public static partial class Ops
         var contract = new ShapeContract(nameof(Embedding));
         contract.RequireWeight(table, "V D");
         contract.RequireIndex(tokens, "...");
+        using TensorScope scope = TensorScope.Enter();
         tokens = tokens.Contiguous();
         table = table.Contiguous();
 
@@ -21,7 +22,7 @@ public static partial class Ops
         shape[tokens.Rank] = contract['D'];
         Tensor y = Tensor.Empty(shape[..(tokens.Rank + 1)], DType.Float32, table.Device);
         table.Backend.EmbeddingForward(table, tokens, y);
-        return Tape.Tracks(table) ? RecordEmbedding(table, tokens, y) : y;
+        return scope.Keep(Tape.Tracks(table) ? RecordEmbedding(table, tokens, y) : y);
     }
 
     private static Tensor RecordEmbedding(Tensor table, Tensor tokens, Tensor y) => Tape.Record(y, [table], [tokens], dy =>

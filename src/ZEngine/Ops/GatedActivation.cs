@@ -14,10 +14,11 @@ public static partial class Ops
         contract.Require(gate, "... D");
         contract.Require(up, "... D");
         contract.Require(gate.Shape.SequenceEqual(up.Shape), $"gate is {Tensor.ShapeText(gate.Shape)} but up is {Tensor.ShapeText(up.Shape)}.");
+        using TensorScope scope = TensorScope.Enter();
         (gate, up) = (gate.WithEvenRows(), up.WithEvenRows());
         Tensor y = Tensor.Empty(gate.Shape, gate.DType, gate.Device);
         y.Backend.GatedActivationForward(function, gate, up, y);
-        return Tape.IsRecording ? RecordGatedActivation(function, gate, up, y) : y;
+        return scope.Keep(Tape.IsRecording ? RecordGatedActivation(function, gate, up, y) : y);
     }
 
     /// <summary>The gated unit on one tensor whose rows hold the gate first, then up.</summary>
@@ -30,6 +31,7 @@ public static partial class Ops
         RequireGate(contract, function);
         contract.Require(gateUp, "... D");
         contract.Require(gateUp.Shape[^1] % 2 == 0, $"the last axis of gateUp {Tensor.ShapeText(gateUp.Shape)} must be even.");
+        using TensorScope scope = TensorScope.Enter();
         gateUp = gateUp.Contiguous();
         long width = gateUp.Shape[^1] / 2;
         Tensor gate, up;
@@ -37,7 +39,7 @@ public static partial class Ops
             (gate, up) = (gateUp.Slice(-1, 0, width), gateUp.Slice(-1, width, width));
         Tensor y = Tensor.Empty(gate.Shape, gate.DType, gate.Device);
         y.Backend.GatedActivationForward(function, gate, up, y);
-        return Tape.Tracks(gateUp) ? RecordGatedActivation(function, gateUp, gate, up, y) : y;
+        return scope.Keep(Tape.Tracks(gateUp) ? RecordGatedActivation(function, gateUp, gate, up, y) : y);
     }
 
     private static Tensor RecordGatedActivation(Pointwise function, Tensor gate, Tensor up, Tensor y) => Tape.Record(y, [gate, up], [gate, up], dy =>

@@ -28,11 +28,12 @@ public static partial class Ops
         if (isGated) RequireGate(contract, function);
         RequireRouting(contract, routing, x.Count / Math.Max(1, contract['D']), contract['E'], skipped);
 
+        using TensorScope scope = TensorScope.Enter();
         var inputs = new GroupedExpertsInputs(x.Contiguous(), routing.Experts.Contiguous(), routing.Weights.Contiguous(), up.Contiguous(), down.Contiguous(), function, isGated, skipped);
         Tensor y = Tensor.Empty(x.Shape, x.DType, x.Device);
         Tensor hidden = Tensor.Empty([routing.Weights.Count, up.Shape[1]], x.DType, x.Device);
         x.Backend.GroupedExpertsForward(inputs, hidden, y);
-        return Tape.IsRecording ? RecordGroupedExperts(inputs, hidden, y) : y;
+        return scope.Keep(Tape.IsRecording ? RecordGroupedExperts(inputs, hidden, y) : y);
     }
 
     /// <summary>A whole layer of experts with a linear router.</summary>
@@ -46,8 +47,9 @@ public static partial class Ops
     /// <returns>y [..., D] and the two losses of the router, see <see cref="Routing"/>.</returns>
     public static (Tensor Y, Tensor AuxLoss, Tensor ZLoss) Moe(Tensor x, Tensor router, Tensor up, Tensor down, RouteOptions options, Pointwise function = Pointwise.Silu, bool isGated = true)
     {
+        using TensorScope scope = TensorScope.Enter();
         Routing routing = Route(Linear(x, router), options);
-        return (GroupedExperts(x, routing, up, down, function, isGated), routing.AuxLoss, routing.ZLoss);
+        return (scope.Keep(GroupedExperts(x, routing, up, down, function, isGated)), scope.Keep(routing.AuxLoss), scope.Keep(routing.ZLoss));
     }
 
     private static void RequireRouting(ShapeContract contract, Routing routing, long tokens, long experts, long skipped)

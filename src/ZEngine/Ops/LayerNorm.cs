@@ -16,12 +16,13 @@ public static partial class Ops
         contract.RequireFloat32(weight, "D");
         contract.RequireFloat32(bias, "D");
 
+        using TensorScope scope = TensorScope.Enter();
         var inputs = new LayerNormInputs(x.WithEvenRows(), weight?.Contiguous(), bias?.Contiguous(), epsilon);
         long rows = x.Count / Math.Max(1, contract['D']);
         Tensor y = Tensor.Empty(x.Shape, x.DType, x.Device);
         Tensor mean = Tensor.Empty([rows], DType.Float32, x.Device), rstd = Tensor.Empty([rows], DType.Float32, x.Device);
         x.Backend.LayerNormForward(inputs, y, mean, rstd);
-        return Tape.IsRecording ? RecordLayerNorm(inputs, y, mean, rstd) : y;
+        return scope.Keep(Tape.IsRecording ? RecordLayerNorm(inputs, y, mean, rstd) : y);
     }
 
     private static Tensor RecordLayerNorm(LayerNormInputs x, Tensor y, Tensor mean, Tensor rstd) => Tape.Record(y, [x.X, x.Weight, x.Bias], [x.X, x.Weight, mean, rstd], dy =>

@@ -24,6 +24,7 @@ public static partial class Ops
         contract.Require(bias is null || bias.Rank == 1 && bias.Shape[0] == columns, $"bias must be [{columns}], got {(bias is null ? "" : Tensor.ShapeText(bias.Shape))}.");
         contract.RequireFloat32(bias, "...");
 
+        using TensorScope scope = TensorScope.Enter();
         Span<long> shape = stackalloc long[Tensor.MaxRank];
         a.Shape.CopyTo(shape);
         (shape[a.Rank - 2], shape[a.Rank - 1]) = (rows, columns);
@@ -31,10 +32,10 @@ public static partial class Ops
         MatMulInputs inputs;
         using (Tape.NoGrad())
         {
-            inputs = new MatMulInputs((isStack ? a.Reshape(-1, inner) : a).WithEvenRows(), b.WithEvenRows(), transposeA, transposeB, bias);
+            inputs = new MatMulInputs((isStack ? a.Reshape(-1, inner) : a).WithEvenRows(), b.WithEvenRows(), transposeA, transposeB, bias?.Contiguous());
             a.Backend.MatMul(inputs, isStack ? y.Reshape(-1, columns) : y, isAdding: false);
         }
-        return Tape.IsRecording ? RecordMatMul(inputs, a, b, y) : y;
+        return scope.Keep(Tape.IsRecording ? RecordMatMul(inputs, a, b, bias, y) : y);
     }
 
     /// <summary>A linear layer: x·Wᵀ + bias.</summary>
@@ -44,14 +45,16 @@ public static partial class Ops
     public static Tensor Linear(Tensor x, Tensor weight, Tensor? bias = null)
     {
         ArgumentNullException.ThrowIfNull(x);
-        return x.Rank >= 2 ? MatMul(x, weight, transposeB: true, bias: bias) : MatMul(x.Reshape(1, -1), weight, transposeB: true, bias: bias).Reshape(-1);
+        if (x.Rank >= 2) return MatMul(x, weight, transposeB: true, bias: bias);
+        using TensorScope scope = TensorScope.Enter();
+        return scope.Keep(MatMul(x.Reshape(1, -1), weight, transposeB: true, bias: bias).Reshape(-1));
     }
 
-    private static Tensor RecordMatMul(MatMulInputs x, Tensor a, Tensor b, Tensor y)
+    private static Tensor RecordMatMul(MatMulInputs x, Tensor a, Tensor b, Tensor? bias, Tensor y)
     {
-        bool needsA = Tape.Tracks(a), needsB = Tape.Tracks(b), needsBias = x.Bias is not null && Tape.Tracks(x.Bias);
+        bool needsA = Tape.Tracks(a), needsB = Tape.Tracks(b), needsBias = bias is not null && Tape.Tracks(bias);
         bool isStack = x.A.Rank != a.Rank;
-        return Tape.Record(y, [a, b, x.Bias], [needsB ? x.A : null, needsA ? x.B : null], dy =>
+        return Tape.Record(y, [a, b, bias], [needsB ? x.A : null, needsA ? x.B : null], dy =>
         {
             Tensor gradient = (isStack ? dy.Reshape(-1, dy.Shape[^1]) : dy).WithEvenRows();
             return

@@ -15,7 +15,7 @@ public static partial class Ops
     public static Tensor Sum(Tensor x, int axis, bool keepAxis = false) => Reduce(Reduction.Sum, x, axis, keepAxis);
 
     /// <summary>The sum of all elements, shape [].</summary>
-    public static Tensor Sum(Tensor x) => Reduce(Reduction.Sum, Flat(x), 0, false);
+    public static Tensor Sum(Tensor x) => ReduceAll(Reduction.Sum, x);
 
     /// <summary>The mean along an axis.</summary>
     /// <param name="x">Any shape.</param>
@@ -24,7 +24,7 @@ public static partial class Ops
     public static Tensor Mean(Tensor x, int axis, bool keepAxis = false) => Reduce(Reduction.Mean, x, axis, keepAxis);
 
     /// <summary>The mean of all elements, shape [].</summary>
-    public static Tensor Mean(Tensor x) => Reduce(Reduction.Mean, Flat(x), 0, false);
+    public static Tensor Mean(Tensor x) => ReduceAll(Reduction.Mean, x);
 
     /// <summary>The largest element along an axis; the gradient goes to the first of equals.</summary>
     /// <param name="x">Any shape; the axis must not be empty.</param>
@@ -32,10 +32,11 @@ public static partial class Ops
     /// <param name="keepAxis">Whether the axis stays, with size 1.</param>
     public static Tensor Max(Tensor x, int axis, bool keepAxis = false) => Reduce(Reduction.Max, x, axis, keepAxis);
 
-    private static Tensor Flat(Tensor x)
+    private static Tensor ReduceAll(Reduction reduction, Tensor x)
     {
         ArgumentNullException.ThrowIfNull(x);
-        return x.Reshape(x.Count);
+        using TensorScope scope = TensorScope.Enter();
+        return scope.Keep(Reduce(reduction, x.Reshape(x.Count), 0, false));
     }
 
     private static Tensor Reduce(Reduction reduction, Tensor x, int axis, bool keepAxis)
@@ -45,6 +46,7 @@ public static partial class Ops
         int reduced = axis < 0 ? axis + x.Rank : axis;
         contract.Require(reduced >= 0 && reduced < x.Rank, $"{x} has no axis {axis}.");
         contract.Require(reduction == Reduction.Sum || x.Shape[reduced] > 0, $"axis {axis} of {x} is empty.");
+        using TensorScope scope = TensorScope.Enter();
         x = x.Contiguous();
 
         Span<long> shape = stackalloc long[Tensor.MaxRank];
@@ -58,7 +60,7 @@ public static partial class Ops
         for (int i = 0; i < reduced; i++) outer *= x.Shape[i];
         for (int i = reduced + 1; i < x.Rank; i++) inner *= x.Shape[i];
         x.Backend.ReduceForward(reduction, x, outer, x.Shape[reduced], inner, y);
-        return Tape.Tracks(x) ? RecordReduce(reduction, x, outer, x.Shape[reduced], inner, y) : y;
+        return scope.Keep(Tape.Tracks(x) ? RecordReduce(reduction, x, outer, x.Shape[reduced], inner, y) : y);
     }
 
     private static Tensor RecordReduce(Reduction reduction, Tensor x, long outer, long count, long inner, Tensor y)

@@ -33,11 +33,12 @@ public static partial class Ops
         if (groupSize == 0) groupSize = contract['D'];
         contract.Require(groupSize > 0 && contract['D'] % groupSize == 0, $"groupSize {groupSize} does not divide D = {contract['D']}.");
 
+        using TensorScope scope = TensorScope.Enter();
         var inputs = new RmsNormInputs(x.WithEvenRows(), weight.Contiguous(), z?.WithEvenRows(), epsilon, gateOrder, groupSize);
         Tensor y = Tensor.Empty(x.Shape, x.DType, x.Device);
         Tensor rstd = Tensor.Empty([x.Count / groupSize], DType.Float32, x.Device);
         x.Backend.RmsNormForward(inputs, y, rstd);
-        return Tape.IsRecording ? RecordRmsNorm(inputs, y, rstd) : y;
+        return scope.Keep(Tape.IsRecording ? RecordRmsNorm(inputs, y, rstd) : y);
     }
 
     private static Tensor RecordRmsNorm(RmsNormInputs x, Tensor y, Tensor rstd) => Tape.Record(y, [x.X, x.Weight, x.Z], [x.X, x.Weight, x.Z, rstd], dy =>

@@ -29,10 +29,11 @@ public static partial class Ops
         contract.Require(2 * cosine.Shape[1] <= contract['P'], $"{cosine.Shape[1]} pairs need {2 * cosine.Shape[1]} channels, but P is {contract['P']}.");
         contract.Require(offset >= 0 && offset + contract['L'] <= cosine.Shape[0], $"positions {offset}..{offset + contract['L']} exceed the table of {cosine.Shape[0]}.");
 
+        using TensorScope scope = TensorScope.Enter();
         var inputs = new RopeInputs(x.WithDenseInner(1), cosine.Contiguous(), sine.Contiguous(), offset, style, layout, IsInverse: false);
         Tensor y = Tensor.Empty(x.Shape, x.DType, x.Device);
         x.Backend.Rope(inputs, y);
-        return Tape.Tracks(x) ? RecordRope(inputs, y) : y;
+        return scope.Keep(Tape.Tracks(x) ? RecordRope(inputs, y) : y);
     }
 
     private static Tensor RecordRope(RopeInputs x, Tensor y) => Tape.Record(y, [x.X], [x.Cosine, x.Sine], dy =>

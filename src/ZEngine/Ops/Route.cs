@@ -52,6 +52,7 @@ public static partial class Ops
             contract.Require(experts.Shape[0] == tokens && experts.Shape[1] == options.TopK, $"experts must be [{tokens}, {options.TopK}], got {Tensor.ShapeText(experts.Shape)}.");
         }
 
+        using TensorScope scope = TensorScope.Enter();
         var inputs = new RouteInputs(logits.Contiguous(), selectionBias?.Contiguous(), experts?.To(DType.Int32).Contiguous(), options);
         Device device = logits.Device;
         var routing = new Routing(
@@ -59,6 +60,7 @@ public static partial class Ops
             Tensor.Empty([contract['E']], DType.Float32, device), Tensor.Empty([], DType.Float32, device), Tensor.Empty([], DType.Float32, device));
         logits.Backend.RouteForward(inputs, routing);
         if (Tape.Tracks(inputs.Logits)) RecordRoute(inputs, routing);
+        foreach (Tensor tensor in (ReadOnlySpan<Tensor>)[routing.Experts, routing.Weights, routing.Load, routing.AuxLoss, routing.ZLoss]) scope.Keep(tensor);
         return routing;
     }
 

@@ -37,6 +37,7 @@ public static partial class Ops
         long[] stateShape = [layout?.Count ?? shape['B'], shape['D'], shape['N']];
         if (initialState is not null) RequireStates(nameof(SelectiveScan), initialState, stateShape);
 
+        using TensorScope scope = TensorScope.Enter();
         var inputs = new SelectiveScanInputs(
             u.WithDenseInner(1), dt.WithDenseInner(1), A.Contiguous(), B.WithDenseInner(1), C.WithDenseInner(1), D?.Contiguous(), z?.WithDenseInner(1), dtBias?.Contiguous(), initialState?.Contiguous(), hasSoftplus, layout);
         Tensor y = Tensor.Empty(u.Shape, u.DType, u.Device);
@@ -44,12 +45,12 @@ public static partial class Ops
         if (!inputs.IsTracked())
         {
             u.Backend.SelectiveScanForward(inputs, y, finalState, null);
-            return (y, finalState);
+            return (scope.Keep(y), scope.Keep(finalState));
         }
         Tensor states = Tensor.Empty([inputs.Stretches(u.Backend.SelectiveScanStretch), shape['N'], shape['D']], DType.Float32, u.Device);
         u.Backend.SelectiveScanForward(inputs, y, finalState, states);
         RecordSelectiveScan(inputs, y, finalState, states);
-        return (y, finalState);
+        return (scope.Keep(y), scope.Keep(finalState));
     }
 
     private static void RecordSelectiveScan(SelectiveScanInputs x, Tensor y, Tensor finalState, Tensor states) => Tape.Record(

@@ -48,6 +48,7 @@ public static partial class Ops
         if (initialState is not null) RequireStates(nameof(SsdScan), initialState, stateShape);
 
         if (options.ChunkLength == 0) options = options with { ChunkLength = x.Backend.SsdChunkLength(shape['L'], shape['P'], shape['N']) };
+        using TensorScope scope = TensorScope.Enter();
         var inputs = new SsdScanInputs(
             x.WithDenseInner(1), dt.WithDenseInner(1), A.Contiguous(), B.WithDenseInner(1), C.WithDenseInner(1), D?.Contiguous(), z?.WithDenseInner(1), dtBias?.Contiguous(), initialState?.Contiguous(), options);
         Tensor y = Tensor.Empty(x.Shape, x.DType, x.Device);
@@ -55,13 +56,13 @@ public static partial class Ops
         if (!inputs.IsTracked())
         {
             x.Backend.SsdScanForward(inputs, y, finalState, null, null);
-            return (y, finalState);
+            return (scope.Keep(y), scope.Keep(finalState));
         }
         Tensor states = Tensor.Empty([inputs.Chunks(), shape['H'], shape['N'], shape['P']], DType.Float32, x.Device);
         Tensor? ungated = z is null ? null : Tensor.EmptyLike(y);
         x.Backend.SsdScanForward(inputs, y, finalState, states, ungated);
         RecordSsdScan(inputs, y, finalState, states, ungated);
-        return (y, finalState);
+        return (scope.Keep(y), scope.Keep(finalState));
     }
 
     private static void RecordSsdScan(SsdScanInputs x, Tensor y, Tensor finalState, Tensor states, Tensor? ungated) => Tape.Record(

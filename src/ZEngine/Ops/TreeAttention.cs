@@ -24,6 +24,7 @@ public static partial class Ops
             total += k.Shape[1];
         }
 
+        using TensorScope scope = TensorScope.Enter();
         var parts = new (Tensor O, Tensor Lse)[shards.Length];
         for (int i = 0; i < shards.Length; i++)
         {
@@ -33,7 +34,8 @@ public static partial class Ops
             shape.Require(!isCut || isLast, $"the causal mask cuts through shard {i}, which is not the last: its keys end at {seen}, but query 0 sees {total - shape['L'] + 1}.");
             parts[i] = Attention(q, k, v, options with { IsCausal = isCut });
         }
-        return MergeLevels(parts, groupSize == 0 ? parts.Length : groupSize);
+        (Tensor o, Tensor lse) = MergeLevels(parts, groupSize == 0 ? parts.Length : groupSize);
+        return (scope.Keep(o), scope.Keep(lse));
     }
 
     /// <summary>The attention over the union of disjoint sets of keys, from the outputs over each.</summary>
@@ -44,6 +46,7 @@ public static partial class Ops
     {
         var shape = new ShapeContract(nameof(MergeAttention));
         shape.Require(!parts.IsEmpty, "needs at least one part.");
+        using TensorScope scope = TensorScope.Enter();
         var inputs = new Tensor[2 * parts.Length];             // every o, then every lse
         for (int i = 0; i < parts.Length; i++)
         {
@@ -54,7 +57,7 @@ public static partial class Ops
         Tensor o = Tensor.EmptyLike(inputs[0]), lse = Tensor.EmptyLike(inputs[parts.Length]);
         o.Backend.MergeAttentionForward(inputs, o, lse);
         if (Tape.IsRecording) RecordMergeAttention(inputs, o, lse);
-        return (o, lse);
+        return (scope.Keep(o), scope.Keep(lse));
     }
 
     private static (Tensor O, Tensor Lse) MergeLevels(ReadOnlySpan<(Tensor O, Tensor Lse)> parts, int groupSize)
