@@ -86,11 +86,12 @@ internal sealed unsafe partial class CpuBackend
             if (from != null) CpuTiles.Transpose(from, N, count, N, to, Lanes);
         }
 
-        /// <summary>A·log2 e of some channels, as <see cref="ToLanes"/>.</summary>
+        /// <summary>A·log2 e of some channels, as <see cref="ToLanes"/>; kept finite, so that Δ = 0 makes a decay of 1.</summary>
         public void ToRates<T>(long first, long count, float* to) where T : struct, IFloats<T>
         {
             ToLanes(A + first * N, count, to);
-            CpuTiles.Scale<T>(to, Log2E, to, N * Lanes);
+            T most = T.Broadcast(float.MaxValue);
+            for (long i = 0; i < N * Lanes; i += T.Width) T.Max(-most, T.Min(most, T.Load(to + i) * T.Broadcast(Log2E))).Store(to + i);
         }
     }
 
