@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
@@ -41,9 +40,9 @@ internal sealed unsafe class Machine : IDisposable
         double best = 0;
         for (int i = 0; i < 3; i++)
         {
-            long start = Stopwatch.GetTimestamp();
+            double start = Clock.Seconds;
             Parallel(threads, _ => RegisterTile(steps));
-            best = Math.Max(best, threads * steps * FlopsPerStep / Stopwatch.GetElapsedTime(start).TotalSeconds);
+            best = Math.Max(best, threads * steps * FlopsPerStep / (Clock.Seconds - start));
         }
         return best;
     }
@@ -51,9 +50,9 @@ internal sealed unsafe class Machine : IDisposable
     private double ProbeBytes(int threads)
     {
         long part = SumBytes / sizeof(float) / threads / 256 * 256;
-        long start = Stopwatch.GetTimestamp();
+        double start = Clock.Seconds;
         Parallel(threads, t => Sum(_buffer + t * part, part));
-        return part * sizeof(float) * threads / Stopwatch.GetElapsedTime(start).TotalSeconds;
+        return part * sizeof(float) * threads / (Clock.Seconds - start);
     }
 
     private static void Parallel(int threads, Action<int> work)

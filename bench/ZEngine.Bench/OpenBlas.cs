@@ -1,5 +1,6 @@
 using System.Reflection;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 
 namespace ZEngine.Bench;
 
@@ -33,11 +34,16 @@ internal static unsafe partial class OpenBlas
     private static nint Load()
     {
         nint library = 0;
+        // An older release does not know newer processors and would fall back to AVX2 there; the peer shall run at its best.
+        if (OperatingSystem.IsLinux() && Vector512.IsHardwareAccelerated) _ = SetEnvironment("OPENBLAS_CORETYPE", "SkylakeX", overwrite: 0);
         foreach (string name in s_names)
             if (NativeLibrary.TryLoad(name, out library)) break;
         if (library != 0) NativeLibrary.SetDllImportResolver(Assembly.GetExecutingAssembly(), (name, _, _) => name == Library ? library : 0);
         return library;
     }
+
+    [LibraryImport("libc", EntryPoint = "setenv", StringMarshalling = StringMarshalling.Utf8)]
+    private static partial int SetEnvironment(string name, string value, int overwrite);
 
     [LibraryImport(Library, EntryPoint = "cblas_sgemm")]
     private static partial void Sgemm(int order, int transposeA, int transposeB, int m, int n, int k, float alpha, float* a, int lda, float* b, int ldb, float beta, float* c, int ldc);

@@ -12,8 +12,9 @@ internal static class Program
 {
     private const string Usage = """
         ZEngine.Bench ops [filter]                  BenchmarkDotNet over the classes whose name contains the filter
-        ZEngine.Bench table [filter] [--threads N] [--rounds N] [--json FILE]
-                                                    one line per op and shape: time, rate, share of what this machine can do
+        ZEngine.Bench table [filter] [--threads N] [--rounds N] [--cpu-clock] [--json FILE]
+                                                    one line per op and shape: time, rate, share of what this machine can do;
+                                                    --cpu-clock counts the CPU time of one thread, for machines with other work (Linux)
         """;
 
     private static int Main(string[] arguments)

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
 using System.Text.Json;
@@ -6,22 +5,23 @@ using System.Text.Json;
 namespace ZEngine.Bench;
 
 /// <summary>The words behind <c>table</c>.</summary>
-internal sealed record TableOptions(string Filter, int Threads, int Rounds, string? Json)
+internal sealed record TableOptions(string Filter, int Threads, int Rounds, bool HasCpuClock, string? Json)
 {
     public static bool TryParse(ReadOnlySpan<string> words, [NotNullWhen(true)] out TableOptions? options)
     {
         options = null;
-        (string filter, int threads, int rounds, string? json) = ("", CpuDevice.Threads, 7, null);
+        (string filter, int threads, int rounds, bool hasCpuClock, string? json) = ("", CpuDevice.Threads, 7, false, null);
         for (int i = 0; i < words.Length; i++)
         {
             bool hasValue = i + 1 < words.Length;
             if (words[i] == "--json" && hasValue) json = words[++i];
             else if (words[i] == "--threads" && hasValue && int.TryParse(words[i + 1], CultureInfo.InvariantCulture, out threads) && threads > 0) i++;
             else if (words[i] == "--rounds" && hasValue && int.TryParse(words[i + 1], CultureInfo.InvariantCulture, out rounds) && rounds > 0) i++;
+            else if (words[i] == "--cpu-clock" && OperatingSystem.IsLinux()) (hasCpuClock, threads) = (true, 1);
             else if (filter.Length == 0 && !words[i].StartsWith('-')) filter = words[i];
             else return false;
         }
-        options = new TableOptions(filter, threads, rounds, json);
+        options = new TableOptions(filter, threads, rounds, hasCpuClock, json);
         return true;
     }
 }
@@ -42,9 +42,11 @@ internal static class Table
     public static int Run(TableOptions options)
     {
         using var machine = new Machine();
+        Clock.CountsCpuTime = options.HasCpuClock;
+        if (options.HasCpuClock) CpuDevice.Threads = 1;
         Console.WriteLine($"Machine:  {Machine.Describe()}");
         Console.WriteLine($"OpenBLAS: {OpenBlas.Description}");
-        Console.WriteLine($"Date:     {DateTime.UtcNow:yyyy-MM-dd}, threads {options.Threads}, rounds {options.Rounds}");
+        Console.WriteLine($"Date:     {DateTime.UtcNow:yyyy-MM-dd}, threads {options.Threads}, rounds {options.Rounds}{(options.HasCpuClock ? ", CPU time of one thread" : "")}");
         Console.WriteLine();
         var measured = new List<(TableRow Row, int Threads, double[] Ms, double[] PeerMs)>();
         foreach (Type bench in Benches(options.Filter))
@@ -100,19 +102,19 @@ internal static class Table
         run();
         for (int sample = 0; sample < SamplesPerRound; sample++)
         {
-            long start = Stopwatch.GetTimestamp();
+            double start = Clock.Seconds;
             for (int i = 0; i < calls; i++) run();
-            ms.Add(Stopwatch.GetElapsedTime(start).TotalMilliseconds / calls);
+            ms.Add(1e3 * (Clock.Seconds - start) / calls);
         }
     }
 
     /// <summary>Runs until the JIT has settled; returns the calls that make one sample.</summary>
     private static int WarmUp(Action run)
     {
-        long start = Stopwatch.GetTimestamp();
+        double start = Clock.Seconds;
         int calls = 0;
-        for (; calls < 10 || calls < 2000 && Stopwatch.GetElapsedTime(start).TotalMilliseconds < 250; calls++) run();
-        double each = Stopwatch.GetElapsedTime(start).TotalMilliseconds / calls;
+        for (; calls < 10 || calls < 2000 && Clock.Seconds - start < 0.25; calls++) run();
+        double each = 1e3 * (Clock.Seconds - start) / calls;
         return (int)Math.Clamp(SampleMs / each, 1, 100_000);
     }
 

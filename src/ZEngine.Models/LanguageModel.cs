@@ -43,7 +43,7 @@ public abstract class LanguageModel : Module
         LanguageModel model = Create(ModelConfigFile.Open(Path.Combine(folder, "config.json")));
         try
         {
-            WeightLoader.Load(model, folder, device, dtype, isWritable, model.CanonicalName, model._ignored, out model._layout);
+            WeightLoader.Load(model, folder, device, dtype, isWritable, model.CanonicalName, [.. model.StoredParts], model._ignored, out model._layout);
             return model;
         }
         catch
@@ -58,13 +58,23 @@ public abstract class LanguageModel : Module
     public virtual void Save(string folder)
     {
         Directory.CreateDirectory(folder);
-        if (_layout is null) WeightFiles.Save(folder, [.. Parameters.Select(parameter => WeightLoader.Stored(parameter.Name, parameter, null))]);
+        Dictionary<string, StoredPart> parts = StoredParts.ToDictionary(part => part.Name);
+        if (_layout is null)
+        {
+            HashSet<Parameter> composed = [.. parts.Values.Select(part => part.Parameter)];
+            WeightFiles.Save(folder,
+            [
+                .. Parameters.Where(parameter => !composed.Contains(parameter)).Select(parameter => WeightLoader.Stored(parameter.Name, parameter, null)),
+                .. parts.Values.Select(WeightLoader.Stored),
+            ]);
+        }
         else
         {
             Dictionary<string, Parameter> parameters = Parameters.ToDictionary(parameter => parameter.Name);
             List<SafetensorsTensor> tensors = [.. _ignored];
             foreach (SafetensorsEntry entry in _layout.Shards.SelectMany(shard => shard.Entries))
-                if (CanonicalName(entry.Name) is { } name) tensors.Add(WeightLoader.Stored(entry.Name, parameters[name], entry.DType));
+                if (parts.TryGetValue(entry.Name, out StoredPart? part)) tensors.Add(WeightLoader.Stored(part));
+                else if (CanonicalName(entry.Name) is { } name) tensors.Add(WeightLoader.Stored(entry.Name, parameters[name], entry.DType));
             WeightFiles.Save(folder, tensors, _layout);
         }
         Config.Save(Path.Combine(folder, "config.json"));
@@ -95,6 +105,11 @@ public abstract class LanguageModel : Module
         return scope.Keep(Head(Hidden(tokens, null, layout)));
     }
 
+    /// <summary>The logits of every position, and what the model itself adds to a training loss: the load-balancing loss of its routers, weighted; null where it has none.</summary>
+    /// <param name="tokens">[B, L], Int32 or Int64.</param>
+    /// <param name="layout">Boundaries of packed sequences, or null.</param>
+    public virtual (Tensor Logits, Tensor? AuxiliaryLoss) ForwardWithLoss(Tensor tokens, SequenceLayout? layout = null) => (Forward(tokens, layout), null);
+
     /// <summary>Opens a session: the state in which the model reads and writes text token by token.</summary>
     /// <param name="batch">Sequences side by side.</param>
     /// <param name="maxLength">Tokens that fit, prompt and answer together.</param>
@@ -113,6 +128,9 @@ public abstract class LanguageModel : Module
     /// <summary>The parameter that a tensor of a file is a copy of, by name; the name itself where it is none; null where the tensor is to be ignored.</summary>
     protected virtual string? CanonicalName(string name) => name.EndsWith("rotary_emb.inv_freq", StringComparison.Ordinal) ? null : name;
 
+    /// <summary>Parameters that files hold in parts, part by part.</summary>
+    protected virtual IEnumerable<StoredPart> StoredParts => [];
+
     /// <summary>Logits of the last position of each sequence, [B, V], after the state has taken in the tokens.</summary>
     internal Tensor NextLogits(Tensor tokens, ModelState state)
     {
@@ -124,9 +142,9 @@ public abstract class LanguageModel : Module
         return scope.Keep(Head(hidden.Slice(1, hidden.Shape[1] - 1, 1)).Reshape(tokens.Shape[0], VocabularySize));
     }
 
-    private Tensor Head(Tensor hidden) => HeadWeight.Project(hidden);
+    private protected Tensor Head(Tensor hidden) => HeadWeight.Project(hidden);
 
-    private static void RequireTokens(Tensor tokens)
+    private protected static void RequireTokens(Tensor tokens)
     {
         ArgumentNullException.ThrowIfNull(tokens);
         if (tokens.Rank != 2 || tokens.Shape[1] == 0) throw new ArgumentException($"LanguageModel: tokens must be [B, L] with at least one step, got {tokens}.");

@@ -8,7 +8,7 @@ internal static class WeightLoader
     private const long LongestIgnored = 1 << 20;               // bytes; what models of the zoo do not need are short tables
 
     public static void Load(
-        Module model, string folder, Device device, DType? dtype, bool isWritable, Func<string, string?> canonicalName, List<SafetensorsTensor> ignored, out WeightLayout layout)
+        Module model, string folder, Device device, DType? dtype, bool isWritable, Func<string, string?> canonicalName, IReadOnlyList<StoredPart> parts, List<SafetensorsTensor> ignored, out WeightLayout layout)
     {
         using var lease = new MappingLease(WeightFiles.Open(folder, isWritable));
         WeightFiles files = lease.Files;
@@ -16,7 +16,8 @@ internal static class WeightLoader
         var parameters = model.Parameters.ToDictionary(parameter => parameter.Name);
         var sources = new Dictionary<string, string>();
         var aliases = new List<string>();
-        foreach (string name in files.Names)
+        HashSet<string> partNames = [.. parts.Select(part => part.Name)];
+        foreach (string name in files.Names.Where(name => !partNames.Contains(name)))
         {
             (SafetensorsFile file, SafetensorsEntry entry) = files.Get(name);
             if (canonicalName(name) is not { } canonical)
@@ -30,11 +31,46 @@ internal static class WeightLoader
         }
         foreach ((string name, Parameter parameter) in parameters)
         {
+            StoredPart[] own = [.. parts.Where(part => part.Parameter == parameter)];
+            if (own.Length > 0 && !sources.ContainsKey(name))
+            {
+                parameter.Materialize(Compose(files, folder, parameter, own, device, dtype));
+                continue;
+            }
+            if (own.FirstOrDefault(part => files.TryGet(part.Name, out _, out _)) is { } twice) throw WeightErrors.Tensor(folder, twice.Name, $"is a part of {WeightErrors.Quote(name)}, which the files hold whole as well.");
             if (!sources.TryGetValue(name, out string? source)) throw WeightErrors.Tensor(folder, name, $"{Text(parameter.Shape)} is missing.");
             parameter.Materialize(Read(files, source, parameter, device, dtype, lease));
         }
         foreach (string alias in aliases) RequireEqual(files, alias, sources[canonicalName(alias)!]);
     }
+
+    /// <summary>Puts a parameter together from its parts, in the type of the first of them.</summary>
+    private static Tensor Compose(WeightFiles files, string folder, Parameter parameter, StoredPart[] parts, Device device, DType? dtype)
+    {
+        using TensorScope scope = TensorScope.Enter();
+        using NoGradient pause = Tape.NoGrad();
+        Tensor? whole = null;
+        foreach (StoredPart part in parts)
+        {
+            if (!files.TryGet(part.Name, out SafetensorsFile? file, out SafetensorsEntry? entry)) throw WeightErrors.Tensor(folder, part.Name, $"{Text([.. part.Shape])} is missing.");
+            if (!entry.Shape.AsSpan().SequenceEqual([.. part.Shape])) throw WeightErrors.Tensor(file.Path, part.Name, $"must be {Text([.. part.Shape])}, got {Text(entry.Shape)}.");
+            if (entry.DType is not { IsFloat: true } stored) throw WeightErrors.Tensor(file.Path, part.Name, $"must be F32, BF16 or F16, got {entry.DTypeName}.");
+            nint address = file.AddressOf(entry);
+            if (address % stored.Size != 0) throw WeightErrors.Tensor(file.Path, part.Name, $"does not stand at a multiple of its element's {stored.Size} bytes.");
+            whole ??= Tensor.Empty(parameter.Shape, parameter.IsMatrix ? dtype ?? stored : DType.Float32, Device.Cpu);
+            using Tensor source = Tensor.Borrow(address, entry.Shape, stored);
+            Ops.Copy(source, part.View(whole));
+        }
+        return scope.Keep(whole!.To(device));
+    }
+
+    /// <summary>A part of a parameter as a file is to hold it.</summary>
+    public static SafetensorsTensor Stored(StoredPart part) => SafetensorsTensor.FromStream(part.Name, part.Parameter.Value.DType, [.. part.Shape], stream =>
+    {
+        using TensorScope scope = TensorScope.Enter();
+        using NoGradient pause = Tape.NoGrad();
+        part.View(part.Parameter.Value).WriteTo(stream);
+    });
 
     private static Tensor Read(WeightFiles files, string name, Parameter parameter, Device device, DType? dtype, MappingLease lease)
     {

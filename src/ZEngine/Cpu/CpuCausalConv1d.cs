@@ -45,12 +45,9 @@ internal sealed unsafe partial class CpuBackend
             Weight = _scratch.Data;
             Bias = Weight + taps * channels;
             Zeros = Bias + channels;
-            for (long c = 0; c < channels; c++)
-            {
-                for (long k = 0; k < taps; k++) Weight[k * channels + c] = F32(x.Weight)[c * taps + k];
-                Bias[c] = x.Bias is null ? 0 : F32(x.Bias)[c];
-                Zeros[c] = 0;
-            }
+            CpuTiles.Transpose(F32(x.Weight), taps, channels, taps, Weight, channels);
+            new Span<float>(Bias, checked((int)(2 * channels))).Clear();
+            if (x.Bias is not null) Buffer.MemoryCopy(F32(x.Bias), Bias, channels * sizeof(float), channels * sizeof(float));
         }
 
         public readonly float* Weight, Bias, Zeros;
@@ -138,13 +135,25 @@ internal sealed unsafe partial class CpuBackend
             }
         }
 
+        /// <summary>The inputs under the taps of one step.</summary>
+        public void Inputs(long sequence, long step, float** inputs)
+        {
+            for (long k = 0; k < Taps; k++) inputs[k] = Input(sequence, step - Taps + 1 + k);
+        }
+
         /// <summary>bias + Σₖ weight·x of one step, for the channels from c on.</summary>
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        public T Convolve<T>(long sequence, long step, long c) where T : struct, IFloats<T>
+        public T Convolve<T>(float** inputs, long c) where T : struct, IFloats<T>
         {
-            T sum = T.LoadUpTo(Bias + c, Channels - c);
-            for (long k = 0; k < Taps; k++)
-                sum = T.MulAdd(T.LoadUpTo(Weight + k * Channels + c, Channels - c), T.LoadUpTo(Input(sequence, step - Taps + 1 + k) + c, Channels - c), sum);
+            float* w = Weight + c;
+            long d = Channels, rest = d - c;
+            if (Taps == 4 && rest >= T.Width)
+            {
+                T low = T.MulAdd(T.Load(w + d), T.Load(inputs[1] + c), T.MulAdd(T.Load(w), T.Load(inputs[0] + c), T.Load(Bias + c)));
+                return T.MulAdd(T.Load(w + 3 * d), T.Load(inputs[3] + c), T.MulAdd(T.Load(w + 2 * d), T.Load(inputs[2] + c), low));
+            }
+            T sum = T.LoadUpTo(Bias + c, rest);
+            for (long k = 0; k < Taps; k++) sum = T.MulAdd(T.LoadUpTo(w + k * d, rest), T.LoadUpTo(inputs[k] + c, rest), sum);
             return sum;
         }
     }
@@ -154,15 +163,17 @@ internal sealed unsafe partial class CpuBackend
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
         public void Run<T>(long begin, long end) where T : struct, IFloats<T>
         {
+            float** inputs = stackalloc float*[checked((int)rows.Taps)];
             for (long block = begin; block < end; block++)
             {
                 (long sequence, long first, long last) = rows.Block(block);
                 for (long step = first; step < last; step++)
                 {
+                    rows.Inputs(sequence, step, inputs);
                     float* to = y + rows.DenseRow(sequence, step);
                     for (long c = 0; c < rows.Channels; c += T.Width)
                     {
-                        T sum = rows.Convolve<T>(sequence, step, c);
+                        T sum = rows.Convolve<T>(inputs, c);
                         (hasSilu ? Silu.Value(sum) : sum).StoreUpTo(to + c, rows.Channels - c);
                     }
                 }
@@ -176,6 +187,7 @@ internal sealed unsafe partial class CpuBackend
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
         public void Run<T>(long begin, long end) where T : struct, IFloats<T>
         {
+            float** inputs = stackalloc float*[checked((int)rows.Taps)];
             for (long block = begin; block < end; block++)
             {
                 (long sequence, long first, long last) = rows.Block(block);
@@ -184,16 +196,17 @@ internal sealed unsafe partial class CpuBackend
                 for (long step = first; step < last; step++)
                 {
                     long row = rows.DenseRow(sequence, step);
+                    rows.Inputs(sequence, step, inputs);
                     for (long c = 0; c < rows.Channels; c += T.Width)
                     {
                         long rest = rows.Channels - c;
                         T d = T.LoadUpTo(dy + row + c, rest);
-                        if (hasSilu) d *= Silu.Derivative(rows.Convolve<T>(sequence, step, c));
+                        if (hasSilu) d *= Silu.Derivative(rows.Convolve<T>(inputs, c));
                         d.StoreUpTo(dPre + row + c, rest);
                         for (long k = 0; k < rows.Taps; k++)
                         {
                             float* sum = sums + k * rows.Channels + c;
-                            T.MulAdd(d, T.LoadUpTo(rows.Input(sequence, step - rows.Taps + 1 + k) + c, rest), T.LoadUpTo(sum, rest)).StoreUpTo(sum, rest);
+                            T.MulAdd(d, T.LoadUpTo(inputs[k] + c, rest), T.LoadUpTo(sum, rest)).StoreUpTo(sum, rest);
                         }
                         float* biasSum = sums + rows.Taps * rows.Channels + c;
                         (T.LoadUpTo(biasSum, rest) + d).StoreUpTo(biasSum, rest);
@@ -214,16 +227,14 @@ internal sealed unsafe partial class CpuBackend
                 long sequenceEnd = rows.Range(sequence).End;
                 for (long step = first; step < last; step++)
                 {
-                    long row = rows.DenseRow(sequence, step);
-                    for (long c = 0; c < rows.Channels; c += T.Width)
+                    // Tap k of step + K - 1 - k read this step; rows of dPre are neighbours. Steps behind the sequence's last do not count.
+                    long row = rows.DenseRow(sequence, step), firstTap = Math.Max(0, step + rows.Taps - sequenceEnd), width = rows.Channels;
+                    for (long c = 0; c < width; c += T.Width)
                     {
-                        long rest = rows.Channels - c;
+                        long rest = width - c;
                         T sum = T.Zero;
-                        for (long k = rows.Taps - 1; k >= 0; k--)
-                        {
-                            long later = step + rows.Taps - 1 - k;
-                            if (later < sequenceEnd) sum = T.MulAdd(T.LoadUpTo(rows.Weight + k * rows.Channels + c, rest), T.LoadUpTo(dPre + rows.DenseRow(sequence, later) + c, rest), sum);
-                        }
+                        float* w = rows.Weight + (rows.Taps - 1) * width + c, d = dPre + row + c;
+                        for (long k = rows.Taps - 1; k >= firstTap; k--, w -= width, d += width) sum = T.MulAdd(T.LoadUpTo(w, rest), T.LoadUpTo(d, rest), sum);
                         sum.StoreUpTo(dx + row + c, rest);
                     }
                 }

@@ -168,11 +168,7 @@ internal readonly unsafe struct Floats16(Vector512<float> value) : IFloats<Float
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public float Max()
     {
-        float* lanes = stackalloc float[16];
-        _v.Store(lanes);
-        float max = lanes[0];
-        for (int i = 1; i < 16; i++) max = MathF.Max(max, lanes[i]);
-        return max;
+        return new Floats8(Vector256.Max(_v.GetLower(), _v.GetUpper())).Max();
     }
 }
 
@@ -274,11 +270,7 @@ internal readonly unsafe struct Floats8(Vector256<float> value) : IFloats<Floats
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public float Max()
     {
-        float* lanes = stackalloc float[8];
-        _v.Store(lanes);
-        float max = lanes[0];
-        for (int i = 1; i < 8; i++) max = MathF.Max(max, lanes[i]);
-        return max;
+        return new Floats4(Vector128.Max(_v.GetLower(), _v.GetUpper())).Max();
     }
 }
 
@@ -370,10 +362,7 @@ internal readonly unsafe struct Floats4(Vector128<float> value) : IFloats<Floats
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public float Max()
     {
-        float* lanes = stackalloc float[4];
-        _v.Store(lanes);
-        float max = lanes[0];
-        for (int i = 1; i < 4; i++) max = MathF.Max(max, lanes[i]);
-        return max;
+        Vector128<float> pairs = Vector128.Max(_v, Vector128.Shuffle(_v, Vector128.Create(2, 3, 0, 1)));
+        return MathF.Max(pairs[0], pairs[1]);
     }
 }

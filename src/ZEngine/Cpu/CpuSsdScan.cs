@@ -147,7 +147,7 @@ internal sealed unsafe partial class CpuBackend
                 float* to = decay + i * q;
                 for (long j = 0; j <= i; j += T.Width)
                     CpuMath.Exp((high - T.LoadUpTo(_high + j, q - j)) + (low - T.LoadUpTo(_low + j, q - j))).StoreUpTo(to + j, q - j);
-                for (long j = i + 1; j < q; j++) to[j] = 0;
+                new Span<float>(to + i + 1, (int)(q - i - 1)).Clear();
             }
         }
     }

@@ -71,10 +71,10 @@ public sealed partial class Files
         if (faults.Length > 0) Assert.Fail(string.Join("; ", faults));
     }
 
-    /// <summary>The stem of <c>CpuPointwise</c> and of <c>IPointwise</c>.</summary>
+    /// <summary>The stem of <c>CpuPointwise</c>, <c>IPointwise</c> and <c>ICpuPointwise</c>.</summary>
     private static string Bare(string name) => Prefix().Replace(name, "");
 
-    [GeneratedRegex("^(Cpu|I)(?=[A-Z])")]
+    [GeneratedRegex("^I?(Cpu)?(?=[A-Z])")]
     private static partial Regex Prefix();
 
     [GeneratedRegex(@"^(?:(?:public|internal|file|static|sealed|abstract|readonly|unsafe|ref|(?<partial>partial)) )*(?:class|struct|interface|enum|record struct|record|delegate [\w<>?\[\]]+) (?<name>\w+)", RegexOptions.Multiline)]

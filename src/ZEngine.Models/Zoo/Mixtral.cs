@@ -1,0 +1,227 @@
+namespace ZEngine.Models;
+
+/// <summary>Configuration of <see cref="Mixtral"/>, as in Hugging Face's <c>MixtralConfig</c>.</summary>
+public sealed record MixtralConfig
+{
+    /// <summary>V.</summary>
+    public required int VocabularySize { get; init; }
+    /// <summary>D, the width of the residual stream.</summary>
+    public required int HiddenSize { get; init; }
+    /// <summary>Width F of each expert's MLP.</summary>
+    public required int IntermediateSize { get; init; }
+    /// <summary>Number of layers.</summary>
+    public required int Layers { get; init; }
+    /// <summary>Query heads.</summary>
+    public required int Heads { get; init; }
+    /// <summary>Key and value heads.</summary>
+    public required int KeyValueHeads { get; init; }
+    /// <summary>P.</summary>
+    public required int HeadDimension { get; init; }
+    /// <summary>E.</summary>
+    public int Experts { get; init; } = 8;
+    /// <summary>Experts that each token passes through.</summary>
+    public int ExpertsPerToken { get; init; } = 2;
+    /// <summary>Weight of the load-balancing loss in training.</summary>
+    public double AuxiliaryLossWeight { get; init; } = 0.001;
+    /// <summary>Base and scaling of the rotation.</summary>
+    public RotaryOptions Rotary { get; init; } = new() { Theta = 1e6 };
+    /// <summary>Tokens that a query sees, itself included; 0 for all.</summary>
+    public int SlidingWindow { get; init; }
+    /// <summary>Whether the head is the embedding.</summary>
+    public bool IsTied { get; init; }
+    /// <summary>ε of the norms.</summary>
+    public double NormEpsilon { get; init; } = 1e-5;
+    /// <summary>Standard deviation of fresh matrices.</summary>
+    public double InitializerRange { get; init; } = 0.02;
+    /// <summary>The file that this was read from; null for a new one.</summary>
+    internal ModelConfigFile? File { get; init; }
+
+    /// <summary>Reads a <c>config.json</c>.</summary>
+    /// <exception cref="InvalidDataException">A value is missing, wrong or not supported.</exception>
+    public static MixtralConfig Read(ModelConfigFile file)
+    {
+        ArgumentNullException.ThrowIfNull(file);
+        ConfigRules.RequireText(file, "hidden_act", "silu");
+        if (file.Float("router_jitter_noise", 0.0) != 0) throw file.Error("router_jitter_noise", "must be 0");
+        // Whether the logits of the routers are handed out is the caller's affair; their loss is part of training here always.
+        ConfigRules.Ignore(file, "attention_dropout", "max_position_embeddings", "output_router_logits");
+        (int hidden, int heads) = (file.Int("hidden_size", 4096, max: ConfigRules.MaxWidth), file.Int("num_attention_heads", 32, max: ConfigRules.MaxWidth));
+        return new MixtralConfig
+        {
+            File = file,
+            VocabularySize = file.Int("vocab_size", 32000, max: ConfigRules.MaxWidth),
+            HiddenSize = hidden,
+            IntermediateSize = file.Int("intermediate_size", 14336, max: ConfigRules.MaxWidth),
+            Layers = file.Int("num_hidden_layers", 32, max: ConfigRules.MaxLayers),
+            Heads = heads,
+            KeyValueHeads = file.Int("num_key_value_heads", 8, max: ConfigRules.MaxWidth),
+            HeadDimension = file.Int("head_dim", hidden / heads, max: ConfigRules.MaxWidth),
+            Experts = file.Int("num_local_experts", 8, max: ConfigRules.MaxLayers),
+            ExpertsPerToken = file.Int("num_experts_per_tok", 2, max: ConfigRules.MaxLayers),
+            AuxiliaryLossWeight = file.Float("router_aux_loss_coef", 0.001),
+            Rotary = RotaryOptions.Read(file, 1e6),
+            SlidingWindow = file.IntOrNull("sliding_window") ?? 0,
+            IsTied = file.Bool("tie_word_embeddings", false),
+            NormEpsilon = file.Float("rms_norm_eps", 1e-5),
+            InitializerRange = file.Float("initializer_range", 0.02),
+        };
+    }
+
+    /// <summary>The configuration as a file: the one it was read from, or a new one.</summary>
+    internal ModelConfigFile ToFile() => ConfigRules.FileOf(File, this, static file => Read(file), static config => config.NewFile());
+
+    private ModelConfigFile NewFile() => ModelConfigFile.Create(new Dictionary<string, object?>
+    {
+        ["architectures"] = new[] { "MixtralForCausalLM" },
+        ["model_type"] = "mixtral",
+        ["vocab_size"] = VocabularySize,
+        ["hidden_size"] = HiddenSize,
+        ["intermediate_size"] = IntermediateSize,
+        ["num_hidden_layers"] = Layers,
+        ["num_attention_heads"] = Heads,
+        ["num_key_value_heads"] = KeyValueHeads,
+        ["head_dim"] = HeadDimension,
+        ["num_local_experts"] = Experts,
+        ["num_experts_per_tok"] = ExpertsPerToken,
+        ["router_aux_loss_coef"] = AuxiliaryLossWeight,
+        ["router_jitter_noise"] = 0.0,
+        ["hidden_act"] = "silu",
+        ["max_position_embeddings"] = Rotary.MaxPositions,
+        ["rope_parameters"] = Rotary.ToValues(),
+        ["sliding_window"] = SlidingWindow > 0 ? SlidingWindow : null,
+        ["tie_word_embeddings"] = IsTied,
+        ["rms_norm_eps"] = NormEpsilon,
+        ["initializer_range"] = InitializerRange,
+    });
+}
+
+/// <summary>Mixtral: a transformer whose MLPs are mixtures of experts; no token is dropped.</summary>
+/// <remarks>
+/// h += Attention(RMS(h)); h += Σ_e w_e·MLP_e(RMS(h)) over a token's best experts, weights renormalised to sum 1. The load-balancing loss takes
+/// the router logits of all layers as one long list of tokens. Jiang et al. 2024, arXiv:2401.04088, section 2.1.
+/// </remarks>
+public sealed class Mixtral : LanguageModel
+{
+    private readonly MixtralConfig _config;
+    private readonly Parameter _embedding, _finalNorm;
+    private readonly Parameter? _head;
+    private readonly Layer[] _layers;
+    private RotaryEmbedding? _rotary;
+
+    /// <summary>Declares the structure, without memory.</summary>
+    public Mixtral(MixtralConfig config) : base(ConfigRules.NotNull(config).ToFile())
+    {
+        _config = config;
+        ConfigRules.Require(config.Heads % config.KeyValueHeads == 0, $"Mixtral: {config.KeyValueHeads} key and value heads do not divide {config.Heads} attention heads.");
+        ConfigRules.Require(config.ExpertsPerToken <= config.Experts, $"Mixtral: a token cannot pass through {config.ExpertsPerToken} of {config.Experts} experts.");
+        (long hidden, long inner, long experts, float range) = (config.HiddenSize, config.IntermediateSize, config.Experts, (float)config.InitializerRange);
+        _ = config.Rotary.RotaryDimension(config.HeadDimension);
+        var attention = new SelfAttentionOptions(config.HiddenSize, config.Heads, config.KeyValueHeads, config.HeadDimension, range, Window: config.SlidingWindow);
+        _embedding = Register("model.embed_tokens.weight", Mamba2Mixer.Matrix(config.VocabularySize, hidden, range));
+        _layers = new Layer[config.Layers];
+        for (int i = 0; i < config.Layers; i++)
+        {
+            string name = $"model.layers.{i}";
+            _layers[i] = new Layer(
+                Register(name + ".input_layernorm.weight", Mamba2Mixer.Vector(hidden, Initializer.Ones)),
+                Register(name + ".self_attn", new SelfAttention(attention)),
+                Register(name + ".post_attention_layernorm.weight", Mamba2Mixer.Vector(hidden, Initializer.Ones)),
+                Register(name + ".mlp.gate.weight", Mamba2Mixer.Matrix(experts, hidden, range)),
+                Register(name + ".mlp.experts.gate_up_proj", new Parameter([experts, 2 * inner, hidden], Initializer.Normal(range), isMatrix: true, isDecayed: true)),
+                Register(name + ".mlp.experts.down_proj", new Parameter([experts, hidden, inner], Initializer.Normal(range), isMatrix: true, isDecayed: true)));
+        }
+        _finalNorm = Register("model.norm.weight", Mamba2Mixer.Vector(hidden, Initializer.Ones));
+        if (!config.IsTied) _head = Register("lm_head.weight", Mamba2Mixer.Matrix(config.VocabularySize, hidden, range));
+    }
+
+    /// <summary>Makes a fresh model.</summary>
+    public Mixtral(MixtralConfig config, Device device, ulong seed, DType dtype = DType.Float32) : this(config) => Initialize(device, seed, dtype);
+
+    /// <inheritdoc/>
+    public override int VocabularySize => _config.VocabularySize;
+
+    /// <inheritdoc/>
+    public override IReadOnlyList<ModelPart> Parts =>
+    [
+        new("embedding", 1, _embedding.Count, 0),
+        new("attention", _layers.Length, _layers.Sum(layer => layer.Attention.ParameterCount + layer.InputNorm.Count), _layers.Sum(layer => layer.Attention.FlopsPerToken),
+            CacheBytesPerToken: _layers.Sum(layer => layer.Attention.CacheBytesPerToken)),
+        new("experts", _layers.Length * _config.Experts, _layers.Sum(layer => layer.GateUp.Count + layer.Down.Count),
+            2 * _layers.Sum(layer => (layer.GateUp.Count + layer.Down.Count) / _config.Experts * _config.ExpertsPerToken)),
+        new("router", _layers.Length, _layers.Sum(layer => layer.Router.Count + layer.MlpNorm.Count), 2 * _layers.Sum(layer => layer.Router.Count)),
+        new(_head is null ? "head (tied)" : "head", 1, (_head?.Count ?? 0) + _finalNorm.Count, 2 * _embedding.Count),
+    ];
+
+    /// <inheritdoc/>
+    protected override Parameter HeadWeight => _head ?? _embedding;
+
+    /// <summary>Files hold the router under another name, and each expert's gate, up and down as w1, w3 and w2.</summary>
+    protected override IEnumerable<StoredPart> StoredParts
+    {
+        get
+        {
+            long inner = _config.IntermediateSize, hidden = _config.HiddenSize;
+            for (int i = 0; i < _layers.Length; i++)
+            {
+                Layer layer = _layers[i];
+                string name = $"model.layers.{i}.block_sparse_moe";
+                yield return new StoredPart(name + ".gate.weight", layer.Router, layer.Router.Shape.ToArray(), value => value);
+                for (int e = 0; e < _config.Experts; e++)
+                {
+                    int expert = e;
+                    yield return new StoredPart($"{name}.experts.{e}.w1.weight", layer.GateUp, [inner, hidden], value => value.Select(0, expert).Slice(0, 0, inner));
+                    yield return new StoredPart($"{name}.experts.{e}.w3.weight", layer.GateUp, [inner, hidden], value => value.Select(0, expert).Slice(0, inner, inner));
+                    yield return new StoredPart($"{name}.experts.{e}.w2.weight", layer.Down, [hidden, inner], value => value.Select(0, expert));
+                }
+            }
+        }
+    }
+
+    /// <inheritdoc/>
+    public override (Tensor Logits, Tensor? AuxiliaryLoss) ForwardWithLoss(Tensor tokens, SequenceLayout? layout = null)
+    {
+        RequireTokens(tokens);
+        using TensorScope scope = TensorScope.Enter();
+        var routers = new List<Tensor>();
+        Tensor logits = scope.Keep(Head(Hidden(tokens, null, layout, routers)));
+        Routing all = Ops.Route(Ops.Concat(0, [.. routers]), new RouteOptions(_config.ExpertsPerToken));
+        return (logits, scope.Keep(Ops.Scale(all.AuxLoss, (float)_config.AuxiliaryLossWeight)));
+    }
+
+    /// <inheritdoc/>
+    protected internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _layers.Select(layer => layer.Attention.NewCache(Device, batch, maxLength))];
+
+    /// <inheritdoc/>
+    protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout) => Hidden(tokens, state, layout, null);
+
+    /// <inheritdoc/>
+    protected override string? CanonicalName(string name) => name == "lm_head.weight" && _head is null ? _embedding.Name : base.CanonicalName(name);
+
+    /// <inheritdoc/>
+    protected override void Dispose(bool disposing)
+    {
+        if (disposing) _rotary?.Dispose();
+        base.Dispose(disposing);
+    }
+
+    private Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout, List<Tensor>? routers)
+    {
+        RotaryEmbedding rotary = RotaryEmbedding.Shared(ref _rotary, _config.Rotary, _config.Rotary.RotaryDimension(_config.HeadDimension), Device);
+        float epsilon = (float)_config.NormEpsilon;
+        var options = new RouteOptions(_config.ExpertsPerToken);
+        Tensor h = Ops.Embedding(_embedding.Effective(), tokens);
+        for (int i = 0; i < _layers.Length; i++)
+        {
+            using TensorScope scope = TensorScope.Enter();
+            Layer layer = _layers[i];
+            h = Ops.Add(h, layer.Attention.Forward(Ops.RmsNorm(h, layer.InputNorm.Effective(), epsilon), rotary, (KeyValueCache?)state?.Layers[i], state?.Length ?? 0, layout));
+            Tensor x = Ops.RmsNorm(h, layer.MlpNorm.Effective(), epsilon);
+            Tensor logits = layer.Router.Project(x);
+            routers?.Add(scope.Keep(logits.Reshape(-1, _config.Experts)));
+            h = scope.Keep(Ops.Add(h, Ops.GroupedExperts(x, Ops.Route(logits, options), layer.GateUp.Effective(), layer.Down.Effective())));
+        }
+        return Ops.RmsNorm(h, _finalNorm.Effective(), epsilon);
+    }
+
+    private sealed record Layer(Parameter InputNorm, SelfAttention Attention, Parameter MlpNorm, Parameter Router, Parameter GateUp, Parameter Down);
+}
