@@ -12,7 +12,8 @@ internal static class Program
 {
     private const string Usage = """
         ZEngine.Bench ops [filter]                  BenchmarkDotNet over the classes whose name contains the filter
-        ZEngine.Bench table [filter] [--threads N] [--rounds N] [--cpu-clock] [--json FILE]
+        ZEngine.Bench models [filter] [rounds]      whole models: training step, prefill and decode as shares of what this machine can do
+        ZEngine.Bench [table] [filter] [--threads N] [--rounds N] [--cpu-clock] [--json FILE]
                                                     one line per op and shape: time, rate, share of what this machine can do;
                                                     --cpu-clock counts the CPU time of one thread, for machines with other work (Linux)
         """;
@@ -23,7 +24,11 @@ internal static class Program
         {
             case ["ops"]: return RunOps("");
             case ["ops", string filter]: return RunOps(filter);
+            case ["models"]: return ModelSpeed.Run("", 5);
+            case ["models", string filter]: return ModelSpeed.Run(filter, 5);
+            case ["models", string filter, string rounds] when int.TryParse(rounds, out int count) && count > 0: return ModelSpeed.Run(filter, count);
             case ["table", .. string[] rest] when TableOptions.TryParse(rest, out TableOptions? options): return Table.Run(options);
+            case [] or [[not '-', ..], ..] when TableOptions.TryParse(arguments, out TableOptions? options): return Table.Run(options);
             default:
                 Console.Error.WriteLine(Usage);
                 return 2;
