@@ -1,3 +1,4 @@
+using System.Runtime.Intrinsics;
 using ZEngine.Emulator.Execution;
 
 namespace ZEngine.Emulator.Checks;
@@ -12,7 +13,6 @@ internal sealed class BlockClocks(int threads)
     private readonly int[][] _known = new int[threads][];
     private readonly int[]?[] _fenced = new int[]?[threads];
     private readonly Dictionary<ulong, int[]> _published = [];
-    private static readonly List<int[]> None = [];
 
     public void Reset()
     {
@@ -28,40 +28,55 @@ internal sealed class BlockClocks(int threads)
     public bool Knows(int thread, int other, int clock) => thread == other || _known[thread][other] >= clock;
 
     /// <summary>Warps meet at a barrier: those that wait learn what all of them did.</summary>
-    public void Meet(List<Warp> participants, IEnumerable<Warp> waiting)
+    public void Meet(List<Warp> participants, List<Warp> waiting)
     {
-        int[] joined = Join(participants.SelectMany(warp => Enumerable.Range(warp.Index * 32, 32)));
+        var joined = new int[threads];
+        foreach (Warp warp in participants) Learn(joined, warp.Index, uint.MaxValue);
+        foreach (Warp warp in participants) Tick(joined, warp.Index, uint.MaxValue);
         foreach (Warp warp in waiting) Array.Fill(_known, joined, warp.Index * 32, 32);
+        _last = null;
     }
 
     /// <summary>Lanes of a warp meet.</summary>
     public void MeetLanes(int warp, uint mask)
     {
-        var lanes = new List<int>(32);
-        for (int lane = 0; lane < 32; lane++) if ((mask >> lane & 1) != 0) lanes.Add(warp * 32 + lane);
-        int[] joined = Join(lanes);
-        foreach (int thread in lanes) _known[thread] = joined;
+        var joined = new int[threads];
+        Learn(joined, warp, mask);
+        Tick(joined, warp, mask);
+        for (int lane = 0; lane < 32; lane++) if ((mask >> lane & 1) != 0) _known[warp * 32 + lane] = joined;
+        _last = null;
     }
 
-    // The union of what some threads know, their own past included; their clocks tick.
-    private int[] Join(IEnumerable<int> participants)
+    private int[]? _last;
+
+    // Takes over what lanes know. Most share one array.
+    private void Learn(int[] joined, int warp, uint mask)
     {
-        var joined = new int[threads];
-        int[]? last = null;
-        var list = participants as ICollection<int> ?? [.. participants];
-        foreach (int thread in list)
+        for (int lane = 0; lane < 32; lane++)
         {
-            int[] known = _known[thread];
-            if (!ReferenceEquals(known, last)) Maximum(joined, known);
-            last = known;
+            if ((mask >> lane & 1) == 0) continue;
+            int[] known = _known[warp * 32 + lane];
+            if (ReferenceEquals(known, _last)) continue;
+            Maximum(joined, known);
+            _last = known;
         }
-        foreach (int thread in list) joined[thread] = Math.Max(joined[thread], _own[thread]++);
-        return joined;
+    }
+
+    // Takes over the lanes' own past, and lets their clocks tick.
+    private void Tick(int[] joined, int warp, uint mask)
+    {
+        for (int lane = 0; lane < 32; lane++)
+        {
+            int thread = warp * 32 + lane;
+            if ((mask >> lane & 1) != 0) joined[thread] = Math.Max(joined[thread], _own[thread]++);
+        }
     }
 
     private static void Maximum(int[] into, int[] from)
     {
-        for (int k = 0; k < into.Length; k++) into[k] = Math.Max(into[k], from[k]);
+        int k = 0;
+        for (; k + 8 <= into.Length; k += 8) Vector256.Max(Vector256.LoadUnsafe(ref into[k]), Vector256.LoadUnsafe(ref from[k])).StoreUnsafe(ref into[k]);
+        for (; k < into.Length; k++) into[k] = Math.Max(into[k], from[k]);
     }
 
     /// <summary>A fence: what the thread did so far may be published by a later flag.</summary>

@@ -16,8 +16,8 @@ internal sealed class Touches
     }
 
     private readonly Dictionary<ulong, Granule> _granules = [];
-    private ulong _lastKey = ulong.MaxValue;
-    private Granule _last = new();
+    // A kernel walks a few arrays at once: remember one granule of each.
+    private readonly (ulong Key, Granule? Granule)[] _recent = new (ulong, Granule?)[256];
 
     public IEnumerable<ulong> Keys => _granules.Keys;
 
@@ -25,10 +25,11 @@ internal sealed class Touches
 
     private Granule At(ulong key)
     {
-        if (key == _lastKey) return _last;
+        ref (ulong Key, Granule? Granule) slot = ref _recent[(key ^ key >> 8) & 255];
+        if (slot.Key == key && slot.Granule is not null) return slot.Granule;
         if (!_granules.TryGetValue(key, out Granule? granule)) _granules[key] = granule = new Granule();
-        _lastKey = key;
-        return _last = granule;
+        slot = (key, granule);
+        return granule;
     }
 
     public void Write(ulong address, ulong bytes, int instruction = -1)

@@ -243,8 +243,8 @@ internal sealed unsafe partial class Decoder
             case ("mul", "hi", 64, false): Scalar<MulHi<ulong, UInt128>, ulong, ulong, ulong>(ref d); break;
             case ("mul", "wide", 16, true): Scalar<MulWide<short, int>, short, short, int>(ref d); break;
             case ("mul", "wide", 16, false): Scalar<MulWide<ushort, uint>, ushort, ushort, uint>(ref d); break;
-            case ("mul", "wide", 32, true): d.Full = d.Partial = &Conversions.MulWideS32; break;
-            case ("mul", "wide", 32, false): d.Full = d.Partial = &Conversions.MulWideU32; break;
+            case ("mul", "wide", 32, true): d.Full = d.Partial = &WideOps.MultiplyS32; break;
+            case ("mul", "wide", 32, false): d.Full = d.Partial = &WideOps.MultiplyU32; break;
             case ("mad", "lo", 16, _): Scalar<Mad16, ushort, ushort, ushort, ushort>(ref d); break;
             case ("mad", "lo", 32, _): Ternary<Mad<uint>, uint>(ref d); break;
             case ("mad", "lo", 64, _): Ternary<Mad<ulong>, ulong>(ref d); break;
@@ -559,6 +559,7 @@ internal sealed unsafe partial class Decoder
             for (int k = 0; k < parts; k++) d.X[4 + k] = Source(from.Items[k], part);
             (d.Count, d.Size, d.Flags) = (parts, part.Bytes, type.TotalBits == 64 ? 1 : 0);
             d.Full = d.Partial = &Moves.Pack;
+            if (parts == 2 && part.Bytes == 2) Binary<PackHalves, uint>(ref d);
         }
         else
         {

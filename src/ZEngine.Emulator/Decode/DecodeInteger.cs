@@ -118,13 +118,13 @@ internal sealed unsafe partial class Decoder
         {
             case (true, 16, _): Scalar<Shl<ushort>, ushort, uint, ushort>(ref d); break;
             case (true, 32, _): Binary<Shl32, uint>(ref d); break;
-            case (true, 64, _): Scalar<Shl<ulong>, ulong, uint, ulong>(ref d); break;
+            case (true, 64, _): d.Full = d.Partial = &WideOps.ShiftLeft; break;
             case (false, 16, true): Scalar<Shr<short>, short, uint, short>(ref d); break;
             case (false, 16, false): Scalar<Shr<ushort>, ushort, uint, ushort>(ref d); break;
             case (false, 32, true): Binary<ShrS32, uint>(ref d); break;
             case (false, 32, false): Binary<ShrU32, uint>(ref d); break;
             case (false, 64, true): Scalar<Shr<long>, long, uint, long>(ref d); break;
-            case (false, 64, false): Scalar<Shr<ulong>, ulong, uint, ulong>(ref d); break;
+            case (false, 64, false): d.Full = d.Partial = &WideOps.ShiftRight; break;
             default: throw Unsupported("not supported for this type");
         }
     }
@@ -253,6 +253,10 @@ internal sealed unsafe partial class Decoder
             case ("s64" or "u64", "u32", _): d.Full = d.Partial = &Conversions.U64FromU32; break;
             case ("u32" or "s32", "u64" or "s64", _): d.Full = d.Partial = &Conversions.U32FromU64; break;
             case ("u16", "u32", _) when target.Register.Type.Bits == 16: Unary<LowHalf, uint>(ref d); break;
+            case ("u32" or "s32", "u16", _) or ("u32" or "s32", "u32" or "s32", _): Unary<Mov<uint>, uint>(ref d); break;
+            case ("u64" or "s64", "u64" or "s64", _): Unary<Mov<ulong>, ulong>(ref d); break;
+            case ("f32", "u32", Rounding.Nearest): Unary<F32FromU32, uint>(ref d); break;
+            case ("f32", "f16", _) when !toInteger: Unary<F32FromF16, uint>(ref d); break;
             case ("f32", "s32", Rounding.Nearest): Unary<F32FromS32, int>(ref d); break;
             case ("f32", "bf16", _) when !toInteger: Unary<F32FromBf16, uint>(ref d); break;
             case ("bf16", "f32", Rounding.Nearest) when !toInteger: Unary<Bf16FromF32, uint>(ref d); break;

@@ -71,7 +71,7 @@ internal sealed unsafe class Block : IDisposable
         Budget = Launch.Options.WatchdogInstructions;
         NativeMemory.Fill(Shared, SharedBytes, 0xCB);
         if (Launch.Options.Checks.HasFlag(EmulatorChecks.Uninitialised)) NativeMemory.Clear(SharedWritten, SharedBytes / 8 + 16);
-        Clocks.Reset();
+        if (Shadow is not null || Launch.GlobalRaces is not null) Clocks.Reset();
         Shadow?.Reset();
         Barriers.Reset();
         int threads = (int)block.Count;

@@ -35,6 +35,9 @@ internal sealed unsafe class BlockBarriers(Block block)
     }
 
     private readonly State[] _states = [.. Enumerable.Range(0, NamedBarriers).Select(_ => new State())];
+    private readonly List<Warp> _participants = [], _waiting = [];
+    private readonly List<(Warp Warp, int Instruction, uint Mask)> _released = [];
+    private readonly bool _tracksOrder = block.Shadow is not null || block.Launch.GlobalRaces is not null;
     private int _ended;
 
     /// <summary>How often all threads of the block have met: accesses of different generations are ordered.</summary>
@@ -91,17 +94,20 @@ internal sealed unsafe class BlockBarriers(Block block)
 
     private void Open(State state)
     {
-        var participants = new List<Warp>();
-        foreach ((Warp warp, _, _) in state.Waiting) participants.Add(warp);
-        foreach ((Warp warp, _) in state.Arrived) participants.Add(warp);
-        if (participants.Count == block.Warps.Length && participants.Distinct().Count() == participants.Count && state.Arrived.Count == 0) Generation++;
-        block.Clocks.Meet(participants, state.Waiting.Select(entry => entry.Warp));
+        _participants.Clear();
+        _waiting.Clear();
+        foreach ((Warp warp, _, _) in state.Waiting) _waiting.Add(warp);
+        _participants.AddRange(_waiting);
+        foreach ((Warp warp, _) in state.Arrived) _participants.Add(warp);
+        if (_waiting.Count == block.Warps.Length) Generation++;
+        if (_tracksOrder) block.Clocks.Meet(_participants, _waiting);
         KernelProgram program = block.Launch.Program;
-        (Warp Warp, int Instruction, uint Mask)[] waiting = [.. state.Waiting];
+        _released.Clear();
+        _released.AddRange(state.Waiting);
         int popc = state.Popc;
         bool and = state.And, or = state.Or;
         state.Clear();
-        foreach ((Warp warp, int index, uint mask) in waiting)
+        foreach ((Warp warp, int index, uint mask) in _released)
         {
             Instruction* i = program.Code + index;
             switch ((BarrierOperation)(i->Flags & 255))

@@ -219,27 +219,6 @@ internal static unsafe class Conversions
         LaneOps.Blend(d, 1, high, mask);
     }
 
-    /// <summary>mul.wide of 32-bit values.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    public static void MulWideS32(Warp w, Instruction* i, uint mask)
-    {
-        byte* a = w.Registers + i->X[4], b = w.Registers + i->X[5], d = w.Registers + i->X[0];
-        Vector512<int> a0 = Vector512.Load((int*)a), a1 = Vector512.Load((int*)(a + 64)), b0 = Vector512.Load((int*)b), b1 = Vector512.Load((int*)(b + 64));
-        StoreWide(
-            d, Vector512.WidenLower(a0) * Vector512.WidenLower(b0), Vector512.WidenUpper(a0) * Vector512.WidenUpper(b0),
-            Vector512.WidenLower(a1) * Vector512.WidenLower(b1), Vector512.WidenUpper(a1) * Vector512.WidenUpper(b1), mask);
-    }
-
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    public static void MulWideU32(Warp w, Instruction* i, uint mask)
-    {
-        byte* a = w.Registers + i->X[4], b = w.Registers + i->X[5], d = w.Registers + i->X[0];
-        Vector512<uint> a0 = Vector512.Load((uint*)a), a1 = Vector512.Load((uint*)(a + 64)), b0 = Vector512.Load((uint*)b), b1 = Vector512.Load((uint*)(b + 64));
-        StoreWide(
-            d, (Vector512.WidenLower(a0) * Vector512.WidenLower(b0)).AsInt64(), (Vector512.WidenUpper(a0) * Vector512.WidenUpper(b0)).AsInt64(),
-            (Vector512.WidenLower(a1) * Vector512.WidenLower(b1)).AsInt64(), (Vector512.WidenUpper(a1) * Vector512.WidenUpper(b1)).AsInt64(), mask);
-    }
-
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void StoreWide(byte* d, Vector512<long> v0, Vector512<long> v1, Vector512<long> v2, Vector512<long> v3, uint mask)
     {

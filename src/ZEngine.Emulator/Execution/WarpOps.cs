@@ -1,5 +1,6 @@
 using System.Numerics;
 using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
 
 namespace ZEngine.Emulator.Execution;
 
@@ -18,6 +19,13 @@ internal static unsafe class WarpOps
         uint* b = (uint*)(r + i->X[5]), c = (uint*)(r + i->X[6]), d = (uint*)(r + i->X[0]);
         uint predicate = 0;
         int mode = i->Flags;
+        if (mask == uint.MaxValue && mode == ShuffleXor && IsUniform(b, out uint distance) && IsUniform(c, out uint full) && full == 31 && distance < 32)
+        {
+            // The butterfly of a whole warp, by far the most frequent: nothing can go wrong.
+            for (int lane = 0; lane < 32; lane++) d[lane] = source[lane ^ (int)distance];
+            if (i->X[1] >= 0) *(uint*)(r + i->X[1]) = uint.MaxValue;
+            return;
+        }
         for (uint rest = mask; rest != 0; rest &= rest - 1)
         {
             int lane = BitOperations.TrailingZeroCount(rest);
@@ -35,6 +43,14 @@ internal static unsafe class WarpOps
             d[lane] = source[from];
         }
         if (i->X[1] >= 0) LaneOps.StorePredicate(w, i->X[1], mask, predicate);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static bool IsUniform(uint* register, out uint value)
+    {
+        value = register[0];
+        Vector512<uint> all = Vector512.Create(value);
+        return ((Vector512.Load(register) ^ all) | (Vector512.Load(register + 16) ^ all)) == Vector512<uint>.Zero;
     }
 
     public const int VoteAll = 0, VoteAny = 1, VoteUniform = 2, VoteBallot = 3, Negated = 16;
