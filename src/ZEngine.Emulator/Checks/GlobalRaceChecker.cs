@@ -18,7 +18,8 @@ internal sealed class GlobalRaceChecker(KernelLaunch launch)
 
     private sealed class Cell
     {
-        public Access Write, Read, OtherRead;             // the last readers of two different blocks
+        // The last of each kind, and the last of another block than that.
+        public Access Write, OtherWrite, Read, OtherRead;
     }
 
     private sealed class BlockView
@@ -53,10 +54,12 @@ internal sealed class GlobalRaceChecker(KernelLaunch launch)
             {
                 if (!_cells.TryGetValue(address + (ulong)k, out Cell? cell)) _cells[address + (ulong)k] = cell = new Cell();
                 if (!reported && changesValue | !isWrite && Clashes(block, view, in access, in cell.Write)) reported = Report(w, i, lane, address, isWrite ? "write after write" : "read after write", in cell.Write);
+                if (!reported && changesValue | !isWrite && Clashes(block, view, in access, in cell.OtherWrite)) reported = Report(w, i, lane, address, isWrite ? "write after write" : "read after write", in cell.OtherWrite);
                 if (isWrite)
                 {
                     if (!reported && Clashes(block, view, in access, in cell.Read)) reported = Report(w, i, lane, address, "write after read", in cell.Read);
                     if (!reported && Clashes(block, view, in access, in cell.OtherRead)) reported = Report(w, i, lane, address, "write after read", in cell.OtherRead);
+                    if (cell.Write.Exists && cell.Write.Block != access.Block) cell.OtherWrite = cell.Write;
                     cell.Write = access;
                     cell.Read = cell.OtherRead = default;
                 }

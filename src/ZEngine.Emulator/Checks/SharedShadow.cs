@@ -60,6 +60,7 @@ internal sealed unsafe class SharedShadow : IDisposable
             if (c->InFlight != 0) ReportInFlight(w, i, lane, offset, c, "read");
             else if (c->WriteGeneration == generation && Conflicts(w, kind, thread, c->WriteKind, c->WriteThread) && !clocks.Knows(thread, c->WriteThread, c->WriteClock))
                 Report(w, i, lane, offset, "read after write", c->WriteThread, c->WriteInstruction);
+            if ((i->Flags & MemoryFlags.Spin) != 0) continue;
             if (c->ReadGeneration != generation)
             {
                 c->ReadGeneration = generation;

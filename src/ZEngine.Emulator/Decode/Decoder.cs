@@ -207,6 +207,24 @@ internal sealed unsafe partial class Decoder
             Instruction i = _code[k];
             if (i.Kind is InstructionKind.Branch or InstructionKind.Call) Mark(i.Target);
             if (i.Kind is not InstructionKind.Normal && k + 1 < _code.Count) Mark(k + 1);
+            if (i.Kind == InstructionKind.Branch && i.Target <= k) MarkSpinLoads(i.Target, k);
+        }
+    }
+
+    // A loop that neither stores nor meets other lanes can only be waiting for what its strong loads read.
+    private void MarkSpinLoads(int from, int to)
+    {
+        for (int k = from; k <= to; k++)
+        {
+            if (_infos[k].Class is InstructionClass.GlobalStore or InstructionClass.SharedStore or InstructionClass.Atomic or InstructionClass.Warp or InstructionClass.Barrier or InstructionClass.AsyncCopy) return;
+            if (_code[k].Kind is InstructionKind.Call or InstructionKind.Collective || _source[k].Opcode == "st") return;
+        }
+        for (int k = from; k <= to; k++)
+        {
+            if (_source[k].Opcode != "ld" || (_code[k].Flags & MemoryFlags.Strong) == 0) continue;
+            Instruction i = _code[k];
+            i.Flags |= MemoryFlags.Spin | MemoryFlags.AtomicStrength;
+            _code[k] = i;
         }
     }
 

@@ -66,6 +66,8 @@ internal sealed unsafe class BlockBarriers(Block block)
             throw block.Launch.Abort(warp, i, mask, FaultKind.BarrierCount, $"barrier {id} waits for {expected} threads, but the block has {block.Launch.Configuration.Block.Count}");
         if (state.Expected >= 0 && state.Expected != expected)
             throw block.Launch.Abort(warp, i, mask, FaultKind.BarrierCount, $"barrier {id} for {expected} threads, but other warps wait at it for {state.Expected}");
+        if (state.Arrived.Exists(entry => entry.Warp == warp) || state.Waiting.Exists(entry => entry.Warp == warp))
+            block.Launch.Report(warp, i, mask, FaultKind.BarrierCount, $"the warp arrives at barrier {id} again before the barrier has opened for its last arrival");
         state.Expected = expected;
         state.IsWholeBlock = isWholeBlock;
         state.Threads += 32;

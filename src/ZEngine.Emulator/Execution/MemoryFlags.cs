@@ -26,6 +26,8 @@ internal static unsafe class MemoryFlags
     public const int Release = 64;
     /// <summary>An access whose strength is that of an atomic.</summary>
     public const int AtomicStrength = 128;
+    /// <summary>A strong load in a loop that does nothing but wait for it: a flag, and no data.</summary>
+    public const int Spin = 256;
 
     public static AccessKind Kind(Instruction* i) =>
         (i->Flags & Strong) == 0 ? AccessKind.Plain : (i->Flags & AtomicStrength) != 0 ? AccessKind.Atomic : AccessKind.Volatile;
