@@ -128,7 +128,7 @@ internal static unsafe class Conversions
 
     private static ulong FromDouble(double value, PtxType to, Rounding rounding, bool ftz, bool saturate)
     {
-        if (saturate && to.Kind != 't') value = double.IsNaN(value) ? 0 : Math.Clamp(value, 0, 1);
+        if (saturate && to.Kind != 't') value = value > 0 ? Math.Min(value, 1) : 0;                 // NaN and -0 become +0
         switch (to.Kind, to.Bits)
         {
             case ('f', 64): return BitConverter.DoubleToUInt64Bits(value);

@@ -258,6 +258,10 @@ internal static class Directed
         };
     }
 
+    /// <summary>The zero that a sum cancels to: addends of one sign keep it, else it is -0 only when rounding down.</summary>
+    public static float Zero(double a, double b, Rounding rounding) =>
+        double.IsNegative(a) == double.IsNegative(b) ? (double.IsNegative(a) ? -0.0f : 0.0f) : rounding == Rounding.Down ? -0.0f : 0.0f;
+
     private static float Toward(float x, float target) => target > x || x < 0 && target == 0 ? float.BitIncrement(x) : float.BitDecrement(x);
 }
 
@@ -273,10 +277,8 @@ internal struct AddDirected<TMode> : IScalar<float, float, float> where TMode : 
 {
     public static float Invoke(float a, float b)
     {
-        // An exact zero from opposite signs is +0, but -0 when rounding down.
         double s = Directed.ToOdd(a, b);
-        if (s == 0 && a != 0) return TMode.Mode == Rounding.Down ? -0.0f : 0.0f;
-        return Directed.ToSingle(s, TMode.Mode);
+        return s == 0 ? Directed.Zero(a, b, TMode.Mode) : Directed.ToSingle(s, TMode.Mode);
     }
 }
 
@@ -295,8 +297,7 @@ internal struct FmaDirected<TMode> : IScalar<float, float, float, float> where T
     public static float Invoke(float a, float b, float c)
     {
         double s = Directed.ToOdd((double)a * b, c);
-        if (s == 0 && c != 0) return TMode.Mode == Rounding.Down ? -0.0f : 0.0f;
-        return Directed.ToSingle(s, TMode.Mode);
+        return s == 0 ? Directed.Zero((double)a * b, c, TMode.Mode) : Directed.ToSingle(s, TMode.Mode);
     }
 }
 

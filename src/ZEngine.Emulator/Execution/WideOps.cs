@@ -108,6 +108,7 @@ internal struct F32FromF16 : IUnary<uint>
         Vector512<float> scaled = magnitude.AsSingle() * Vector512.Create(BitConverter.UInt32BitsToSingle(0x77800000));         // 2^112
         Vector512<uint> isSpecial = Vector512.GreaterThanOrEqual(magnitude, Vector512.Create(0x7C00u << 13));
         Vector512<uint> bits = Vector512.ConditionalSelect(isSpecial, magnitude | Vector512.Create(0x7F800000u), scaled.AsUInt32());
-        return bits | (a & Vector512.Create(0x8000u)) << 16;
+        Vector512<uint> isNan = Vector512.GreaterThan(magnitude, Vector512.Create(0x7C00u << 13));
+        return Vector512.ConditionalSelect(isNan, Vector512.Create(0x7FFFFFFFu), bits | (a & Vector512.Create(0x8000u)) << 16);
     }
 }

@@ -71,7 +71,7 @@ public sealed class OpcodeTests
         using var machine = new Machine(new ModuleImage { Name = "opcode.ptx", Architecture = "sm_80", Ptx = Kernel(form, destinationBits, sourceBits) }, new EmulatorOptions { Checks = EmulatorChecks.None });
         ulong[][] columns = [.. sourceBits.Select((bits, k) => Inputs(bits, count, 100 + k))];
         DevicePointer input = machine.Upload<ulong>([.. columns.SelectMany(c => c)]);
-        ulong pattern = destinationBits == 64 ? 0x5A5A5A5A5A5A5A5A : destinationBits == 32 ? 0x5A5A5A5Au : 0x5A5Au;
+        ulong pattern = destinationBits == 64 ? 0x5A5A5A5A5A5A5A5A : destinationBits == 32 ? 0x5A5A5A5Aul : 0x5A5Aul;
         foreach (uint mask in (uint[])[uint.MaxValue, 0x0F35A901])
         {
             DevicePointer output = machine.Upload(new ulong[count]);
@@ -121,7 +121,7 @@ public sealed class OpcodeTests
         ["mad.wide.u32 %rd0, %r1, %r2, %rd3;"] = (64, [32, 32, 64], x => x[0] * x[1] + x[2]),
         ["mad.wide.s32 %rd0, %r1, %r2, %rd3;"] = (64, [32, 32, 64], x => Low(S(x[0], 32) * S(x[1], 32) + S(x[2], 64), 64)),
         ["mad.hi.u32 %r0, %r1, %r2, %r3;"] = (32, [32, 32, 32], x => (uint)((x[0] * x[1] >> 32) + x[2])),
-        ["div.s32 %r0, %r1, %r2;"] = (32, [32, 32], x => (uint)x[1] == 0 ? 0xFFFFFFFF : Low(BigInteger.Divide(S(x[0], 32), S(x[1], 32)), 32) is var q && x[0] == 0x80000000 && x[1] == 0xFFFFFFFF ? 0x80000000 : Low(BigInteger.Divide(S(x[0], 32), S(x[1], 32)), 32)),
+        ["div.s32 %r0, %r1, %r2;"] = (32, [32, 32], x => x[1] == 0 ? 0xFFFFFFFF : Low(BigInteger.Divide(S(x[0], 32), S(x[1], 32)), 32)),
         ["div.u64 %rd0, %rd1, %rd2;"] = (64, [64, 64], x => x[1] == 0 ? ulong.MaxValue : x[0] / x[1]),
         ["rem.u32 %r0, %r1, %r2;"] = (32, [32, 32], x => x[1] == 0 ? x[0] : x[0] % x[1]),
         ["rem.s64 %rd0, %rd1, %rd2;"] = (64, [64, 64], x => x[1] == 0 ? x[0] : Low(BigInteger.Remainder(S(x[0], 64), S(x[1], 64)), 64)),
@@ -217,9 +217,9 @@ public sealed class OpcodeTests
         ["div.rn.f32 %r0, %r1, %r2;"] = (32, [32, 32], x => Bits(F(x[0]) / F(x[1]))),
         ["sqrt.rn.f32 %r0, %r1;"] = (32, [32], x => Bits(MathF.Sqrt(F(x[0])))),
         ["rcp.rn.f32 %r0, %r1;"] = (32, [32], x => Bits(1 / F(x[0]))),
-        ["add.rz.f32 %r0, %r1, %r2;"] = (32, [32, 32], x => Round(Exact(x[0]), Exact(x[1]), F(x[0]) + F(x[1]), 0)),
-        ["add.rm.f32 %r0, %r1, %r2;"] = (32, [32, 32], x => Round(Exact(x[0]), Exact(x[1]), F(x[0]) + F(x[1]), -1)),
-        ["add.rp.f32 %r0, %r1, %r2;"] = (32, [32, 32], x => Round(Exact(x[0]), Exact(x[1]), F(x[0]) + F(x[1]), 1)),
+        ["add.rz.f32 %r0, %r1, %r2;"] = (32, [32, 32], x => RoundSum(x[0], x[1], 0)),
+        ["add.rm.f32 %r0, %r1, %r2;"] = (32, [32, 32], x => RoundSum(x[0], x[1], -1)),
+        ["add.rp.f32 %r0, %r1, %r2;"] = (32, [32, 32], x => RoundSum(x[0], x[1], 1)),
         ["mul.rz.f32 %r0, %r1, %r2;"] = (32, [32, 32], x => RoundProduct(x[0], x[1], 0)),
         ["fma.rm.f32 %r0, %r1, %r2, %r3;"] = (32, [32, 32, 32], x => RoundFma(x[0], x[1], x[2], -1)),
         ["fma.rz.f32 %r0, %r1, %r2, %r3;"] = (32, [32, 32, 32], x => RoundFma(x[0], x[1], x[2], 0)),
@@ -254,7 +254,7 @@ public sealed class OpcodeTests
         ["cvt.f64.f32 %rd0, %r1;"] = (64, [32], x => float.IsNaN(F(x[0])) ? BitConverter.DoubleToUInt64Bits((double)F(x[0])) : BitConverter.DoubleToUInt64Bits(F(x[0]))),
         ["cvt.rn.bf16.f32 %rs0, %r1;"] = (16, [32], x => NearestHalf(F(x[0]), 8, 127)),
         ["cvt.rn.f16.f32 %rs0, %r1;"] = (16, [32], x => NearestHalf(F(x[0]), 11, 15)),
-        ["cvt.f32.f16 %r0, %rs1;"] = (32, [16], x => (x[0] & 0x7FFF) > 0x7C00 ? x[0] : Bits((float)BitConverter.UInt16BitsToHalf((ushort)x[0]))),
+        ["cvt.f32.f16 %r0, %rs1;"] = (32, [16], x => (x[0] & 0x7FFF) > 0x7C00 ? 0x7FFFFFFF : Bits((float)BitConverter.UInt16BitsToHalf((ushort)x[0]))),
         ["cvt.rn.bf16x2.f32 %r0, %r1, %r2;"] = (32, [32, 32], x => NearestHalf(F(x[0]), 8, 127) << 16 | NearestHalf(F(x[1]), 8, 127)),
         ["cvt.rn.f16x2.f32 %r0, %r1, %r2;"] = (32, [32, 32], x => NearestHalf(F(x[0]), 11, 15) << 16 | NearestHalf(F(x[1]), 11, 15)),
         ["cvt.rna.tf32.f32 %r0, %r1;"] = (32, [32], x => float.IsNaN(F(x[0])) ? 0x7FFFFFFF : float.IsInfinity(F(x[0])) ? x[0] : (x[0] + 0x1000) & 0xFFFFE000),
@@ -294,54 +294,41 @@ public sealed class OpcodeTests
         return (bits >> 31 & 1) != 0 ? -magnitude : magnitude;
     }
 
-    private static ulong Round(BigInteger a, BigInteger b, float nearest, int direction)
-    {
-        if (!float.IsFinite(nearest) && (float.IsNaN(nearest) || !IsOverflow(a, b))) return Bits(nearest);
-        return RoundExact(a + b, nearest, direction, Scale);
-    }
-
-    private static bool IsOverflow(BigInteger a, BigInteger b) => BigInteger.Abs(a) < Limit && BigInteger.Abs(b) < Limit;
-
-    private static readonly BigInteger Limit = BigInteger.One << (Scale + 128);
-
     private static bool IsFinite(ulong bits) => (bits & 0x7F800000) != 0x7F800000;
+
+    private static bool IsNegative(ulong bits) => (bits >> 31 & 1) != 0;
+
+    private static ulong RoundSum(ulong a, ulong b, int direction) =>
+        IsFinite(a) && IsFinite(b) ? RoundExact(Exact(a) + Exact(b), Scale, direction, IsNegative(a), IsNegative(b)) : Bits(F(a) + F(b));
 
     private static ulong RoundProduct(ulong a, ulong b, int direction)
     {
-        float nearest = F(a) * F(b);
-        return IsFinite(a) && IsFinite(b) ? RoundExact(Exact(a) * Exact(b), nearest, direction, 2 * Scale) : Bits(nearest);
+        bool isNegative = IsNegative(a) != IsNegative(b);
+        return IsFinite(a) && IsFinite(b) ? RoundExact(Exact(a) * Exact(b), 2 * Scale, direction, isNegative, isNegative) : Bits(F(a) * F(b));
     }
 
-    private static ulong RoundFma(ulong a, ulong b, ulong c, int direction)
+    private static ulong RoundFma(ulong a, ulong b, ulong c, int direction) =>
+        IsFinite(a) && IsFinite(b) && IsFinite(c)
+            ? RoundExact(Exact(a) * Exact(b) + (Exact(c) << Scale), 2 * Scale, direction, IsNegative(a) != IsNegative(b), IsNegative(c))
+            : Bits(MathF.FusedMultiplyAdd(F(a), F(b), F(c)));
+
+    /// <summary>
+    /// The float next to an exact number toward minus infinity (-1), zero (0) or plus infinity (1). A zero has the sign of its addends when
+    /// they agree, else it is negative only when rounding down.
+    /// </summary>
+    private static ulong RoundExact(BigInteger exact, int scale, int direction, bool firstIsNegative, bool secondIsNegative)
     {
-        float nearest = MathF.FusedMultiplyAdd(F(a), F(b), F(c));
-        if (!IsFinite(a) || !IsFinite(b) || !IsFinite(c)) return Bits(nearest);
-        BigInteger exact = Exact(a) * Exact(b) + (Exact(c) << Scale);
-        bool isCancelled = exact.IsZero && !Exact(c).IsZero;
-        return isCancelled ? direction < 0 ? 0x80000000 : 0 : exact.IsZero ? ZeroOfFma(a, b, c, direction) : RoundExact(exact, nearest, direction, 2 * Scale);
+        if (exact.IsZero) return (firstIsNegative == secondIsNegative ? firstIsNegative : direction < 0) ? 0x80000000u : 0;
+        bool isNegative = exact.Sign < 0, away = direction < 0 == isNegative && direction != 0;
+        BigInteger magnitude = BigInteger.Abs(exact);
+        // Bits below the last place: 2^-149 for small numbers, else 24 significant bits stay.
+        int drop = Math.Max(scale - 149, (int)magnitude.GetBitLength() - 24);
+        BigInteger kept = magnitude >> drop;
+        if (away && kept << drop != magnitude) kept++;
+        double value = Math.ScaleB((double)kept, drop - scale);
+        float result = value <= float.MaxValue ? (float)value : away ? float.PositiveInfinity : float.MaxValue;
+        return Bits(isNegative ? -result : result);
     }
-
-    private static ulong ZeroOfFma(ulong a, ulong b, ulong c, int direction)
-    {
-        bool product = (a >> 31 & 1) != (b >> 31 & 1), addend = (c >> 31 & 1) != 0;
-        return product == addend ? product ? 0x80000000u : 0 : direction < 0 ? 0x80000000u : 0;
-    }
-
-    // The neighbours of the nearest float bracket the exact value: take the one on the side asked for.
-    private static ulong RoundExact(BigInteger exact, float nearest, int direction, int scale)
-    {
-        if (exact.IsZero) return direction < 0 && Bits(nearest) == 0 && false ? 0x80000000 : direction < 0 && nearest == 0 ? ZeroSign(nearest, direction) : Bits(nearest);
-        BigInteger Of(float x) => float.IsInfinity(x) ? (x > 0 ? BigInteger.One : BigInteger.MinusOne) << (scale + 128) : Exact(Bits(x)) << (scale - Scale);
-        if (direction == 0) direction = exact.Sign > 0 ? -1 : 1;
-        float low = Of(nearest) <= exact ? nearest : MathF.BitDecrement(nearest), high = Of(nearest) >= exact ? nearest : MathF.BitIncrement(nearest);
-        float result = direction < 0 ? low : high;
-        if (result == 0) result = exact.Sign < 0 ? -0f : 0f;
-        return Bits(result);
-    }
-
-    private static ulong ZeroSign(float nearest, int direction) => float.IsNegative(nearest) || direction < 0 && !float.IsNegative(nearest) ? s_sumOfZeros(nearest) : Bits(nearest);
-
-    private static readonly Func<float, ulong> s_sumOfZeros = nearest => float.IsNegative(nearest) ? 0x80000000u : 0u;
 
     private static float Nearest(BigInteger value)
     {
