@@ -108,6 +108,8 @@ internal sealed unsafe partial class Decoder
             case "mov": return DecodeMove(ref d, form);
             case "setp": return DecodeSetp(ref d, form);
             case "selp": return DecodeSelp(ref d, form);
+            case "addc" or "subc" or "madc":
+            case "add" or "sub" or "mad" when Array.IndexOf(_current.Modifiers, "cc") >= 0: return DecodeCarry(ref d, form, opcode);
             case "add" or "sub" or "mul" or "mad" or "fma" or "div": return DecodeBasic(ref d, form, opcode);
             case "min" or "max": return DecodeMinMax(ref d, form, opcode == "min");
             case "neg" or "abs": return DecodeSign(ref d, form, opcode == "neg");
@@ -158,6 +160,24 @@ internal sealed unsafe partial class Decoder
             else DecodeSingle(ref d, opcode, ftz, sat);
         }
         return opcode == "div" && rounding is "approx" or "full" ? InstructionClass.Transcendental : ClassOf(type);
+    }
+
+    private int _carrySlot = -1;
+
+    private InstructionClass DecodeCarry(ref Instruction d, Form form, string opcode)
+    {
+        string? width = opcode is "mad" or "madc" ? form.TakeOneOf("lo", "hi") ?? throw Unsupported(".lo or .hi is missing") : null;
+        bool writes = form.Take("cc");
+        PtxType type = form.TakeType();
+        if (!type.IsInteger || type.Bits < 32) throw Unsupported("carries are for 32- and 64-bit integers");
+        Place(ref d, type, width is null ? 2 : 3);
+        if (_carrySlot < 0) _carrySlot = TakeSlot(4);
+        d.X[7] = _carrySlot;
+        d.Size = type.Bytes;
+        d.Flags = (opcode[..3], width) switch { ("add", _) => CarryOps.Add, ("sub", _) => CarryOps.Subtract, (_, "lo") => CarryOps.MadLow, _ => CarryOps.MadHigh }
+            | (opcode.EndsWith('c') ? CarryOps.ReadsCarry : 0) | (writes ? CarryOps.WritesCarry : 0) | (type.IsSigned ? CarryOps.Signed : 0);
+        d.Full = d.Partial = &CarryOps.Run;
+        return InstructionClass.Integer;
     }
 
     private static void DecodeSingle(ref Instruction d, string opcode, bool ftz, bool sat)

@@ -8,6 +8,7 @@ internal sealed class PtxBodyParser(PtxParser parser, PtxFunction function)
     private Scope _scope = new(parser.Module.Globals);
     private SourceLocation? _location;
     private uint _usedBytes = uint.MaxValue;
+    private Token _opcode;
 
     public void Read()
     {
@@ -144,6 +145,7 @@ internal sealed class PtxBodyParser(PtxParser parser, PtxFunction function)
         }
         Token token = parser.Take();
         if (token.Kind != TokenKind.Word) throw parser.Syntax(token, "expected an instruction");
+        _opcode = token;
         string[] parts = token.Text.Split('.');
         var instruction = new PtxInstruction
         {
@@ -176,7 +178,7 @@ internal sealed class PtxBodyParser(PtxParser parser, PtxFunction function)
         {
             var memory = new PtxOperand { Kind = OperandKind.Memory, Base = ReadOperand(type) };
             memory.Offset = memory.Base.Offset;
-            if (parser.Peek.Is(',')) throw parser.Syntax(parser.Peek, "tensor coordinates are not supported");
+            if (parser.Peek.Is(',')) throw parser.Syntax(_opcode, "operands with coordinates are not supported");
             parser.Expect(']');
             return memory;
         }
