@@ -57,7 +57,7 @@ public abstract class CudaDriver : IDisposable
 
     /// <summary>
     /// Tells a checking driver that <paramref name="bytes"/> bytes of a larger allocation are now a buffer of their own. Pools call this for
-    /// every buffer they hand out, so that an overrun into the neighbour is seen; drivers that do not check ignore it.
+    /// every buffer they hand out and leave unowned bytes between buffers, so that an overrun is seen; drivers that do not check ignore it.
     /// </summary>
     /// <param name="pointer">Start of the buffer inside an allocation.</param>
     /// <param name="bytes">Its size.</param>
