@@ -16,7 +16,7 @@ public sealed class Directions
         ["ZEngine.Models"] = ["ZEngine"],
         ["ZEngine.Training"] = ["ZEngine.Models", "ZEngine"],
         ["ZEngine.Cli"] = ["ZEngine.Training", "ZEngine.Models", "ZEngine.Distributed", "ZEngine.Cuda", "ZEngine.Emulator", "ZEngine.Interop", "ZEngine"],
-        ["ZEngine.Bench"] = ["ZEngine.Training", "ZEngine.Models", "ZEngine.Cuda", "ZEngine.Interop", "ZEngine"],
+        ["ZEngine.Bench"] = ["ZEngine.Training", "ZEngine.Models", "ZEngine.Cuda", "ZEngine.Emulator", "ZEngine.Interop", "ZEngine"],
     };
 
     [Fact]

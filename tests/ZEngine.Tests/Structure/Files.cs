@@ -19,6 +19,8 @@ public sealed partial class Files
             .. from file in files
                let types = TypeDeclaration().Matches(file.Text)
                where types.Count > 0 && !types.Any(type => Bare(type.Groups["name"].Value) == Bare(file.Stem))
+               // Several small kindred types in one file: its first line says what they are.
+               where !file.Lines[0].StartsWith("//", StringComparison.Ordinal)
                // A room of an op, or a further part of a type that has a file of its own.
                where !types.Any(type => type.Groups["partial"].Success && (stems.Contains(type.Groups["name"].Value) || type.Groups["name"].Value == "Ops"))
                select $"{file.Name} holds {string.Join(", ", types.Select(type => type.Groups["name"].Value))}",

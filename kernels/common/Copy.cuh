@@ -1,0 +1,23 @@
+// Copy.cuh: loads and stores of V neighbouring elements as one access of up to 16 bytes.
+#pragma once
+#include "common/Types.cuh"
+
+template <typename T, int V>
+struct alignas(sizeof(T) * V) Pack { T at[V]; };
+
+template <int V, typename T>
+__device__ inline void load(f32 (&to)[V], const T* from)
+{
+    const Pack<T, V> pack = *reinterpret_cast<const Pack<T, V>*>(from);
+    #pragma unroll
+    for (int v = 0; v < V; v++) to[v] = to_f32(pack.at[v]);
+}
+
+template <int V, typename T>
+__device__ inline void store(T* to, const f32 (&from)[V])
+{
+    Pack<T, V> pack;
+    #pragma unroll
+    for (int v = 0; v < V; v++) pack.at[v] = from_f32<T>(from[v]);
+    *reinterpret_cast<Pack<T, V>*>(to) = pack;
+}

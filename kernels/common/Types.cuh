@@ -1,0 +1,34 @@
+// Types.cuh: the scalar types of the kernels, and how they become float and back. Freestanding: NVRTC brings no headers.
+#pragma once
+
+typedef float f32;
+typedef unsigned int u32;
+typedef unsigned short u16;
+typedef long long i64;
+
+struct bf16 { u16 bits; };
+struct f16 { u16 bits; };
+
+__device__ inline f32 to_f32(f32 x) { return x; }
+__device__ inline f32 to_f32(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
+__device__ inline f32 to_f32(f16 x)
+{
+    f32 y;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+    return y;
+}
+
+template <typename T> __device__ inline T from_f32(f32 x);
+template <> __device__ inline f32 from_f32<f32>(f32 x) { return x; }
+template <> __device__ inline bf16 from_f32<bf16>(f32 x)
+{
+    bf16 y;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+}
+template <> __device__ inline f16 from_f32<f16>(f32 x)
+{
+    f16 y;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+    return y;
+}

@@ -1,0 +1,14 @@
+// Warp.cuh: what the lanes of a whole warp compute together.
+#pragma once
+#include "common/Types.cuh"
+
+constexpr int kWarp = 32;
+constexpr u32 kAllLanes = 0xffffffffu;
+
+// Every lane receives the sum, in the same order of additions.
+__device__ inline f32 warp_sum(f32 x)
+{
+    #pragma unroll
+    for (int distance = kWarp / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(kAllLanes, x, distance);
+    return x;
+}

@@ -1,0 +1,85 @@
+using System.Runtime.InteropServices;
+using ZEngine.Emulator.Ptx;
+
+namespace ZEngine.Emulator.Execution;
+
+/// <summary>A kernel decoded: its instructions with those of all functions it calls, and the layout of registers and memory.</summary>
+internal sealed unsafe class KernelProgram
+{
+    public required string Name;
+    public required string ModuleName;
+    public required PtxFunction Entry;
+    public required PtxInstruction[] Source;
+    public required LaunchProfile.InstructionInfo[] Infos;
+    public Instruction* Code;
+    public int Count => Source.Length;
+    public int RegisterBytes;
+    /// <summary>Registers that hold immediates and addresses, filled once per warp.</summary>
+    public readonly List<(int Slot, ulong Value, bool IsWide)> Constants = [];
+    /// <summary>Registers that hold special registers, filled once per block.</summary>
+    public readonly List<(int Slot, string Name)> Specials = [];
+    public int StaticSharedBytes;
+    public int DynamicSharedOffset;
+    public bool UsesDynamicShared;
+    public bool UsesReadOnlyPath;
+    public int LocalBytes;
+    public int ParameterBytes;
+    public readonly List<(string Name, ulong Offset, long Bytes)> SharedVariables = [];
+    public Interop.KernelResources? Resources;
+    /// <summary>For calls: what is copied from where to where in local memory.</summary>
+    public readonly List<(int From, int To, int Bytes)[]> Copies = [];
+
+    public void SetCode(Instruction[] code)
+    {
+        Code = (Instruction*)NativeMemory.AlignedAlloc((nuint)(code.Length * sizeof(Instruction)), 64);
+        code.CopyTo(new Span<Instruction>(Code, code.Length));
+    }
+
+    ~KernelProgram() => NativeMemory.AlignedFree(Code);
+
+    /// <summary>The shared variable at an offset, for reports.</summary>
+    public string DescribeShared(uint offset)
+    {
+        foreach ((string name, ulong start, long bytes) in SharedVariables)
+            if (offset >= start && offset < start + (ulong)bytes) return $"{PtxParser.Demangle(name)} + 0x{offset - start:X}";
+        return offset >= DynamicSharedOffset && UsesDynamicShared ? $"dynamic shared + 0x{offset - DynamicSharedOffset:X}" : $"shared + 0x{offset:X}";
+    }
+}
+
+/// <summary>A return address and those below it; null is the kernel itself.</summary>
+internal sealed record CallFrame(int ReturnTo, CallFrame? Caller)
+{
+    public int Depth { get; } = Caller is null ? 1 : Caller.Depth + 1;
+}
+
+internal enum FragmentState : byte { Ready, WaitsForLanes, WaitsForBlock }
+
+/// <summary>Lanes of a warp that are at the same place.</summary>
+internal struct Fragment
+{
+    public int Pc;
+    public uint Mask;
+    public FragmentState State;
+    /// <summary>While it waits for lanes: those that must arrive.</summary>
+    public uint Members;
+    public CallFrame? Frame;
+}
+
+/// <summary>A small generator whose sequence is a function of its seed on every machine.</summary>
+internal struct SeededRandom(ulong seed)
+{
+    private ulong _state = seed;
+
+    public ulong Next()
+    {
+        _state += 0x9E3779B97F4A7C15;
+        ulong z = _state;
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9;
+        z = (z ^ z >> 27) * 0x94D049BB133111EB;
+        return z ^ z >> 31;
+    }
+
+    public int Below(int bound) => (int)(Next() % (ulong)bound);
+
+    public static ulong Mix(ulong a, ulong b) => new SeededRandom(a ^ b * 0xD6E8FEB86659FD93).Next();
+}

@@ -1,0 +1,357 @@
+using System.Runtime.CompilerServices;
+using ZEngine.Interop;
+
+namespace ZEngine.Emulator.Memory;
+
+/// <summary>An allocation of device memory, or a buffer a pool cut out of one.</summary>
+internal sealed class Allocation
+{
+    public required int Id;
+    public required ulong Address;
+    public required ulong Bytes;
+    public required string Name { get; set; }
+    public bool IsFreed;
+    /// <summary>Buffers a pool handed out of this allocation, by address. Null while none was ever announced.</summary>
+    public SortedList<ulong, Allocation>? Buffers;
+
+    public ulong End => Address + Bytes;
+
+    public override string ToString() => $"#{Id} \"{Name}\" {Bytes:N0} B at 0x{Address:X}{(IsFreed ? ", freed" : "")}";
+}
+
+/// <summary>
+/// The memory of one device: an address window of its own, an allocation table with unowned space between allocations, and one bit per byte
+/// that says whether the byte was ever written. Nothing costs host memory before it is touched.
+/// </summary>
+internal sealed unsafe class DeviceMemory : IDisposable
+{
+    /// <summary>Allocations begin at multiples of this, so the owner of an address is one table look-up away.</summary>
+    public const int Granule = 512;
+    private const int GranuleShift = 9;
+    private const int MaxAllocations = 1 << 22;
+
+    private readonly VirtualMemory _data, _initialised, _owners, _ranges;
+    private readonly List<Allocation> _allocations = [];
+    private readonly Dictionary<ulong, Allocation> _live = [];
+    private readonly Queue<Allocation> _quarantine = [];
+    private readonly int* _owner;
+    private readonly ulong* _range;
+    private ulong _next = Granule;
+
+    public DeviceMemory(int device, ulong capacity)
+    {
+        Device = device;
+        Capacity = capacity;
+        // Fixed addresses make results and reports repeatable, and a host pointer or one of another device is never mistaken for ours.
+        Base = 0x0007_0000_0000_0000ul | (ulong)device << 44;
+        // Room beyond the capacity, so that freed addresses stay unused for long and a stale pointer is caught.
+        ulong window = Math.Min(capacity * 8, 1ul << 43);
+        Window = window;
+        _data = new VirtualMemory(window);
+        _initialised = new VirtualMemory(window / 8);
+        _owners = new VirtualMemory(window / Granule * sizeof(int));
+        _ranges = new VirtualMemory((ulong)MaxAllocations * 16);
+        Data = _data.Base;
+        Initialised = _initialised.Base;
+        _owner = (int*)_owners.Base;
+        _range = (ulong*)_ranges.Base;
+        _allocations.Add(new Allocation { Id = 0, Address = 0, Bytes = 0, Name = "nothing" });
+    }
+
+    public int Device { get; }
+    public ulong Capacity { get; }
+    public ulong Used { get; private set; }
+    public ulong Base { get; }
+    public ulong Window { get; }
+    public byte* Data { get; }
+    /// <summary>One bit per byte.</summary>
+    public byte* Initialised { get; }
+
+    public IEnumerable<Allocation> Live => _live.Values;
+
+    public bool Contains(ulong address) => address - Base < Window;
+
+    /// <summary>The host's view of a device address that was checked.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public byte* Host(ulong address) => Data + (address - Base);
+
+    /// <summary>Whether a range lies inside one live allocation; false also when only the slow path can tell.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public bool IsInside(ulong address, ulong bytes)
+    {
+        ulong offset = address - Base;
+        if (offset >= Window) return false;
+        ulong* range = _range + 2 * _owner[offset >> GranuleShift];
+        return address >= range[0] && address + bytes <= range[1];
+    }
+
+    /// <summary>The full check: null when the access is right, else what is wrong with it.</summary>
+    public (FaultKind Kind, string Message)? Examine(ulong address, ulong bytes)
+    {
+        if (IsInside(address, bytes)) return null;
+        ulong offset = address - Base;
+        if (offset >= Window) return (FaultKind.OutOfBounds, $"address 0x{address:X} is in no allocation of device {Device}");
+        lock (_allocations)
+        {
+            Allocation owner = _allocations[_owner[offset >> GranuleShift]];
+            if (owner.Id == 0) return (FaultKind.OutOfBounds, $"address 0x{address:X} is in no allocation{Neighbour(address)}");
+            if (owner.IsFreed) return (FaultKind.UseAfterFree, $"address 0x{address:X} lies in allocation {owner}");
+            if (address < owner.Address || address + bytes > owner.End)
+                return (FaultKind.OutOfBounds, $"{bytes} bytes at offset 0x{address - owner.Address:X} of allocation {owner}, {Beyond(address, bytes, owner)}");
+            if (owner.Buffers is null) return null;
+            Allocation? buffer = BufferAt(owner, address);
+            if (buffer is null) return (FaultKind.OutOfBounds, $"address 0x{address:X} lies in pool {owner} but in no buffer handed out from it{BufferNeighbour(owner, address)}");
+            return address + bytes <= buffer.End ? null
+                : (FaultKind.OutOfBounds, $"{bytes} bytes at offset 0x{address - buffer.Address:X} of buffer {buffer}, {Beyond(address, bytes, buffer)}");
+        }
+    }
+
+    private static string Beyond(ulong address, ulong bytes, Allocation owner) => $"{address + bytes - owner.End} bytes past its end";
+
+    private string Neighbour(ulong address)
+    {
+        Allocation? before = null;
+        foreach (Allocation candidate in _allocations)
+            if (candidate.Id != 0 && candidate.End <= address && (before is null || candidate.Address > before.Address)) before = candidate;
+        return before is null || address - before.End > 1 << 20 ? "" : $", {address - before.End} bytes past the end of allocation {before}";
+    }
+
+    private static string BufferNeighbour(Allocation pool, ulong address)
+    {
+        Allocation? before = pool.Buffers!.Values.LastOrDefault(buffer => buffer.End <= address);
+        return before is null ? "" : $", {address - before.End} bytes past the end of {before}";
+    }
+
+    private static Allocation? BufferAt(Allocation pool, ulong address)
+    {
+        IList<ulong> starts = pool.Buffers!.Keys;
+        int low = 0, high = starts.Count - 1;
+        while (low <= high)
+        {
+            int middle = (low + high) / 2;
+            if (starts[middle] <= address) low = middle + 1;
+            else high = middle - 1;
+        }
+        if (high < 0) return null;
+        Allocation candidate = pool.Buffers.Values[high];
+        return address < candidate.End || candidate.Bytes == 0 && address == candidate.Address ? candidate : null;
+    }
+
+    /// <summary>The allocation, or the buffer of a pool, that holds an address.</summary>
+    public Allocation? Find(ulong address)
+    {
+        if (!Contains(address)) return null;
+        lock (_allocations)
+        {
+            Allocation owner = _allocations[_owner[(address - Base) >> GranuleShift]];
+            if (owner.Id == 0) return null;
+            return owner.Buffers is null ? owner : BufferAt(owner, address) ?? owner;
+        }
+    }
+
+    public void Rename(ulong address, string name)
+    {
+        lock (_allocations) if (_live.TryGetValue(address, out Allocation? allocation)) allocation.Name = name;
+    }
+
+    public Allocation? LiveAt(ulong address) => _live.GetValueOrDefault(address);
+
+    // ---- Allocation ----------------------------------------------------------------------------------------------------------------
+
+    public Allocation? Allocate(ulong bytes, string name)
+    {
+        lock (_allocations)
+        {
+            if (bytes > Capacity - Used || _allocations.Count == MaxAllocations) return null;
+            ulong span = (bytes + 2 * Granule - 1) / Granule * Granule;                     // at least one unowned granule... of red zone
+            ulong start = _next;
+            if (start + span > Window)
+            {
+                Allocation? old = TakeFromQuarantine(span);
+                if (old is null) return null;
+                start = old.Address - Base;
+            }
+            else
+            {
+                _next += span + Granule;
+            }
+            var allocation = new Allocation { Id = _allocations.Count, Address = Base + start, Bytes = bytes, Name = name };
+            _allocations.Add(allocation);
+            _live.Add(allocation.Address, allocation);
+            Used += bytes;
+            ulong first = start >> GranuleShift, last = (start + Math.Max(bytes, 1) - 1) >> GranuleShift;
+            new Span<int>(_owner + first, checked((int)(last - first + 1))).Fill(allocation.Id);
+            SetRange(allocation);
+            return allocation;
+        }
+    }
+
+    public void Free(Allocation allocation)
+    {
+        lock (_allocations)
+        {
+            allocation.IsFreed = true;
+            allocation.Buffers = null;
+            _live.Remove(allocation.Address);
+            _quarantine.Enqueue(allocation);
+            Used -= allocation.Bytes;
+            _range[2 * allocation.Id] = ulong.MaxValue;
+            _data.Zero(allocation.Address - Base, allocation.Bytes);
+            _initialised.Zero((allocation.Address - Base) / 8, (allocation.Bytes + 7) / 8);
+        }
+    }
+
+    private Allocation? TakeFromQuarantine(ulong span)
+    {
+        for (int tries = _quarantine.Count; tries > 0; tries--)
+        {
+            Allocation candidate = _quarantine.Dequeue();
+            if ((candidate.Bytes + 2 * Granule - 1) / Granule * Granule >= span) return candidate;
+            _quarantine.Enqueue(candidate);
+        }
+        return null;
+    }
+
+    private void SetRange(Allocation allocation)
+    {
+        // A pool's accesses always take the slow path, which knows its buffers.
+        bool isPool = allocation.Buffers is not null;
+        _range[2 * allocation.Id] = isPool ? ulong.MaxValue : allocation.Address;
+        _range[2 * allocation.Id + 1] = isPool ? 0 : allocation.End;
+    }
+
+    /// <summary>A pool hands out part of an allocation. What lay there before counts as never written.</summary>
+    public string? AddBuffer(ulong address, ulong bytes, string name)
+    {
+        lock (_allocations)
+        {
+            Allocation? pool = Contains(address) ? _allocations[_owner[(address - Base) >> GranuleShift]] : null;
+            if (pool is null || pool.Id == 0 || pool.IsFreed || address + bytes > pool.End) return $"0x{address:X} + {bytes} is not inside a live allocation";
+            pool.Buffers ??= [];
+            foreach (Allocation other in pool.Buffers.Values)
+                if (address < other.End && other.Address < address + bytes) return $"buffer \"{name}\" overlaps {other}";
+            pool.Buffers[address] = new Allocation { Id = pool.Id, Address = address, Bytes = bytes, Name = name };
+            SetRange(pool);
+            SetInitialised(address, bytes, false);
+            return null;
+        }
+    }
+
+    public string? RemoveBuffer(ulong address)
+    {
+        lock (_allocations)
+        {
+            Allocation? pool = Contains(address) ? _allocations[_owner[(address - Base) >> GranuleShift]] : null;
+            return pool?.Buffers is not null && pool.Buffers.Remove(address) ? null : $"no buffer begins at 0x{address:X}";
+        }
+    }
+
+    // ---- Initialised bits -----------------------------------------------------------------------------------------------------------
+
+    public void SetInitialised(ulong address, ulong bytes, bool value)
+    {
+        ulong bit = address - Base, end = bit + bytes;
+        while (bit < end && (bit & 7) != 0) SetBit(bit++, value);
+        ulong whole = (end - bit) / 8;
+        if (end > bit)
+        {
+            if (value) new Span<byte>(Initialised + bit / 8, checked((int)whole)).Fill(0xFF);
+            else _initialised.Zero(bit / 8, whole);
+            for (bit += whole * 8; bit < end; bit++) SetBit(bit, value);
+        }
+    }
+
+    private void SetBit(ulong bit, bool value)
+    {
+        // Blocks on other workers may own neighbouring bytes of the same eight.
+        ref byte shadow = ref Initialised[bit >> 3];
+        byte flag = (byte)(1 << (int)(bit & 7));
+        if (value) AtomicByte.Or(ref shadow, flag);
+        else AtomicByte.And(ref shadow, (byte)~flag);
+    }
+
+    /// <summary>Marks up to 16 bytes of one access.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public void MarkWritten(ulong address, int bytes)
+    {
+        ulong bit = address - Base;
+        int shift = (int)(bit & 7);
+        uint flags = ((1u << bytes) - 1) << shift;
+        byte* shadow = Initialised + (bit >> 3);
+        for (; flags != 0; flags >>= 8, shadow++)
+            if ((byte)(*shadow & flags) != (byte)flags) AtomicByte.Or(ref *shadow, (byte)flags);
+    }
+
+    /// <summary>Which of up to 16 bytes were never written, as a mask.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public uint Unwritten(ulong address, int bytes)
+    {
+        ulong bit = address - Base;
+        uint written = *(uint*)(Initialised + (bit >> 3)) >> (int)(bit & 7);
+        return ~written & ((1u << bytes) - 1);
+    }
+
+    /// <summary>Whether a whole range was written; the address is a multiple of 8.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public bool IsWritten(ulong address, int bytes)
+    {
+        byte* shadow = Initialised + ((address - Base) >> 3);
+        int whole = bytes / 8;
+        for (; whole >= 8; whole -= 8, shadow += 8) if (*(ulong*)shadow != ulong.MaxValue) return false;
+        for (; whole > 0; whole--, shadow++) if (*shadow != 0xFF) return false;
+        return (bytes & 7) == 0 || (*shadow & (1 << (bytes & 7)) - 1) == (1 << (bytes & 7)) - 1;
+    }
+
+    public void Copy(ulong destination, byte* source, ulong bytes)
+    {
+        Buffer.MemoryCopy(source, Host(destination), bytes, bytes);
+        SetInitialised(destination, bytes, true);
+    }
+
+    /// <summary>Copies initialised bits with the data, so that a copy of unwritten bytes is still unwritten.</summary>
+    public static void CopyInitialised(DeviceMemory from, ulong source, DeviceMemory to, ulong destination, ulong bytes)
+    {
+        if (((source | destination | bytes) & 7) == 0)
+        {
+            Buffer.MemoryCopy(from.Initialised + (source - from.Base) / 8, to.Initialised + (destination - to.Base) / 8, bytes / 8, bytes / 8);
+            return;
+        }
+        for (ulong k = 0; k < bytes; k++)
+        {
+            ulong bit = source + k - from.Base;
+            to.SetBit(destination + k - to.Base, (from.Initialised[bit >> 3] >> (int)(bit & 7) & 1) != 0);
+        }
+    }
+
+    public void Zero(ulong address, ulong bytes)
+    {
+        _data.Zero(address - Base, bytes);
+        SetInitialised(address, bytes, true);
+    }
+
+    public void Dispose()
+    {
+        _data.Dispose();
+        _initialised.Dispose();
+        _owners.Dispose();
+        _ranges.Dispose();
+    }
+}
+
+/// <summary>Atomic bit operations on a byte, by way of the aligned 32-bit word that holds it.</summary>
+internal static unsafe class AtomicByte
+{
+    public static void Or(ref byte target, byte bits)
+    {
+        nuint address = (nuint)Unsafe.AsPointer(ref target);
+        int shift = (int)(address & 3) * 8;
+        Interlocked.Or(ref *(int*)(address & ~(nuint)3), bits << shift);
+    }
+
+    public static void And(ref byte target, byte bits)
+    {
+        nuint address = (nuint)Unsafe.AsPointer(ref target);
+        int shift = (int)(address & 3) * 8;
+        Interlocked.And(ref *(int*)(address & ~(nuint)3), bits << shift | ~(0xFF << shift));
+    }
+}

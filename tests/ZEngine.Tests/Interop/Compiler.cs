@@ -1,0 +1,50 @@
+using System.Diagnostics;
+using System.Reflection;
+using ZEngine.Interop;
+
+namespace ZEngine.Tests.Interop;
+
+/// <summary>The NVRTC of this machine; fetched into the cache folder where there is none.</summary>
+internal static class Compiler
+{
+    private static readonly Lazy<Nvrtc> Loaded = new(Load);
+    private static readonly CompileCache Cache = new();
+
+    public static Nvrtc Nvrtc => Loaded.Value;
+
+    public static string RepositoryRoot { get; } =
+        typeof(Compiler).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().Single(a => a.Key == "RepositoryRoot").Value!;
+
+    public static ModuleImage Compile(CompileRequest request) => Cache.Compile(Nvrtc, request);
+
+    public static ModuleImage Compile(string source, string architecture = "sm_80", params string[] options) =>
+        Compile(new CompileRequest { Name = "test.cu", Source = source, Architecture = architecture, Options = options });
+
+    /// <summary>A file of kernels/ with its headers.</summary>
+    public static ModuleImage CompileKernel(string file, string architecture, params string[] names)
+    {
+        string folder = Path.Combine(RepositoryRoot, "kernels");
+        return Compile(new CompileRequest
+        {
+            Name = file, Source = File.ReadAllText(Path.Combine(folder, file)), Architecture = architecture, NameExpressions = names,
+            Includes = Directory.EnumerateFiles(Path.Combine(folder, "common")).ToDictionary(path => "common/" + Path.GetFileName(path), File.ReadAllText),
+        });
+    }
+
+    private static Nvrtc Load()
+    {
+        try
+        {
+            return Nvrtc.Load();
+        }
+        catch (NativeLibraryException) when (OperatingSystem.IsLinux())
+        {
+            string script = Path.Combine(RepositoryRoot, "tests", "fetch-nvrtc.sh"), folder = Path.Combine(NativeLibraries.CacheFolder, "nvrtc");
+            using Process process = Process.Start(new ProcessStartInfo("bash", [script, folder]) { RedirectStandardError = true, RedirectStandardOutput = true })!;
+            string error = process.StandardError.ReadToEnd();
+            process.WaitForExit();
+            if (process.ExitCode != 0) throw new NativeLibraryException($"the tests need NVRTC, and it could not be fetched: {error}");
+            return Nvrtc.Load();
+        }
+    }
+}
