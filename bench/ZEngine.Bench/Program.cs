@@ -13,6 +13,7 @@ internal static class Program
     private const string Usage = """
         ZEngine.Bench ops [filter]                  BenchmarkDotNet over the classes whose name contains the filter
         ZEngine.Bench emulator [filter]             the emulator's throughput on kernels of its own
+        ZEngine.Bench peers WHAT                    this side of peers.sh
         ZEngine.Bench models [filter] [rounds]      whole models: training step, prefill and decode as shares of what this machine can do
         ZEngine.Bench [table] [filter] [--threads N] [--rounds N] [--cpu-clock] [--json FILE]
                                                     one line per op and shape: time, rate, share of what this machine can do;
@@ -28,6 +29,7 @@ internal static class Program
             case ["emulator", .. string[] rest]:
                 EmulatorBench.Run(rest.Length > 0 ? rest[0] : null);
                 return 0;
+            case ["peers", string what]: return PeerSpeed.Run(what);
             case ["models"]: return ModelSpeed.Run("", 5);
             case ["models", string filter]: return ModelSpeed.Run(filter, 5);
             case ["models", string filter, string rounds] when int.TryParse(rounds, out int count) && count > 0: return ModelSpeed.Run(filter, count);
