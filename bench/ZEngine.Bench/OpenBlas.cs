@@ -17,9 +17,17 @@ internal static unsafe partial class OpenBlas
 
     public static bool IsPresent => s_library != 0;
 
-    public static string Description => IsPresent
-        ? $"{Marshal.PtrToStringUTF8((nint)GetConfig())}; core {Marshal.PtrToStringUTF8((nint)GetCoreName())}"
-        : "not found: install libopenblas0-pthread for the comparison";
+    public static string Description
+    {
+        get
+        {
+            if (!IsPresent) return "not found: install libopenblas0-pthread for the comparison";
+            string core = Marshal.PtrToStringUTF8((nint)GetCoreName()) ?? "";
+            // A release that is older than the processor falls back to AVX2.
+            bool isNarrow = Vector512.IsHardwareAccelerated && core is ("Haswell" or "Zen");
+            return $"{Marshal.PtrToStringUTF8((nint)GetConfig())}; core {core}{(isNarrow ? " (AVX2; set OPENBLAS_CORETYPE=SkylakeX for its AVX-512 kernels)" : "")}";
+        }
+    }
 
     public static int Threads { set { if (IsPresent) SetThreads(value); } }
 
@@ -34,16 +42,11 @@ internal static unsafe partial class OpenBlas
     private static nint Load()
     {
         nint library = 0;
-        // An older release does not know newer processors and would fall back to AVX2 there; the peer shall run at its best.
-        if (OperatingSystem.IsLinux() && Vector512.IsHardwareAccelerated) _ = SetEnvironment("OPENBLAS_CORETYPE", "SkylakeX", overwrite: 0);
         foreach (string name in s_names)
             if (NativeLibrary.TryLoad(name, out library)) break;
         if (library != 0) NativeLibrary.SetDllImportResolver(Assembly.GetExecutingAssembly(), (name, _, _) => name == Library ? library : 0);
         return library;
     }
-
-    [LibraryImport("libc", EntryPoint = "setenv", StringMarshalling = StringMarshalling.Utf8)]
-    private static partial int SetEnvironment(string name, string value, int overwrite);
 
     [LibraryImport(Library, EntryPoint = "cblas_sgemm")]
     private static partial void Sgemm(int order, int transposeA, int transposeB, int m, int n, int k, float alpha, float* a, int lda, float* b, int ldb, float beta, float* c, int ldc);
