@@ -43,7 +43,9 @@ internal static class PeerSpeed
                 var clock = Stopwatch.StartNew();
                 session.Append(Ids(Length));
                 prefill = Math.Max(prefill, Length / clock.Elapsed.TotalSeconds);
-                decode = Math.Max(decode, Decode(session));
+                using Session empty = model.NewSession(maxLength: 64);          // as llama-bench does: from an empty context
+                empty.Append(Ids(1));
+                decode = Math.Max(decode, Decode(empty));
             }
             Print(name, "prefill 512 tok/s", prefill);
             Print(name, "decode tok/s", decode);
