@@ -8,7 +8,7 @@ namespace ZEngine.Cli;
 internal static class Demo
 {
     /// <summary>About three minutes on two cores.</summary>
-    private const int DefaultSteps = 900;
+    private const int DefaultSteps = 1300;
 
     private const int ContinuationTokens = 400;
 

@@ -7,7 +7,8 @@ namespace ZEngine.Cli;
 /// <summary>Shows a run while it goes on: a bar on a terminal, lines elsewhere.</summary>
 internal sealed class RunProgress(Terminal terminal, int steps)
 {
-    private const int Lines = 20, StepsBeforeEstimate = 5;
+    private const int Lines = 20, StepsBeforeEstimate = 20;
+    private const int StepsOfCompilation = 5;                  // the first steps are slow: their kernels are compiled
 
     private readonly Stopwatch _clock = Stopwatch.StartNew();
     private readonly IAnsiConsole _console = terminal.Console();
@@ -37,7 +38,7 @@ internal sealed class RunProgress(Terminal terminal, int steps)
         double seconds = (_clock.Elapsed - _lastStep).TotalSeconds;
         _lastStep = _clock.Elapsed;
         _stepsHere++;
-        double share = Math.Max(1.0 / _stepsHere, 0.05);
+        double share = Math.Max(1.0 / Math.Max(1, _stepsHere - StepsOfCompilation), 0.05);
         _secondsPerStep += share * (seconds - _secondsPerStep);
         _tokensPerSecond += share * (report.TokensPerSecond - _tokensPerSecond);
         if (!report.IsSkipped) _loss += Math.Max(1.0 / _stepsHere, 0.1) * (report.Loss - _loss);

@@ -5,4 +5,11 @@ internal static class GoldenFolder
 {
     public static string Path { get; } = Environment.GetEnvironmentVariable("ZENGINE_GOLDEN") is { Length: > 0 } folder
         ? folder : System.IO.Path.Combine(AppContext.BaseDirectory, "golden");
+
+    /// <summary>The folders of the cases of one kind, <c>ops</c>, <c>models</c> or <c>tokenizers</c>; none where the kind is not there.</summary>
+    public static IEnumerable<string> Cases(string kind)
+    {
+        string folder = System.IO.Path.Combine(Path, kind);
+        return Directory.Exists(folder) ? Directory.GetDirectories(folder).Order(StringComparer.Ordinal) : [];
+    }
 }

@@ -52,7 +52,7 @@ public sealed class OpCase
 
     /// <summary>The folder names of all golden cases, or of those of one op.</summary>
     public static IEnumerable<string> GoldenNames(string? op = null) =>
-        Directory.GetDirectories(Path.Combine(GoldenFolder.Path, "ops"))
+        GoldenFolder.Cases("ops")
             .Where(folder => op is null || Load(folder).Op == op)
             .Select(folder => Path.GetFileName(folder)!)
             .Order(StringComparer.Ordinal);

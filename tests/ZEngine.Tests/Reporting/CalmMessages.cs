@@ -43,7 +43,8 @@ internal sealed class CalmMessages(Action<string> writeLine, bool isColored) : I
     {
         _failed++;
         writeLine($"FAIL {name}: {MessageOf(error)}");
-        if (FrameOf(error) is not { } frame) return;
+        // A recorded case is data: its line says which, and the code that compares is the same for all.
+        if (name.Contains("Golden", StringComparison.Ordinal) || FrameOf(error) is not { } frame) return;
         writeLine(isColored ? $"    \e[2m{frame}\e[22m" : $"    {frame}");
     }
 
