@@ -28,12 +28,12 @@ internal sealed class OracleReference
 
     /// <summary>Fails the test unless <paramref name="got"/> is close to that output.</summary>
     public void CheckOutput(string name, ReadOnlySpan<float> got, double epsilon = Close.Float32Epsilon) =>
-        Close.Check($"{_case.Name}: {name}", _letters.GetValueOrDefault(name), got, Output(name), Rounded(run => run.Outputs[name]), epsilon);
+        Close.Check($"{_case.Name}: {name}", _letters.GetValueOrDefault(name), got, Output(name), Rounded(run => run.Outputs[name]), epsilon, Double.Outputs[name]);
 
     /// <summary>Fails the test unless <paramref name="got"/> is close to the gradient of that input; the message calls it d + name.</summary>
     public void CheckInputGradient(string name, ReadOnlySpan<float> got, double epsilon = Close.Float32Epsilon) =>
         Close.Check($"{_case.Name}: d{char.ToUpperInvariant(name[0])}{name[1..]}", _letters.GetValueOrDefault(name), got, InputGradient(name),
-            Rounded(run => run.InputGradients[name]), epsilon);
+            Rounded(run => run.InputGradients[name]), epsilon, Double.InputGradients[name]);
 
     /// <summary>The rounded runs one after the other, made when first asked for.</summary>
     public IEnumerable<OracleTensor<double>> Rounded(Func<OracleRun, OracleTensor<double>> tensor)
