@@ -36,6 +36,43 @@ internal sealed unsafe partial class CpuBackend : Backend
         }
     }
 
+    /// <summary>A kernel in which one function of a number is left open.</summary>
+    private interface IPointwiseKernel
+    {
+        void Run<T, TFunction>(long begin, long end) where T : struct, IFloats<T> where TFunction : IPointwise;
+    }
+
+    /// <summary>Runs such a kernel with its function filled in: a loop of its own for each.</summary>
+    private static void For<TKernel>(long total, long grain, Pointwise function, in TKernel kernel) where TKernel : struct, IPointwiseKernel =>
+        For(total, grain, new WithFunction<TKernel>(function, kernel));
+
+    private readonly struct WithFunction<TKernel>(Pointwise function, TKernel kernel) : IKernel where TKernel : struct, IPointwiseKernel
+    {
+        public void Run<T>(long begin, long end) where T : struct, IFloats<T>
+        {
+            switch (function)
+            {
+                case Pointwise.Negate: kernel.Run<T, Negate>(begin, end); break;
+                case Pointwise.Abs: kernel.Run<T, Abs>(begin, end); break;
+                case Pointwise.Square: kernel.Run<T, Square>(begin, end); break;
+                case Pointwise.Sqrt: kernel.Run<T, Sqrt>(begin, end); break;
+                case Pointwise.Rsqrt: kernel.Run<T, Rsqrt>(begin, end); break;
+                case Pointwise.Reciprocal: kernel.Run<T, Reciprocal>(begin, end); break;
+                case Pointwise.Exp: kernel.Run<T, Exp>(begin, end); break;
+                case Pointwise.Log: kernel.Run<T, Log>(begin, end); break;
+                case Pointwise.Sigmoid: kernel.Run<T, Sigmoid>(begin, end); break;
+                case Pointwise.Silu: kernel.Run<T, Silu>(begin, end); break;
+                case Pointwise.Gelu: kernel.Run<T, Gelu>(begin, end); break;
+                case Pointwise.GeluTanh: kernel.Run<T, GeluTanh>(begin, end); break;
+                case Pointwise.Relu: kernel.Run<T, Relu>(begin, end); break;
+                case Pointwise.Relu2: kernel.Run<T, Relu2>(begin, end); break;
+                case Pointwise.Tanh: kernel.Run<T, Tanh>(begin, end); break;
+                case Pointwise.Softplus: kernel.Run<T, Softplus>(begin, end); break;
+                default: throw new InvalidOperationException($"{function} is not a pointwise function.");
+            }
+        }
+    }
+
     /// <summary>Partial sums of blocks of rows, added up in the order of the blocks: the bits do not depend on the threads.</summary>
     /// <param name="partials">[blocks, width].</param>
     /// <param name="blocks">Number of partial rows.</param>

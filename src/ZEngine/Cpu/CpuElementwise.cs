@@ -5,10 +5,10 @@ namespace ZEngine;
 internal sealed unsafe partial class CpuBackend
 {
     internal override void PointwiseForward(Pointwise function, Tensor x, Tensor y) =>
-        For(x.Count, PointwiseGrain, new PointwiseForwardKernel(function, F32(x), F32(y)));
+        For(x.Count, PointwiseGrain, function, new PointwiseForwardKernel(F32(x), F32(y)));
 
     internal override void PointwiseBackward(Pointwise function, Tensor x, Tensor dy, Tensor dx) =>
-        For(x.Count, PointwiseGrain, new PointwiseBackwardKernel(function, F32(x), F32(dy), F32(dx)));
+        For(x.Count, PointwiseGrain, function, new PointwiseBackwardKernel(F32(x), F32(dy), F32(dx)));
 
     internal override void Scale(Tensor x, float factor, Tensor y) => For(x.Count, PointwiseGrain, new ScaleKernel(F32(x), factor, F32(y)));
 
@@ -35,67 +35,19 @@ internal sealed unsafe partial class CpuBackend
         }
     }
 
-    private readonly struct PointwiseForwardKernel(Pointwise function, float* x, float* y) : IKernel
+    private readonly struct PointwiseForwardKernel(float* x, float* y) : IPointwiseKernel
     {
-        public void Run<T>(long begin, long end) where T : struct, IFloats<T>
-        {
-            switch (function)
-            {
-                case Pointwise.Negate: Loop<T, Negate>(begin, end); break;
-                case Pointwise.Abs: Loop<T, Abs>(begin, end); break;
-                case Pointwise.Square: Loop<T, Square>(begin, end); break;
-                case Pointwise.Sqrt: Loop<T, Sqrt>(begin, end); break;
-                case Pointwise.Rsqrt: Loop<T, Rsqrt>(begin, end); break;
-                case Pointwise.Reciprocal: Loop<T, Reciprocal>(begin, end); break;
-                case Pointwise.Exp: Loop<T, Exp>(begin, end); break;
-                case Pointwise.Log: Loop<T, Log>(begin, end); break;
-                case Pointwise.Sigmoid: Loop<T, Sigmoid>(begin, end); break;
-                case Pointwise.Silu: Loop<T, Silu>(begin, end); break;
-                case Pointwise.Gelu: Loop<T, Gelu>(begin, end); break;
-                case Pointwise.GeluTanh: Loop<T, GeluTanh>(begin, end); break;
-                case Pointwise.Relu: Loop<T, Relu>(begin, end); break;
-                case Pointwise.Relu2: Loop<T, Relu2>(begin, end); break;
-                case Pointwise.Tanh: Loop<T, Tanh>(begin, end); break;
-                case Pointwise.Softplus: Loop<T, Softplus>(begin, end); break;
-                default: throw new InvalidOperationException($"{function} is not a pointwise function.");
-            }
-        }
-
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-        private void Loop<T, TFunction>(long begin, long end) where T : struct, IFloats<T> where TFunction : IPointwise
+        public void Run<T, TFunction>(long begin, long end) where T : struct, IFloats<T> where TFunction : IPointwise
         {
             for (long i = begin; i < end; i += T.Width) TFunction.Value(T.LoadUpTo(x + i, end - i)).StoreUpTo(y + i, end - i);
         }
     }
 
-    private readonly struct PointwiseBackwardKernel(Pointwise function, float* x, float* dy, float* dx) : IKernel
+    private readonly struct PointwiseBackwardKernel(float* x, float* dy, float* dx) : IPointwiseKernel
     {
-        public void Run<T>(long begin, long end) where T : struct, IFloats<T>
-        {
-            switch (function)
-            {
-                case Pointwise.Negate: Loop<T, Negate>(begin, end); break;
-                case Pointwise.Abs: Loop<T, Abs>(begin, end); break;
-                case Pointwise.Square: Loop<T, Square>(begin, end); break;
-                case Pointwise.Sqrt: Loop<T, Sqrt>(begin, end); break;
-                case Pointwise.Rsqrt: Loop<T, Rsqrt>(begin, end); break;
-                case Pointwise.Reciprocal: Loop<T, Reciprocal>(begin, end); break;
-                case Pointwise.Exp: Loop<T, Exp>(begin, end); break;
-                case Pointwise.Log: Loop<T, Log>(begin, end); break;
-                case Pointwise.Sigmoid: Loop<T, Sigmoid>(begin, end); break;
-                case Pointwise.Silu: Loop<T, Silu>(begin, end); break;
-                case Pointwise.Gelu: Loop<T, Gelu>(begin, end); break;
-                case Pointwise.GeluTanh: Loop<T, GeluTanh>(begin, end); break;
-                case Pointwise.Relu: Loop<T, Relu>(begin, end); break;
-                case Pointwise.Relu2: Loop<T, Relu2>(begin, end); break;
-                case Pointwise.Tanh: Loop<T, Tanh>(begin, end); break;
-                case Pointwise.Softplus: Loop<T, Softplus>(begin, end); break;
-                default: throw new InvalidOperationException($"{function} is not a pointwise function.");
-            }
-        }
-
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-        private void Loop<T, TFunction>(long begin, long end) where T : struct, IFloats<T> where TFunction : IPointwise
+        public void Run<T, TFunction>(long begin, long end) where T : struct, IFloats<T> where TFunction : IPointwise
         {
             for (long i = begin; i < end; i += T.Width)
                 (T.LoadUpTo(dy + i, end - i) * TFunction.Derivative(T.LoadUpTo(x + i, end - i))).StoreUpTo(dx + i, end - i);

@@ -7,32 +7,20 @@ internal sealed unsafe partial class CpuBackend
     internal override void GatedActivationForward(Pointwise function, Tensor gate, Tensor up, Tensor y)
     {
         long width = y.Shape[^1];
-        For(y.Count / Math.Max(1, width), RowGrain(width), new GatedForwardKernel(function, F32(gate), gate.RowStride(), F32(up), up.RowStride(), width, F32(y)));
+        For(y.Count / Math.Max(1, width), RowGrain(width), function, new GatedForwardKernel(F32(gate), gate.RowStride(), F32(up), up.RowStride(), width, F32(y)));
     }
 
     internal override void GatedActivationBackward(Pointwise function, Tensor gate, Tensor up, Tensor dy, Tensor dGate, Tensor dUp)
     {
         long width = dy.Shape[^1];
-        For(dy.Count / Math.Max(1, width), RowGrain(width), new GatedBackwardKernel(function, F32(gate), gate.RowStride(), F32(up), up.RowStride(),
+        For(dy.Count / Math.Max(1, width), RowGrain(width), function, new GatedBackwardKernel(F32(gate), gate.RowStride(), F32(up), up.RowStride(),
             width, F32(dy), F32(dGate), dGate.RowStride(), F32(dUp), dUp.RowStride()));
     }
 
-    private readonly struct GatedForwardKernel(Pointwise function, float* gate, long gateStride, float* up, long upStride, long width, float* y) : IKernel
+    private readonly struct GatedForwardKernel(float* gate, long gateStride, float* up, long upStride, long width, float* y) : IPointwiseKernel
     {
-        public void Run<T>(long begin, long end) where T : struct, IFloats<T>
-        {
-            switch (function)
-            {
-                case Pointwise.Silu: Loop<T, Silu>(begin, end); break;
-                case Pointwise.Gelu: Loop<T, Gelu>(begin, end); break;
-                case Pointwise.GeluTanh: Loop<T, GeluTanh>(begin, end); break;
-                case Pointwise.Sigmoid: Loop<T, Sigmoid>(begin, end); break;
-                default: Loop<T, Relu>(begin, end); break;
-            }
-        }
-
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-        private void Loop<T, TFunction>(long begin, long end) where T : struct, IFloats<T> where TFunction : IPointwise
+        public void Run<T, TFunction>(long begin, long end) where T : struct, IFloats<T> where TFunction : IPointwise
         {
             for (long row = begin; row < end; row++)
             for (long i = 0; i < width; i += T.Width)
@@ -44,22 +32,10 @@ internal sealed unsafe partial class CpuBackend
     }
 
     private readonly struct GatedBackwardKernel(
-        Pointwise function, float* gate, long gateStride, float* up, long upStride, long width, float* dy, float* dGate, long dGateStride, float* dUp, long dUpStride) : IKernel
+        float* gate, long gateStride, float* up, long upStride, long width, float* dy, float* dGate, long dGateStride, float* dUp, long dUpStride) : IPointwiseKernel
     {
-        public void Run<T>(long begin, long end) where T : struct, IFloats<T>
-        {
-            switch (function)
-            {
-                case Pointwise.Silu: Loop<T, Silu>(begin, end); break;
-                case Pointwise.Gelu: Loop<T, Gelu>(begin, end); break;
-                case Pointwise.GeluTanh: Loop<T, GeluTanh>(begin, end); break;
-                case Pointwise.Sigmoid: Loop<T, Sigmoid>(begin, end); break;
-                default: Loop<T, Relu>(begin, end); break;
-            }
-        }
-
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-        private void Loop<T, TFunction>(long begin, long end) where T : struct, IFloats<T> where TFunction : IPointwise
+        public void Run<T, TFunction>(long begin, long end) where T : struct, IFloats<T> where TFunction : IPointwise
         {
             for (long row = begin; row < end; row++)
             for (long i = 0; i < width; i += T.Width)
