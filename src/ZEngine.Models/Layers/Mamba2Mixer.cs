@@ -21,7 +21,7 @@ internal sealed record Mamba2MixerOptions(
 
 /// <summary>The Mamba-2 mixer: projection, causal convolution, SSD scan, gated norm, projection.</summary>
 /// <remarks>Rows of in_proj are [z; x; B; C; dt]. Dao and Gu 2024, arXiv:2405.21060, section 7.</remarks>
-internal sealed class Mamba2Mixer : Module
+internal sealed class Mamba2Mixer : Mixer
 {
     private readonly Mamba2MixerOptions _options;
     private readonly Parameter _inProjection, _outProjection, _convWeight, _dtBias, _logA, _skip, _norm;
@@ -44,18 +44,14 @@ internal sealed class Mamba2Mixer : Module
         _outBias = o.HasBias ? Register("out_proj.bias", Vector(o.HiddenSize, Initializer.Zeros)) : null;
     }
 
-    /// <summary>Floating-point operations of the forward pass per token.</summary>
-    public long FlopsPerToken => 2 * (_inProjection.Count + _outProjection.Count) + 2 * _convWeight.Count + 5 * _options.InnerSize * _options.StateSize;
+    public override long FlopsPerToken => 2 * (_inProjection.Count + _outProjection.Count) + 2 * _convWeight.Count + 5 * _options.InnerSize * _options.StateSize;
 
-    public long StateBytes => sizeof(float) * ((_options.ConvKernel - 1) * _options.ConvChannels + _options.InnerSize * _options.StateSize);
+    public override long StateBytes => sizeof(float) * ((_options.ConvKernel - 1) * _options.ConvChannels + _options.InnerSize * _options.StateSize);
 
-    public ScanState NewState(Device device, long batch) => new(
+    public override ScanState NewState(Device device, long batch) => new(
         device, [batch, _options.ConvKernel - 1, _options.ConvChannels], [batch, _options.Heads, _options.HeadDimension, _options.StateSize]);
 
-    /// <param name="x">[B, L, D].</param>
-    /// <param name="state">Conv and SSM state, brought up to date; or null.</param>
-    /// <param name="layout">Boundaries of packed sequences, or null.</param>
-    public Tensor Forward(Tensor x, ScanState? state, SequenceLayout? layout)
+    public override Tensor Forward(Tensor x, ScanState? state, SequenceLayout? layout)
     {
         Mamba2MixerOptions o = _options;
         (long batch, long length, long inner, long groupStates) = (x.Shape[0], x.Shape[1], o.InnerSize, (long)o.Groups * o.StateSize);

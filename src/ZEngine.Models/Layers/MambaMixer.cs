@@ -7,7 +7,7 @@ internal sealed record MambaMixerOptions(
 
 /// <summary>The Mamba mixer: projection, causal convolution, input-dependent Δ, B and C, selective scan with a gate, projection.</summary>
 /// <remarks>Rows of in_proj are [x; z], those of x_proj [dt; B; C]. Gu and Dao 2023, arXiv:2312.00752, section 3.</remarks>
-internal sealed class MambaMixer : Module
+internal sealed class MambaMixer : Mixer
 {
     private readonly MambaMixerOptions _options;
     private readonly Parameter _inProjection, _outProjection, _convWeight, _xProjection, _dtProjection, _dtBias, _logA, _skip;
@@ -31,18 +31,14 @@ internal sealed class MambaMixer : Module
         _outBias = o.HasBias ? Register("out_proj.bias", Mamba2Mixer.Vector(o.HiddenSize, Initializer.Zeros)) : null;
     }
 
-    /// <summary>Floating-point operations of the forward pass per token.</summary>
-    public long FlopsPerToken => 2 * (_inProjection.Count + _xProjection.Count + _dtProjection.Count + _outProjection.Count + _convWeight.Count) + 6 * _options.InnerSize * _options.StateSize;
+    public override long FlopsPerToken => 2 * (_inProjection.Count + _xProjection.Count + _dtProjection.Count + _outProjection.Count + _convWeight.Count) + 6 * _options.InnerSize * _options.StateSize;
 
-    public long StateBytes => sizeof(float) * _options.InnerSize * (_options.ConvKernel - 1 + _options.StateSize);
+    public override long StateBytes => sizeof(float) * _options.InnerSize * (_options.ConvKernel - 1 + _options.StateSize);
 
-    public ScanState NewState(Device device, long batch) => new(
+    public override ScanState NewState(Device device, long batch) => new(
         device, [batch, _options.ConvKernel - 1, _options.InnerSize], [batch, _options.InnerSize, _options.StateSize]);
 
-    /// <param name="x">[B, L, D].</param>
-    /// <param name="state">Conv and SSM state, brought up to date; or null.</param>
-    /// <param name="layout">Boundaries of packed sequences, or null.</param>
-    public Tensor Forward(Tensor x, ScanState? state, SequenceLayout? layout)
+    public override Tensor Forward(Tensor x, ScanState? state, SequenceLayout? layout)
     {
         MambaMixerOptions o = _options;
         (long batch, long length, long inner) = (x.Shape[0], x.Shape[1], o.InnerSize);

@@ -120,72 +120,20 @@ public sealed record MambaConfig
 
 /// <summary>Mamba, and Falcon-Mamba with its norms on Δ, B and C: a stack of selective-scan mixers.</summary>
 /// <remarks>Gu and Dao 2023, arXiv:2312.00752; Zuo et al. 2024, arXiv:2410.05355.</remarks>
-public sealed class Mamba : LanguageModel
+public sealed class Mamba : MixerStack
 {
-    private readonly MambaConfig _config;
-    private readonly Parameter _embedding, _finalNorm;
-    private readonly Parameter? _head;
-    private readonly Parameter[] _norms;
-    private readonly MambaMixer[] _mixers;
-
     /// <summary>Declares the structure, without memory.</summary>
-    public Mamba(MambaConfig config) : base(ConfigRules.NotNull(config).ToFile())
-    {
-        _config = config;
-        var options = new MambaMixerOptions(
-            config.HiddenSize, config.InnerSize, config.StateSize, config.ConvKernel, config.TimeStepRank, config.HasBias, config.HasConvBias, (float)config.InitializerRange,
-            config.RescalesResidual ? 1 / Math.Sqrt(config.Layers) : 1, config.TimeStepMin, config.TimeStepMax, config.TimeStepFloor, config.TimeStepScale, (float?)config.ProjectionNormEpsilon);
-        _embedding = Register("backbone.embeddings.weight", Mamba2Mixer.Matrix(config.VocabularySize, config.HiddenSize, (float)config.InitializerRange));
-        _norms = new Parameter[config.Layers];
-        _mixers = new MambaMixer[config.Layers];
-        for (int i = 0; i < config.Layers; i++)
-        {
-            _norms[i] = Register($"backbone.layers.{i}.norm.weight", Mamba2Mixer.Vector(config.HiddenSize, Initializer.Ones));
-            _mixers[i] = Register($"backbone.layers.{i}.mixer", new MambaMixer(options));
-        }
-        _finalNorm = Register("backbone.norm_f.weight", Mamba2Mixer.Vector(config.HiddenSize, Initializer.Ones));
-        if (!config.IsTied) _head = Register("lm_head.weight", Mamba2Mixer.Matrix(config.VocabularySize, config.HiddenSize, (float)config.InitializerRange));
-    }
+    public Mamba(MambaConfig config) : base(
+        ConfigRules.NotNull(config).ToFile(), "Mamba layer", config.VocabularySize, config.HiddenSize, config.Layers, config.IsTied, config.NormEpsilon, config.InitializerRange, MixerOf(config)) { }
 
     /// <summary>Makes a fresh model.</summary>
     public Mamba(MambaConfig config, Device device, ulong seed, DType dtype = DType.Float32) : this(config) => Initialize(device, seed, dtype);
 
-    /// <inheritdoc/>
-    public override int VocabularySize => _config.VocabularySize;
-
-    /// <inheritdoc/>
-    public override IReadOnlyList<ModelPart> Parts =>
-    [
-        new("embedding", 1, _embedding.Count, 0),
-        new("Mamba layer", _mixers.Length, _mixers.Sum(mixer => mixer.ParameterCount) + _norms.Sum(norm => norm.Count),
-            _mixers.Sum(mixer => mixer.FlopsPerToken), _mixers.Sum(mixer => mixer.StateBytes)),
-        new(_head is null ? "head (tied)" : "head", 1, (_head?.Count ?? 0) + _finalNorm.Count, 2 * _embedding.Count),
-    ];
-
-    /// <inheritdoc/>
-    protected override Parameter HeadWeight => _head ?? _embedding;
-
-    /// <inheritdoc/>
-    protected internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _mixers.Select(mixer => mixer.NewState(Device, batch))];
-
-    /// <inheritdoc/>
-    protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
+    private static Func<Mixer> MixerOf(MambaConfig config)
     {
-        Tensor h = Ops.Embedding(_embedding.Effective(), tokens);
-        for (int i = 0; i < _mixers.Length; i++)
-        {
-            using TensorScope scope = TensorScope.Enter();
-            Tensor x = Ops.RmsNorm(h, _norms[i].Effective(), (float)_config.NormEpsilon);
-            h = scope.Keep(Ops.Add(h, _mixers[i].Forward(x, (ScanState?)state?.Layers[i], layout)));
-        }
-        return Ops.RmsNorm(h, _finalNorm.Effective(), (float)_config.NormEpsilon);
+        var options = new MambaMixerOptions(
+            config.HiddenSize, config.InnerSize, config.StateSize, config.ConvKernel, config.TimeStepRank, config.HasBias, config.HasConvBias, (float)config.InitializerRange,
+            config.RescalesResidual ? 1 / Math.Sqrt(config.Layers) : 1, config.TimeStepMin, config.TimeStepMax, config.TimeStepFloor, config.TimeStepScale, (float?)config.ProjectionNormEpsilon);
+        return () => new MambaMixer(options);
     }
-
-    /// <inheritdoc/>
-    protected override string? CanonicalName(string name) => name switch
-    {
-        "lm_head.weight" when _head is null => _embedding.Name,
-        "backbone.embedding.weight" => _embedding.Name,
-        _ => base.CanonicalName(name),
-    };
 }

@@ -114,75 +114,23 @@ public sealed record Mamba2Config
 
 /// <summary>Mamba-2: a stack of SSD mixers.</summary>
 /// <remarks>Dao and Gu 2024, arXiv:2405.21060. The gated norm runs over the whole inner width, as in Hugging Face's model.</remarks>
-public sealed class Mamba2 : LanguageModel
+public sealed class Mamba2 : MixerStack
 {
-    private readonly Mamba2Config _config;
-    private readonly Parameter _embedding, _finalNorm;
-    private readonly Parameter? _head;
-    private readonly Parameter[] _norms;
-    private readonly Mamba2Mixer[] _mixers;
-
     /// <summary>Declares the structure, without memory.</summary>
-    public Mamba2(Mamba2Config config) : base(ConfigRules.NotNull(config).ToFile())
+    public Mamba2(Mamba2Config config) : base(
+        ConfigRules.NotNull(config).ToFile(), "Mamba-2 layer", config.VocabularySize, config.HiddenSize, config.Layers, config.IsTied, config.NormEpsilon, config.InitializerRange, MixerOf(config)) { }
+
+    /// <summary>Makes a fresh model.</summary>
+    public Mamba2(Mamba2Config config, Device device, ulong seed, DType dtype = DType.Float32) : this(config) => Initialize(device, seed, dtype);
+
+    private static Func<Mixer> MixerOf(Mamba2Config config)
     {
-        _config = config;
         ConfigRules.Require((long)config.Heads * config.HeadDimension % config.HiddenSize == 0, $"Mamba2: heads times head dimension, {config.Heads} · {config.HeadDimension}, must be a multiple of the hidden size {config.HiddenSize}.");
         var options = new Mamba2MixerOptions(
             config.HiddenSize, config.Heads, config.HeadDimension, config.StateSize, config.Groups, config.ConvKernel, NormGroupSize: 0, (float)config.NormEpsilon,
             config.HasBias, config.HasConvBias, (float)config.TimeStepLimit.Min, (float)config.TimeStepLimit.Max, (float)config.InitializerRange,
             config.RescalesResidual ? 1 / Math.Sqrt(config.Layers) : 1, config.TimeStepMin, config.TimeStepMax, config.TimeStepFloor);
         options.Validate(nameof(Mamba2));
-        _embedding = Register("backbone.embeddings.weight", Mamba2Mixer.Matrix(config.VocabularySize, config.HiddenSize, (float)config.InitializerRange));
-        _norms = new Parameter[config.Layers];
-        _mixers = new Mamba2Mixer[config.Layers];
-        for (int i = 0; i < config.Layers; i++)
-        {
-            _norms[i] = Register($"backbone.layers.{i}.norm.weight", Mamba2Mixer.Vector(config.HiddenSize, Initializer.Ones));
-            _mixers[i] = Register($"backbone.layers.{i}.mixer", new Mamba2Mixer(options));
-        }
-        _finalNorm = Register("backbone.norm_f.weight", Mamba2Mixer.Vector(config.HiddenSize, Initializer.Ones));
-        if (!config.IsTied) _head = Register("lm_head.weight", Mamba2Mixer.Matrix(config.VocabularySize, config.HiddenSize, (float)config.InitializerRange));
+        return () => new Mamba2Mixer(options);
     }
-
-    /// <summary>Makes a fresh model.</summary>
-    public Mamba2(Mamba2Config config, Device device, ulong seed, DType dtype = DType.Float32) : this(config) => Initialize(device, seed, dtype);
-
-    /// <inheritdoc/>
-    public override int VocabularySize => _config.VocabularySize;
-
-    /// <inheritdoc/>
-    public override IReadOnlyList<ModelPart> Parts =>
-    [
-        new("embedding", 1, _embedding.Count, 0),
-        new("Mamba-2 layer", _mixers.Length, _mixers.Sum(mixer => mixer.ParameterCount) + _norms.Sum(norm => norm.Count),
-            _mixers.Sum(mixer => mixer.FlopsPerToken), _mixers.Sum(mixer => mixer.StateBytes)),
-        new(_head is null ? "head (tied)" : "head", 1, (_head?.Count ?? 0) + _finalNorm.Count, 2 * _embedding.Count),
-    ];
-
-    /// <inheritdoc/>
-    protected override Parameter HeadWeight => _head ?? _embedding;
-
-    /// <inheritdoc/>
-    protected internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _mixers.Select(mixer => mixer.NewState(Device, batch))];
-
-    /// <inheritdoc/>
-    protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
-    {
-        Tensor h = Ops.Embedding(_embedding.Effective(), tokens);
-        for (int i = 0; i < _mixers.Length; i++)
-        {
-            using TensorScope scope = TensorScope.Enter();
-            Tensor x = Ops.RmsNorm(h, _norms[i].Effective(), (float)_config.NormEpsilon);
-            h = scope.Keep(Ops.Add(h, _mixers[i].Forward(x, (ScanState?)state?.Layers[i], layout)));
-        }
-        return Ops.RmsNorm(h, _finalNorm.Effective(), (float)_config.NormEpsilon);
-    }
-
-    /// <inheritdoc/>
-    protected override string? CanonicalName(string name) => name switch
-    {
-        "lm_head.weight" when _head is null => _embedding.Name,
-        "backbone.embedding.weight" => _embedding.Name,
-        _ => base.CanonicalName(name),
-    };
 }

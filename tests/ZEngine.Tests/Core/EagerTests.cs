@@ -57,7 +57,7 @@ public sealed class EagerTests
         Tensor[] warm = Calls[name](x, w);
         foreach (Tensor result in warm) result.Dispose();
 
-        long buffers = Device.Cpu.LiveBuffers;
+        long buffers = Devices.LiveBuffers(Device.Cpu);
         Tensor[] results = Calls[name](x, w);
         Assert.All(results, result => Assert.False(result.IsDisposed));
         foreach (Tensor result in results) result.Dispose();

@@ -132,7 +132,7 @@ public sealed class ModuleTests
     [Fact]
     public void Module_gives_everything_back()
     {
-        long buffers = Device.Cpu.LiveBuffers;
+        long buffers = Devices.LiveBuffers(Device.Cpu);
         using (var model = new Stack(3))
         {
             model.Initialize(Device.Cpu, 1);

@@ -128,7 +128,7 @@ public sealed class TapeMemoryTests
         {
             using (Tape tape = Tape.Begin())
                 tape.Backward(ZEngine.Ops.Mean(ZEngine.Ops.Multiply(Make(), Tape.Recompute([], _ => ZEngine.Ops.Map(Pointwise.Exp, weight.Value)))));
-            if (step == 0) buffers = Device.Cpu.LiveBuffers;
+            if (step == 0) buffers = Devices.LiveBuffers(Device.Cpu);
         }
         Assert.Equal(buffers, Device.Cpu.LiveBuffers);
     }

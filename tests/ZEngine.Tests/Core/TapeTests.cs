@@ -142,7 +142,7 @@ public sealed class TapeTests
     [Fact]
     public void Tape_ends_what_it_owns_and_stops_recording()
     {
-        long buffers = Device.Cpu.LiveBuffers;
+        long buffers = Devices.LiveBuffers(Device.Cpu);
         Tensor x, loss, kept;
         using (Tape tape = Tape.Begin())
         {

@@ -24,7 +24,7 @@ public sealed class ModelGolden
         string folder = Path.Combine(GoldenFolder.Path, "models", name);
         Device device = Devices.Open(deviceName);
         Dictionary<string, CaseTensor> expected = SafeTensorsReader.Read(Path.Combine(folder, "expected.safetensors"));
-        long buffers = device.LiveBuffers;
+        long buffers = Devices.LiveBuffers(device);
         using (LanguageModel model = LanguageModel.Load(folder, device))
         {
             TrainingPass(name, model, device, expected);

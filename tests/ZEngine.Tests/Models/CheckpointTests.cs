@@ -266,7 +266,7 @@ public sealed class CheckpointTests
     {
         using var folder = new TemporaryFolder();
         using (LanguageModel model = SmallModels.New("mamba2")) model.Save(folder["a"]);
-        long buffers = Device.Cpu.LiveBuffers;
+        long buffers = Devices.LiveBuffers(Device.Cpu);
         int mapped = Mappings(folder["a"]);
         LanguageModel loaded = LanguageModel.Load(folder["a"], Device.Cpu);
         if (OperatingSystem.IsLinux()) Assert.True(Mappings(folder["a"]) > mapped);
@@ -286,7 +286,7 @@ public sealed class CheckpointTests
     /// <summary>Loading fails with one line that contains the message, and nothing stays alive or mapped.</summary>
     private static void Refused(string folder, string message)
     {
-        long buffers = Device.Cpu.LiveBuffers;
+        long buffers = Devices.LiveBuffers(Device.Cpu);
         string got = Fixtures.MessageOf<InvalidDataException>(() => LanguageModel.Load(folder, Device.Cpu).Dispose());
         Assert.Contains(message, got, StringComparison.Ordinal);
         Assert.Contains(folder, got, StringComparison.Ordinal);

@@ -145,7 +145,7 @@ public sealed class RotaryEmbeddingTests
     [Fact]
     public void Tables_grow_and_earlier_ones_stay_valid()
     {
-        long buffers = Device.Cpu.LiveBuffers;
+        long buffers = Devices.LiveBuffers(Device.Cpu);
         using (var rotary = new RotaryEmbedding(new RotaryOptions(), 8, Device.Cpu))
         {
             using TensorScope scope = TensorScope.Enter();

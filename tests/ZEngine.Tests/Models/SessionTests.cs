@@ -114,7 +114,7 @@ public sealed class SessionTests
     public void A_session_that_does_not_fit_leaves_nothing_behind()
     {
         using LanguageModel model = new Zamba2(SmallModels.Zamba2, Device.Cpu, 1);
-        long before = Device.Cpu.LiveBuffers;
+        long before = Devices.LiveBuffers(Device.Cpu);
         Assert.ThrowsAny<Exception>(() => model.NewSession(maxLength: long.MaxValue));
         Assert.Equal(before, Device.Cpu.LiveBuffers);
     }

@@ -33,7 +33,7 @@ internal static class EngineOp
     {
         Application apply = application ?? For(c.Op) ?? throw new ArgumentException($"There is no op {c.Op}.");
         Device device = Devices.Open(deviceName);
-        long buffers = device.LiveBuffers;
+        long buffers = Devices.LiveBuffers(device);
         int threads = CpuDevice.Threads;
         try
         {
