@@ -1,59 +1,80 @@
 // RmsNorm.cu
 //
-// Computes   y[r,d] = weight[d]·x[r,d]·s[r],  s[r] = 1/√(Σ_d x[r,d]²/D + eps);
-//            dx[r,d] = s[r]·(weight[d]·dy[r,d] − x[r,d]·s[r]²/D·Σ_d weight[d]·dy[r,d]·x[r,d]),  dweight[d] = Σ_r dy[r,d]·x[r,d]·s[r]
-// Source     Zhang and Sennrich 2019, arXiv:1910.07467, equation 4.
-// Method     forward: a block per row, which stays in registers, so x is read once. backward: blocks walk rows r = block, block + grid, …;
-//            each thread owns columns, so dweight adds up in shared memory without conflicts; a second kernel adds the blocks' sums in order.
-// Layout     x, y, dx, dy [R, D]; weight, dweight [D]; s [R] float; partial [P, D] float, P blocks. Row-major, dense.
-// Launch     forward grid R, backward grid P ≤ R with 4·D bytes of dynamic shared memory, block kThreads, D ≤ kThreads·V·C;
-//            rms_norm_weight_backward grid ceil(D / kThreads). Static shared memory 4·kThreads/32 bytes.
-// Traffic    forward reads 2·R·D elements, writes R·D and R floats; backward reads 3·R·D elements and R floats (each by all threads of its row), writes R·D and P·D floats;
-//            rms_norm_weight_backward reads P·D floats, writes D elements.
+// Computes   u = x, or u = x·silu(z) where the gate acts before the norm; s[r,g] = 1/√(Σ_d u[r,d]²/N + eps) over the N channels of group g;
+//            y[r,d] = weight[d]·u[r,d]·s[r,g], times silu(z[r,d]) where the gate acts after it. With n[r,d] = dy[r,d] (·silu(z[r,d]) after):
+//            du[r,d] = s·(weight[d]·n[r,d] − u[r,d]·s²/N·Σ_d weight[d]·n[r,d]·u[r,d]),  dweight[d] = Σ_r n[r,d]·u[r,d]·s
+// Source     Zhang and Sennrich 2019, arXiv:1910.07467, equation 4; gated: Dao and Gu 2024, arXiv:2405.21060, section 7.
+// Method     forward: a block per row and group; u waits in shared memory, so x and z are read once. backward: blocks walk rows r = block,
+//            block + grid, …; x, dy and z wait in shared memory; each thread owns columns, so dweight adds up in shared memory without
+//            conflicts, and a second kernel adds the blocks' sums in order. A thread reads only what it wrote itself.
+// Layout     x, z [R, D] with rows xStride and zStride apart; y, dy, dx, dz [R, D]; weight, dweight [D] float; s [R, D/N] float; partial [P, D] float.
+// Launch     forward grid R·D/N with 4·N bytes of dynamic shared memory; backward grid P ≤ R with 4·D bytes, and the stash of 2 or 3 rows of N elements
+//            where args.isStashed; block 32 to 256, whole warps; rms_norm_weight_backward grid ceil(D / 128), block 128. Static shared memory 32 bytes.
+// Traffic    forward reads R·D elements (2·R·D with a gate) and R·D floats, writes R·D elements and R·D/N floats; backward reads 2·R·D elements (3·R·D with
+//            a gate), R·D floats and the block's s, writes R·D elements (2·R·D) and P·D floats; rms_norm_weight_backward reads P·D floats, writes D.
+//            Without the stash the backward reads its elements twice, the second time from the cache.
 // Precision  loads T, computes and accumulates f32, stores T. Deterministic: no atomics, fixed order of additions.
-// Limits     D is a multiple of V; V·sizeof(T) ≤ 16; 4·D bytes of dynamic shared memory in the backward.
-#include "common/Copy.cuh"
+// Limits     isWide: D, N, strides and addresses are multiples of 16 bytes; the dynamic shared memory fits a block.
+// Variants   rms_norm_forward<{f32|bf16|f16}, {true|false}>; rms_norm_backward<{f32|bf16|f16}, {true|false}>; rms_norm_weight_backward
 #include "common/Block.cuh"
+#include "common/Copy.cuh"
+#include "common/Pointwise.cuh"
 
-constexpr int kThreads = 128;
+constexpr int kMaxThreads = 256;
+constexpr int kColumnThreads = 128;
+
+enum Gate { kNoGate, kGateBefore, kGateAfter };
 
 template <typename T>
 struct RmsNormArgs                                            // mirrored in CudaRmsNorm.cs, field for field
 {
-    const T* x; const T* weight;
+    const T* x; const T* z; const f32* weight;
     T* y; f32* s;
+    i64 xStride, zStride;
+    i32 D, N, gate;
     f32 eps;
-    int D;
 };
 
-// V elements per access, C accesses per thread.
-template <typename T, int V, int C>
-__global__ void __launch_bounds__(kThreads) rms_norm_forward(const RmsNormArgs<T> args)
+template <typename T, bool isWide>
+__global__ void __launch_bounds__(kMaxThreads) rms_norm_forward(const RmsNormArgs<T> args)
 {
-    __shared__ f32 sPartial[kThreads / kWarp];
-    const i64 row = (i64)blockIdx.x * args.D;                 // R·D may exceed 2³¹
-    f32 x[C][V];
+    constexpr int V = kVector<T, isWide>;
+    __shared__ f32 sPartial[kMaxThreads / kWarp];
+    extern __shared__ __align__(16) f32 sU[];                 // [N]
+    const int groups = args.D / args.N;
+    const i64 r = blockIdx.x / groups;                        // R·D may exceed 2³¹
+    const int first = blockIdx.x % groups * args.N;
+    const T* x = args.x + r * args.xStride + first;
+    const T* z = args.z + r * args.zStride + first;
     f32 sum = 0;
-    #pragma unroll
-    for (int c = 0; c < C; c++)
+    for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
     {
-        const int d = (c * kThreads + threadIdx.x) * V;
-        if (d >= args.D) break;
-        load<V>(x[c], args.x + row + d);
+        f32 u[V], g[V];
+        load<V>(u, x + d);
+        if (args.gate == kGateBefore) load<V>(g, z + d);
         #pragma unroll
-        for (int v = 0; v < V; v++) sum = fmaf(x[c][v], x[c][v], sum);
+        for (int v = 0; v < V; v++)
+        {
+            if (args.gate == kGateBefore) u[v] *= silu(g[v]);
+            sum = fmaf(u[v], u[v], sum);
+        }
+        store<V>(sU + d, u);
     }
-    const f32 s = 1.0f / sqrtf(block_sum<kThreads>(sum, sPartial) / args.D + args.eps);
-    #pragma unroll
-    for (int c = 0; c < C; c++)
+    const f32 s = 1.0f / sqrtf(block_sum(sum, sPartial) / args.N + args.eps);
+    T* y = args.y + r * args.D + first;
+    for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
     {
-        const int d = (c * kThreads + threadIdx.x) * V;
-        if (d >= args.D) break;
-        f32 weight[V], y[V];
-        load<V>(weight, args.weight + d);
+        f32 u[V], g[V], w[V];
+        load<V>(u, sU + d);
+        load<V>(w, args.weight + first + d);
+        if (args.gate == kGateAfter) load<V>(g, z + d);
         #pragma unroll
-        for (int v = 0; v < V; v++) y[v] = weight[v] * (x[c][v] * s);
-        store<V>(args.y + row + d, y);
+        for (int v = 0; v < V; v++)
+        {
+            u[v] = w[v] * (u[v] * s);
+            if (args.gate == kGateAfter) u[v] *= silu(g[v]);
+        }
+        store<V>(y + d, u);
     }
     if (threadIdx.x == 0) args.s[blockIdx.x] = s;
 }
@@ -61,78 +82,103 @@ __global__ void __launch_bounds__(kThreads) rms_norm_forward(const RmsNormArgs<T
 template <typename T>
 struct RmsNormBackwardArgs                                    // mirrored in CudaRmsNorm.cs, field for field
 {
-    const T* x; const T* weight; const T* dy; const f32* s;
-    T* dx; f32* partial;
-    int R, D;
+    const T* x; const T* z; const f32* weight; const T* dy; const f32* s;
+    T* dx; T* dz; f32* partial;
+    i64 R, xStride, zStride;
+    i32 D, N, gate, isStashed;
 };
 
-template <typename T, int V, int C>
-__global__ void __launch_bounds__(kThreads) rms_norm_backward(const RmsNormBackwardArgs<T> args)
+template <typename T, bool isWide>
+__global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBackwardArgs<T> args)
 {
-    __shared__ f32 sPartial[kThreads / kWarp];
-    extern __shared__ __align__(16) f32 sWeight[];            // [D] this block's share of dweight; a thread touches only its own columns
-    for (int c = 0; c < C; c++)
+    constexpr int V = kVector<T, isWide>;
+    __shared__ f32 sPartial[kMaxThreads / kWarp];
+    extern __shared__ __align__(16) f32 sWeight[];            // [D] this block's share of dweight
+    T* sX = reinterpret_cast<T*>(sWeight + (args.D + 3) / 4 * 4);
+    T* sDy = sX + (args.N + 7) / 8 * 8;
+    T* sZ = sDy + (args.N + 7) / 8 * 8;
+    for (int first = 0; first < args.D; first += args.N)
+        for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
+            for (int v = 0; v < V; v++) sWeight[first + d + v] = 0;
+    for (i64 r = blockIdx.x; r < args.R; r += gridDim.x)
+    for (int first = 0; first < args.D; first += args.N)
     {
-        const int d = (c * kThreads + threadIdx.x) * V;
-        if (d >= args.D) break;
-        for (int v = 0; v < V; v++) sWeight[d + v] = 0;
-    }
-    for (int r = blockIdx.x; r < args.R; r += gridDim.x)
-    {
-        const i64 row = (i64)r * args.D;                      // R·D may exceed 2³¹
-        const f32 s = args.s[r];
-        f32 x[C][V], g[C][V];                                 // g = weight·dy
+        const T* x = args.x + r * args.xStride + first;       // R·D may exceed 2³¹
+        const T* z = args.z + r * args.zStride + first;
+        const T* dy = args.dy + r * args.D + first;
+        const f32 s = args.s[r * (args.D / args.N) + first / args.N];
         f32 sum = 0;
-        #pragma unroll
-        for (int c = 0; c < C; c++)
+        for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
         {
-            const int d = (c * kThreads + threadIdx.x) * V;
-            if (d >= args.D) break;
-            f32 weight[V], dy[V];
-            load<V>(x[c], args.x + row + d);
-            load<V>(dy, args.dy + row + d);
-            load<V>(weight, args.weight + d);
+            f32 u[V], n[V], g[V], w[V];
+            load<V>(u, x + d);
+            load<V>(n, dy + d);
+            load<V>(w, args.weight + first + d);
+            if (args.gate != kNoGate) load<V>(g, z + d);
+            if (args.isStashed)
+            {
+                store<V>(sX + d, u);
+                store<V>(sDy + d, n);
+                if (args.gate != kNoGate) store<V>(sZ + d, g);
+            }
             #pragma unroll
             for (int v = 0; v < V; v++)
             {
-                g[c][v] = weight[v] * dy[v];
-                sum = fmaf(g[c][v], x[c][v], sum);
-                sWeight[d + v] = fmaf(dy[v], x[c][v] * s, sWeight[d + v]);
+                if (args.gate == kGateBefore) u[v] *= silu(g[v]);
+                if (args.gate == kGateAfter) n[v] *= silu(g[v]);
+                sum = fmaf(w[v] * n[v], u[v], sum);
+                sWeight[first + d + v] = fmaf(n[v], u[v] * s, sWeight[first + d + v]);
             }
         }
-        const f32 k = block_sum<kThreads>(sum, sPartial) * s * s / args.D;
-        #pragma unroll
-        for (int c = 0; c < C; c++)
+        const f32 k = block_sum(sum, sPartial) * s * s / args.N;
+        for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
         {
-            const int d = (c * kThreads + threadIdx.x) * V;
-            if (d >= args.D) break;
-            f32 dx[V];
+            f32 u[V], n[V], g[V], w[V], dx[V], dz[V];
+            load<V>(u, args.isStashed ? sX + d : x + d);
+            load<V>(n, args.isStashed ? sDy + d : dy + d);
+            load<V>(w, args.weight + first + d);
+            if (args.gate != kNoGate) load<V>(g, args.isStashed ? sZ + d : z + d);
             #pragma unroll
-            for (int v = 0; v < V; v++) dx[v] = s * (g[c][v] - x[c][v] * k);
-            store<V>(args.dx + row + d, dx);
+            for (int v = 0; v < V; v++)
+            {
+                const f32 value = u[v];
+                if (args.gate == kGateBefore) u[v] *= silu(g[v]);
+                if (args.gate == kGateAfter)
+                {
+                    dz[v] = n[v] * u[v] * s * w[v] * silu_slope(g[v]);
+                    n[v] *= silu(g[v]);
+                }
+                dx[v] = s * (w[v] * n[v] - u[v] * k);
+                if (args.gate == kGateBefore)
+                {
+                    dz[v] = dx[v] * value * silu_slope(g[v]);
+                    dx[v] *= silu(g[v]);
+                }
+            }
+            store<V>(args.dx + r * args.D + first + d, dx);
+            if (args.gate != kNoGate) store<V>(args.dz + r * args.D + first + d, dz);
         }
     }
-    for (int c = 0; c < C; c++)
-    {
-        const int d = (c * kThreads + threadIdx.x) * V;
-        if (d >= args.D) break;
-        for (int v = 0; v < V; v++) args.partial[(i64)blockIdx.x * args.D + d + v] = sWeight[d + v];
-    }
+    for (int first = 0; first < args.D; first += args.N)
+        for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
+        {
+            f32 w[V];
+            load<V>(w, sWeight + first + d);
+            store<V>(args.partial + (i64)blockIdx.x * args.D + first + d, w);
+        }
 }
 
-template <typename T>
 struct RmsNormWeightArgs                                      // mirrored in CudaRmsNorm.cs, field for field
 {
-    const f32* partial; T* dweight;
-    int P, D;
+    const f32* partial; f32* dweight;
+    i32 P, D;
 };
 
-template <typename T>
-__global__ void __launch_bounds__(kThreads) rms_norm_weight_backward(const RmsNormWeightArgs<T> args)
+__global__ void __launch_bounds__(kColumnThreads) rms_norm_weight_backward(const RmsNormWeightArgs args)
 {
-    const int d = blockIdx.x * kThreads + threadIdx.x;
+    const int d = blockIdx.x * kColumnThreads + threadIdx.x;
     if (d >= args.D) return;
     f32 sum = 0;
     for (int p = 0; p < args.P; p++) sum += args.partial[(i64)p * args.D + d];
-    args.dweight[d] = from_f32<T>(sum);
+    args.dweight[d] = sum;
 }

@@ -2,6 +2,9 @@
 #pragma once
 #include "common/Types.cuh"
 
+// Elements of a 16-byte access, or one.
+template <typename T, bool isWide> constexpr int kVector = isWide ? 16 / sizeof(T) : 1;
+
 template <typename T, int V>
 struct alignas(sizeof(T) * V) Pack { T at[V]; };
 

@@ -4,7 +4,13 @@
 typedef float f32;
 typedef unsigned int u32;
 typedef unsigned short u16;
+typedef unsigned char u8;
+typedef unsigned long long u64;
+typedef signed char i8;
+typedef int i32;
 typedef long long i64;
+
+constexpr f32 kInfinity = __builtin_bit_cast(f32, 0x7f800000u);
 
 struct bf16 { u16 bits; };
 struct f16 { u16 bits; };

@@ -12,3 +12,11 @@ __device__ inline f32 warp_sum(f32 x)
     for (int distance = kWarp / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(kAllLanes, x, distance);
     return x;
 }
+
+// Every lane receives the largest value. NaN is passed over, as by fmaxf.
+__device__ inline f32 warp_max(f32 x)
+{
+    #pragma unroll
+    for (int distance = kWarp / 2; distance > 0; distance /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, distance));
+    return x;
+}

@@ -143,11 +143,11 @@ public sealed unsafe partial class EmulatedCudaDriver
 
     // ---- Copies ------------------------------------------------------------------------------------------------------------------------
 
-    /// <summary>The memory of a range that a copy names; the driver refuses ranges nobody owns.</summary>
-    private DeviceMemory RangeOf(string call, DevicePointer pointer, ulong bytes)
+    /// <summary>The memory of a range that a copy names; the driver refuses ranges nobody owns. Buffers of a pool change hands in stream order, so they are looked at when the copy runs.</summary>
+    private DeviceMemory RangeOf(string call, DevicePointer pointer, ulong bytes, bool isRunning = false)
     {
         DeviceMemory memory = Array.Find(_memories, m => m.Contains(pointer.Address)) ?? throw Error(call, CudaResult.InvalidValue, $"{pointer} is no device address");
-        if (memory.Examine(pointer.Address, bytes) is { } wrong) throw Error(call, CudaResult.InvalidValue, wrong.Message);
+        if (memory.Examine(pointer.Address, bytes, isRunning) is { } wrong) throw Error(call, CudaResult.InvalidValue, wrong.Message);
         return memory;
     }
 
@@ -162,7 +162,7 @@ public sealed unsafe partial class EmulatedCudaDriver
             DeviceMemory memory = RangeOf(call, destination, bytes);
             Enqueue(call, stream, "copy to device", () =>
             {
-                RangeOf(call, destination, bytes);
+                RangeOf(call, destination, bytes, isRunning: true);
                 memory.Copy(destination.Address, (byte*)source, bytes);
                 return Touch(memory, destination, bytes, isWrite: true);
             });
@@ -180,7 +180,7 @@ public sealed unsafe partial class EmulatedCudaDriver
             DeviceMemory memory = RangeOf(call, source, bytes);
             Enqueue(call, stream, "copy to host", () =>
             {
-                RangeOf(call, source, bytes);
+                RangeOf(call, source, bytes, isRunning: true);
                 Buffer.MemoryCopy(memory.Host(source.Address), (void*)destination, bytes, bytes);
                 return Touch(memory, source, bytes, isWrite: false);
             });
@@ -198,8 +198,8 @@ public sealed unsafe partial class EmulatedCudaDriver
             DeviceMemory to = RangeOf(call, destination, bytes), from = RangeOf(call, source, bytes);
             Enqueue(call, stream, "copy on device", () =>
             {
-                RangeOf(call, destination, bytes);
-                RangeOf(call, source, bytes);
+                RangeOf(call, destination, bytes, isRunning: true);
+                RangeOf(call, source, bytes, isRunning: true);
                 Buffer.MemoryCopy(from.Host(source.Address), to.Host(destination.Address), bytes, bytes);
                 DeviceMemory.CopyInitialised(from, source.Address, to, destination.Address, bytes);
                 Touches? touches = Touch(from, source, bytes, isWrite: false);
@@ -223,7 +223,7 @@ public sealed unsafe partial class EmulatedCudaDriver
             DeviceMemory memory = RangeOf(call, destination, bytes);
             Enqueue(call, stream, "fill", () =>
             {
-                RangeOf(call, destination, bytes);
+                RangeOf(call, destination, bytes, isRunning: true);
                 Fill(memory, destination.Address, value, elementBytes, count);
                 return Touch(memory, destination, bytes, isWrite: true);
             });

@@ -429,7 +429,8 @@ public sealed unsafe class LibCudaDriver : CudaDriver
     }
 
     /// <inheritdoc/>
-    public override void BeginCapture(CudaStreamHandle stream) => Check(_api.cuStreamBeginCapture(stream.Value, 0));
+    // CU_STREAM_CAPTURE_MODE_RELAXED: memory may be allocated meanwhile, here and on other threads.
+    public override void BeginCapture(CudaStreamHandle stream) => Check(_api.cuStreamBeginCapture(stream.Value, 2));
 
     /// <inheritdoc/>
     public override CudaGraphHandle EndCapture(CudaStreamHandle stream)

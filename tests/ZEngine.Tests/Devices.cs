@@ -1,13 +1,34 @@
 using System.Runtime.CompilerServices;
+using ZEngine.Cuda;
+using ZEngine.Emulator;
+using ZEngine.Tests.Interop;
 
 namespace ZEngine.Tests;
 
-/// <summary>The devices that every op test runs on.</summary>
+/// <summary>The devices that every op test runs on: the CPU, the CUDA device over the emulator, and the CUDA device of the machine where there is one.</summary>
 internal static class Devices
 {
-    public static string[] Names => ["cpu"];
+    public static readonly string[] Names = CudaDevice.IsAvailable ? ["cpu", "emulator", "cuda"] : ["cpu", "emulator"];
 
-    public static Device Open(string name) => name == "cpu" ? Device.Cpu : throw new ArgumentException($"No device {name}.");
+    private static readonly Lazy<EmulatedCudaDriver> Driver = new(() => new EmulatedCudaDriver(new EmulatorOptions { Checks = EmulatorChecks.Uninitialised | EmulatorChecks.SharedRaces, Workers = Environment.ProcessorCount }));
+    private static readonly Lazy<EmulatedCudaDriver> ScrambledDriver = new(() => new EmulatedCudaDriver(new EmulatorOptions { Checks = EmulatorChecks.None, Policy = SchedulingPolicy.Adversarial, Workers = Environment.ProcessorCount }));
+    private static readonly Lazy<CudaDevice> EmulatorDevice = new(() => OpenEmulated(Driver.Value)), Scrambled = new(() => OpenEmulated(ScrambledDriver.Value)), Gpu = new(() => CudaDevice.Open(0));
+
+    public static Device Open(string name) => name switch
+    {
+        "cpu" => Device.Cpu,
+        "emulator" => EmulatorDevice.Value,
+        "scrambled emulator" => Scrambled.Value,
+        "cuda" => Gpu.Value,
+        _ => throw new ArgumentException($"No device {name}."),
+    };
+
+    /// <summary>A CUDA device over an emulator of one's own.</summary>
+    public static CudaDevice OpenEmulated(EmulatedCudaDriver driver, CudaOptions? options = null)
+    {
+        _ = Compiler.Nvrtc;                                    // fetched where the machine has none
+        return CudaDevice.Open(0, driver, options);
+    }
 
     /// <summary>Buffers that are held now. What an earlier test dropped on purpose is collected first, or it would go while a later test counts.</summary>
     public static long LiveBuffers(Device device)

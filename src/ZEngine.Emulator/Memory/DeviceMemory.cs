@@ -86,7 +86,10 @@ internal sealed unsafe class DeviceMemory : IDisposable
     }
 
     /// <summary>The full check: null when the access is right, else what is wrong with it.</summary>
-    public (FaultKind Kind, string Message)? Examine(ulong address, ulong bytes)
+    /// <param name="address">Where the range begins.</param>
+    /// <param name="bytes">Its size.</param>
+    /// <param name="examinesBuffers">Whether the buffers of a pool count as they are now. Those of queued work are not there yet.</param>
+    public (FaultKind Kind, string Message)? Examine(ulong address, ulong bytes, bool examinesBuffers = true)
     {
         if (IsInside(address, bytes)) return null;
         ulong offset = address - Base;
@@ -98,7 +101,7 @@ internal sealed unsafe class DeviceMemory : IDisposable
             if (owner.IsFreed) return (FaultKind.UseAfterFree, $"address 0x{address:X} lies in allocation {owner}");
             if (address < owner.Address || address + bytes > owner.End)
                 return (FaultKind.OutOfBounds, $"{bytes} bytes at offset 0x{address - owner.Address:X} of allocation {owner}, {Beyond(address, bytes, owner)}");
-            if (owner.Buffers is null) return null;
+            if (owner.Buffers is null || !examinesBuffers) return null;
             Allocation? buffer = BufferAt(owner, address);
             if (buffer is null) return (FaultKind.OutOfBounds, $"address 0x{address:X} lies in pool {owner} but in no buffer handed out from it{BufferNeighbour(owner, address)}");
             return address + bytes <= buffer.End ? null

@@ -1,0 +1,80 @@
+// Pointwise.cuh: the functions of one number and their derivatives. The function is an argument, the same for the whole grid.
+#pragma once
+#include "common/Types.cuh"
+
+enum Function { kNegate, kAbs, kSquare, kSqrt, kRsqrt, kReciprocal, kExp, kLog, kSigmoid, kSilu, kGelu, kGeluTanh, kRelu, kRelu2, kTanh, kSoftplus };
+
+constexpr f32 kRootTwoOverPi = 0.797884561f, kGeluCubic = 0.044715f;
+constexpr f32 kInverseRootTwo = 0.707106781f, kInverseRootTwoPi = 0.398942280f;
+
+__device__ inline f32 sigmoid(f32 x) { return 1.0f / (1.0f + expf(-x)); }
+__device__ inline f32 silu(f32 x) { return x * sigmoid(x); }
+
+__device__ inline f32 silu_slope(f32 x)
+{
+    const f32 s = sigmoid(x);
+    return s * fmaf(x, 1.0f - s, 1.0f);
+}
+
+// ln(1 + e^x) as max(x, 0) + ln(1 + e^-|x|): no overflow, and no digits lost on either side.
+__device__ inline f32 softplus(f32 x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
+
+// ½(1 + tanh v) = sigmoid(2v)
+__device__ inline f32 gelu_gate(f32 x) { return sigmoid(2.0f * kRootTwoOverPi * x * fmaf(kGeluCubic * x, x, 1.0f)); }
+
+// Φ(x); erfc keeps the digits that 1 + erf loses where x is far below 0.
+__device__ inline f32 normal_cumulative(f32 x) { return 0.5f * erfcf(-x * kInverseRootTwo); }
+
+__device__ inline f32 pointwise(int function, f32 x)
+{
+    switch (function)
+    {
+        case kNegate: return -x;
+        case kAbs: return fabsf(x);
+        case kSquare: return x * x;
+        case kSqrt: return sqrtf(x);
+        case kRsqrt: return 1.0f / sqrtf(x);
+        case kReciprocal: return 1.0f / x;
+        case kExp: return expf(x);
+        case kLog: return logf(x);
+        case kSigmoid: return sigmoid(x);
+        case kSilu: return silu(x);
+        case kGelu: return x * normal_cumulative(x);
+        case kGeluTanh: return x * gelu_gate(x);
+        case kRelu: return x > 0.0f || x != x ? x : 0.0f;     // NaN stays NaN
+        case kRelu2: return x > 0.0f || x != x ? x * x : 0.0f;
+        case kTanh: return tanhf(x);
+        default: return softplus(x);
+    }
+}
+
+__device__ inline f32 pointwise_slope(int function, f32 x)
+{
+    switch (function)
+    {
+        case kNegate: return -1.0f;
+        case kAbs: return x > 0.0f ? 1.0f : x < 0.0f ? -1.0f : 0.0f;
+        case kSquare: return x + x;
+        case kSqrt: return 0.5f / sqrtf(x);
+        case kRsqrt: return -0.5f / (x * sqrtf(x));
+        case kReciprocal: return -1.0f / (x * x);
+        case kExp: return expf(x);
+        case kLog: return 1.0f / x;
+        case kSigmoid: return sigmoid(x) * sigmoid(-x);
+        case kSilu: return silu_slope(x);
+        case kGelu: return fmaf(x, kInverseRootTwoPi * expf(-0.5f * x * x), normal_cumulative(x));
+        case kGeluTanh:
+        {
+            const f32 s = gelu_gate(x), slope = 2.0f * kRootTwoOverPi * fmaf(3.0f * kGeluCubic * x, x, 1.0f);
+            return s * fmaf(x * slope, 1.0f - s, 1.0f);
+        }
+        case kRelu: return x > 0.0f ? 1.0f : 0.0f;
+        case kRelu2: return x > 0.0f ? x + x : 0.0f;
+        case kTanh:
+        {
+            const f32 t = tanhf(x);
+            return fmaf(-t, t, 1.0f);
+        }
+        default: return sigmoid(x);
+    }
+}

@@ -1,0 +1,64 @@
+using ZEngine.Interop;
+
+namespace ZEngine.Cuda;
+
+/// <summary>What a CUDA device computes: each op's launch stands in its own file, and its kernel in the file of the same name.</summary>
+internal sealed partial class CudaBackend(CudaDevice device) : Backend, IDisposable
+{
+    /// <summary>Bytes of the widest memory access of a thread.</summary>
+    private const int WideBytes = 16;
+
+    /// <summary>Threads of the blocks that add up columns of partial sums.</summary>
+    private const int ColumnThreads = 128;
+
+    /// <summary>The largest grid in x.</summary>
+    private const long MaxGrid = int.MaxValue;
+
+    internal override bool AcceptsActivation(DType dtype) => dtype.IsFloat;
+
+    public void Dispose() { }
+
+    /// <summary>A kernel instance of a file, such as <c>Kernel("RmsNorm.cu", $"rms_norm_forward&lt;{x.DType}, {wide}&gt;")</c>.</summary>
+    private CudaKernel Kernel(string file, scoped KernelExpression expression) => device.Kernels.Get(file, expression.Text);
+
+    private static ulong Pointer(Tensor? tensor) => tensor is null ? 0 : (ulong)tensor.Address;
+
+    /// <summary>Blocks for a number of items; an error where the grid cannot hold them.</summary>
+    private static int Blocks(string op, long items, long perBlock = 1)
+    {
+        long blocks = (items + perBlock - 1) / perBlock;
+        return blocks <= MaxGrid ? (int)blocks : throw new NotSupportedException($"{op}: {items:N0} items need {blocks:N0} blocks, a grid has at most {MaxGrid:N0}.");
+    }
+
+    /// <summary>Blocks for a loop in which each thread goes on by the size of the grid: enough to fill the device, no more than there is work.</summary>
+    private int PersistentBlocks(long items, long perBlock, int blocksPerMultiprocessor = 4) =>
+        (int)Math.Clamp((items + perBlock - 1) / perBlock, items == 0 ? 0 : 1, (long)device.Multiprocessors * blocksPerMultiprocessor);
+
+    /// <summary>Whether a tensor's rows can be read in accesses of 16 bytes: its start, the distance of its rows and their width are multiples.</summary>
+    private static bool IsWide(Tensor? tensor, long width) => tensor is null
+        || tensor.Address % WideBytes == 0 && width * tensor.DType.Size % WideBytes == 0 && (tensor.Rank < 2 || tensor.RowStride() * tensor.DType.Size % WideBytes == 0);
+
+    /// <summary>As <see cref="IsWide(Tensor?, long)"/> for rows of a vector of parameters that is read at the pace of another type: <paramref name="elements"/> at a time.</summary>
+    private static bool IsAligned(Tensor? tensor, int elements) => tensor is null || tensor.Address % Math.Min(WideBytes, elements * tensor.DType.Size) == 0;
+
+    private static int WideElements(DType dtype) => WideBytes / dtype.Size;
+
+    /// <summary>Threads for a block that walks a row: a power of two of warps, no more than the row has work for.</summary>
+    private static int RowThreads(long width, int perThread)
+    {
+        int threads = 32;
+        while (threads < 256 && threads * (long)perThread < width) threads *= 2;
+        return threads;
+    }
+
+    /// <summary>Dynamic shared memory of a block, or the designed error.</summary>
+    private int SharedRow(string op, long bytes) => bytes <= device.SharedBytesPerBlock
+        ? (int)bytes
+        : throw new NotSupportedException($"{op}: a row needs {bytes:N0} bytes of shared memory, a block of {device} ({device.Description}) has {device.SharedBytesPerBlock:N0}.");
+
+    /// <summary>A 32-bit size, or the designed error.</summary>
+    private static int Size32(string op, string what, long size) =>
+        size <= int.MaxValue ? (int)size : throw new NotSupportedException($"{op}: {what} is {size:N0}, the kernels take at most {int.MaxValue:N0}.");
+
+    private NotSupportedException NoKernel(string op) => new($"{op}: there is no kernel for it on {device} yet. Move its tensors to Device.Cpu, or run the model there.");
+}

@@ -1,0 +1,20 @@
+namespace ZEngine.Cuda;
+
+/// <summary>How a <see cref="CudaDevice"/> behaves.</summary>
+public sealed record CudaOptions
+{
+    /// <summary>Environment variable: <c>1</c> makes <see cref="IsSynchronous"/> the default.</summary>
+    public const string SyncVariable = "ZENGINE_SYNC";
+
+    /// <summary>Wait after every launch, so that an asynchronous fault names the kernel that made it. For debugging: it is slow.</summary>
+    public bool IsSynchronous { get; init; } = Environment.GetEnvironmentVariable(SyncVariable) == "1";
+
+    /// <summary>Take cuBLASLt for matrix products where the driver is one it can work with and the library is there; else the engine's own kernels.</summary>
+    public bool UsesCublasLt { get; init; } = true;
+
+    /// <summary>Let products of Float32 round their operands to TF32 (10 bits of mantissa) for the tensor cores. Off: full Float32.</summary>
+    public bool AllowsTf32 { get; init; }
+
+    /// <summary>Folder for compiled kernels; null for the user's cache folder.</summary>
+    public string? CacheFolder { get; init; }
+}

@@ -1,0 +1,76 @@
+using System.IO.Compression;
+using System.Text;
+using ZEngine.Interop;
+
+namespace ZEngine.Cuda;
+
+/// <summary>PTX of every kernel instance, made when the assembly is packed, for machines that have a driver and no compiler.</summary>
+/// <remarks>A file beside the assembly, or its embedded resource: Brotli over (architecture, expression, entry name, PTX) records.</remarks>
+internal static class PackedKernels
+{
+    /// <summary>The resource's name in the assembly.</summary>
+    public const string ResourceName = "kernels.pack";
+
+    /// <summary>Environment variable with a pack file that is read instead of the embedded one.</summary>
+    public const string FileVariable = "ZENGINE_KERNEL_PACK";
+
+    private const string Magic = "ZEngine kernels 1";
+
+    private static readonly Lazy<Dictionary<(int Architecture, string Expression), ModuleImage>> Images = new(Read);
+
+    /// <summary>How many instances there are.</summary>
+    public static int Count => Images.Value.Count;
+
+    /// <summary>An instance for a device: the newest architecture that is not newer than it.</summary>
+    public static ModuleImage? Find(string expression, int architecture) =>
+        Images.Value.Where(entry => entry.Key.Expression == expression && entry.Key.Architecture <= architecture).OrderByDescending(entry => entry.Key.Architecture).Select(entry => entry.Value).FirstOrDefault();
+
+    /// <summary>Compiles every instance of every kernel file to PTX.</summary>
+    public static int Write(Stream stream, Nvrtc nvrtc, IReadOnlyList<int> architectures, Action<string>? progress = null)
+    {
+        KernelSources sources = KernelSources.Current;
+        using var brotli = new BrotliStream(stream, CompressionLevel.Optimal, leaveOpen: true);
+        using var writer = new BinaryWriter(brotli, Encoding.UTF8);
+        writer.Write(Magic);
+        int count = architectures.Count * sources.Variants.Values.Sum(variants => variants.Count);
+        writer.Write(count);
+        foreach (int architecture in architectures)
+        foreach (string file in sources.Names)
+        {
+            progress?.Invoke($"{file} for compute_{architecture}");
+            foreach (string expression in sources.Variants[file].Order(StringComparer.Ordinal))
+            {
+                ModuleImage image = nvrtc.Compile(sources.Request(file, $"compute_{architecture}", expression));
+                writer.Write(architecture);
+                writer.Write(file);
+                writer.Write(expression);
+                writer.Write(image.Lowered(expression));
+                writer.Write(image.Ptx);
+            }
+        }
+        return count;
+    }
+
+    private static Dictionary<(int, string), ModuleImage> Read()
+    {
+        var images = new Dictionary<(int, string), ModuleImage>();
+        using Stream? stream = Environment.GetEnvironmentVariable(FileVariable) is { Length: > 0 } file
+            ? File.OpenRead(file)
+            : typeof(PackedKernels).Assembly.GetManifestResourceStream(ResourceName);
+        if (stream is null) return images;
+        using var reader = new BinaryReader(new BrotliStream(stream, CompressionMode.Decompress), Encoding.UTF8);
+        if (reader.ReadString() != Magic) throw new InvalidDataException("The kernel pack is not of this version of the engine.");
+        int count = reader.ReadInt32();
+        for (int i = 0; i < count; i++)
+        {
+            int architecture = reader.ReadInt32();
+            string name = reader.ReadString(), expression = reader.ReadString(), entry = reader.ReadString();
+            images[(architecture, expression)] = new ModuleImage
+            {
+                Name = name, Architecture = $"compute_{architecture}", Ptx = reader.ReadString(),
+                LoweredNames = new Dictionary<string, string> { [expression] = entry },
+            };
+        }
+        return images;
+    }
+}
