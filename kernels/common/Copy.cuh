@@ -6,7 +6,7 @@
 template <typename T, bool isWide> constexpr int kVector = isWide ? 16 / sizeof(T) : 1;
 
 template <typename T, int V>
-struct alignas(sizeof(T) * V) Pack { T at[V]; };
+struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Pack { T at[V]; };
 
 template <int V, typename T>
 __device__ inline void load(f32 (&to)[V], const T* from)
