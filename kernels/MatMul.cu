@@ -3,17 +3,18 @@
 // Computes   y[m,n] = Σ_k a[m,k]·b[k,n] (+ bias[n]), or y[m,n] += the same; a and b may be stored transposed; a stack of such products.
 // Source     tiling: Goto and van de Geijn 2008; the tensor-core pipeline as NVIDIA's CUTLASS documents it (efficient_gemm).
 // Method     matmul_half: a block owns kTile × kTile of y. Slices of 32 of the inner axis of a and b pass through kStages buffers of shared memory, filled
-//            by cp.async while earlier ones are multiplied; ldmatrix (transposed where the storage is) feeds mma.m16n8k16. Operands whose rows are not
-//            multiples of 16 bytes, or of another type than a, come by element instead. matmul_float: the same tile with float multiply-adds, or with
+//            by cp.async while earlier ones are multiplied; ldmatrix (transposed where the storage is) feeds mma.m16n8k16. matmul_float: the same tile with float multiply-adds, or with
 //            m16n8k8 after rounding to TF32; slices of 16. matmul_rows: a warp owns 4 columns of y for up to Rows rows, and its lanes walk the
 //            inner axis; for the few rows of a decode step, which is bound by reading b.
-// Layout     a [M, K] or [K, M], b [K, N] or [N, K], rows aRow and bRow elements apart, next product aNext and bNext; y [M, N] dense; bias [N] float.
+// Layout     a [M, K] or [K, M], b [K, N] or [N, K], y [M, N], rows aRow, bRow and yRow elements apart; bias [N] float. Products in two levels, as heads
+//            of a batch: stacks aNext, bNext, yNext apart, of `inners` products aInner, bInner, yInner apart.
 // Launch     matmul_half, matmul_float: grid products · ceil(M / kTile) · ceil(N / kTile), block 256 for kTile 128, 128 for 64 (matmul_float: 256); dynamic shared
 //            memory 48 or 24 KiB (matmul_half, also the 34 or 9 KiB tile of y). matmul_rows: grid ceil(N / 32), block 256.
 // Traffic    reads ceil(N / kTile)·M·K + ceil(M / kTile)·K·N elements, writes M·N; matmul_rows reads K·N once and rows of a from the cache for every 4 columns.
-// Precision  loads T, accumulates f32 in ascending k within a slice, stores T. An operand b of another type is rounded to T first (matmul_half). TF32 only on
+// Precision  loads T, accumulates f32 in ascending k within a slice, stores T. TF32 only on
 //            request. Deterministic: one block owns an element of y.
-// Limits     matmul_rows: b stored [N, K], M ≤ Rows, K a multiple of 8 where isWide.
+// Limits     matmul_half: addresses and distances of rows and products are multiples of 16 bytes (the host copies operands that are not, or of another
+//            type, first). matmul_rows: b stored [N, K], M ≤ Rows, K a multiple of 8 where isWide.
 // Variants   matmul_half<{bf16|f16}, {true|false}, {true|false}, {128|64}>; matmul_float<{f32|bf16|f16}, {128|64}, {true|false}>;
 //            matmul_rows<f32, {f32|bf16|f16}, {1|8}>; matmul_rows<bf16, {bf16|f32}, {1|8}>; matmul_rows<f16, {f16|f32}, {1|8}>
 #include "common/Copy.cuh"
@@ -23,15 +24,19 @@
 struct MatMulArgs                                             // mirrored in CudaMatMul.cs, field for field
 {
     const void* a; const void* b; const f32* bias; void* y;
-    i64 aRow, bRow, aNext, bNext, yNext;
-    i32 M, N, K, transposeA, transposeB, isAdding, aIsWide, bIsWide, yIsWide, bType;
+    i64 aRow, bRow, yRow, aNext, bNext, yNext, aInner, bInner, yInner;
+    i32 M, N, K, inners, bRepeat, transposeA, transposeB, isAdding, aIsWide, bIsWide, yIsWide;
+
+    // Product p is number p % inners of stack p / inners; bRepeat neighbours of a stack share one b.
+    __device__ inline i64 a_at(int product) const { return (i64)(product / inners) * aNext + product % inners * aInner; }
+    __device__ inline i64 b_at(int product) const { return (i64)(product / inners) * bNext + product % inners / bRepeat * bInner; }
+    __device__ inline i64 y_at(int product) const { return (i64)(product / inners) * yNext + product % inners * yInner; }
 };
 
 // The tile and the product of a block. Eight rows of tiles go together, so that blocks which run at the same time share operands in the L2 cache.
 struct TilePlace
 {
-    i64 product;
-    int m, n;
+    int product, m, n;
 
     __device__ inline TilePlace(const MatMulArgs& args, int tile)
     {
@@ -58,8 +63,7 @@ struct HalfOperand
 
     const T* from;                                            // the tile's first element at k = 0
     i64 rowStride;
-    int rows, columns;                                        // of the tile that exist; rows or columns of k count from the tile's start
-    int isWide, type;
+    int rows, columns;                                        // that exist from the tile's start on
 
     // Starts loading the slice that begins at k.
     __device__ inline void load(u8* sTile, int k, int threads) const
@@ -70,15 +74,7 @@ struct HalfOperand
             const int row = isInnerK ? r : k + r, column = isInnerK ? k + c * 8 : c * 8;
             const int valid = row < rows ? max(0, min(8, columns - column)) : 0;
             const i64 at = (i64)row * rowStride + column;
-            if (isWide)
-            {
-                copy_async(shared_address(sTile) + swizzled<kChunks>(r, c) * 16, valid > 0 ? from + at : from, valid * 2);
-                continue;
-            }
-            Pack<T, 8> pack;
-            #pragma unroll
-            for (int v = 0; v < 8; v++) pack.at[v] = from_f32<T>(v < valid ? load_float(from, type, at + v) : 0.0f);
-            reinterpret_cast<Pack<T, 8>*>(sTile)[swizzled<kChunks>(r, c)] = pack;
+            copy_async(shared_address(sTile) + swizzled<kChunks>(r, c) * 16, valid > 0 ? from + at : from, valid * 2);
         }
     }
 
@@ -95,7 +91,7 @@ struct HalfOperand
 };
 
 template <typename T, bool transposeA, bool transposeB, int Tile>
-__global__ void __launch_bounds__(Tile * 2) matmul_half(const MatMulArgs args)
+__global__ void __launch_bounds__(Tile * 2, 1) matmul_half(const MatMulArgs args)
 {
     using Left = HalfOperand<T, Tile, !transposeA>;
     using Right = HalfOperand<T, Tile, transposeB>;
@@ -107,11 +103,10 @@ __global__ void __launch_bounds__(Tile * 2) matmul_half(const MatMulArgs args)
     const int warpM = warp / kWarpColumns * kWarpRows, warpN = warp % kWarpColumns * 32;
     const int restM = args.M - place.m, restN = args.N - place.n;
 
-    const T* aTile = static_cast<const T*>(args.a) + place.product * args.aNext + (transposeA ? place.m : place.m * args.aRow);
-    const i64 bAt = place.product * args.bNext + (transposeB ? place.n * args.bRow : place.n);
-    const T* bTile = reinterpret_cast<const T*>(static_cast<const u8*>(args.b) + bAt * (args.bType == kFloat32 ? 4 : 2));
-    const Left left = { aTile, args.aRow, transposeA ? args.K : restM, transposeA ? restM : args.K, args.aIsWide, kTypeOf<T> };
-    const Right right = { bTile, args.bRow, transposeB ? restN : args.K, transposeB ? args.K : restN, args.bIsWide, args.bType };
+    const T* aTile = static_cast<const T*>(args.a) + args.a_at(place.product) + (transposeA ? place.m : (i64)place.m * args.aRow);
+    const T* bTile = static_cast<const T*>(args.b) + args.b_at(place.product) + (transposeB ? (i64)place.n * args.bRow : place.n);
+    const Left left = { aTile, args.aRow, transposeA ? args.K : restM, transposeA ? restM : args.K };
+    const Right right = { bTile, args.bRow, transposeB ? restN : args.K, transposeB ? args.K : restN };
     const auto load_slice = [&](int slice)
     {
         u8* sLeft = sStages + slice % kStages * kStageBytes;
@@ -149,7 +144,7 @@ __global__ void __launch_bounds__(Tile * 2) matmul_half(const MatMulArgs args)
     copy_async_wait<0>();
     __syncthreads();                                          // nobody reads a slice any more
     T* sY = reinterpret_cast<T*>(sStages);
-    T* y = static_cast<T*>(args.y) + place.product * args.yNext + (i64)place.m * args.N + place.n;
+    T* y = static_cast<T*>(args.y) + args.y_at(place.product) + (i64)place.m * args.yRow + place.n;
     #pragma unroll
     for (int i = 0; i < kRowsOfTiles; i++)
     #pragma unroll
@@ -164,7 +159,7 @@ __global__ void __launch_bounds__(Tile * 2) matmul_half(const MatMulArgs args)
         {
             f32 value = sum[i][j][2 * half + v];
             if (args.bias && n + v < restN) value += args.bias[place.n + n + v];
-            if (args.isAdding && m < restM && n + v < restN) value += to_f32(y[(i64)m * args.N + n + v]);
+            if (args.isAdding && m < restM && n + v < restN) value += to_f32(y[(i64)m * args.yRow + n + v]);
             pack.at[v] = from_f32<T>(value);
         }
         *reinterpret_cast<Pack<T, 2>*>(sY + m * kPitch + n) = pack;
@@ -175,7 +170,7 @@ __global__ void __launch_bounds__(Tile * 2) matmul_half(const MatMulArgs args)
         const int m = i / (Tile / 8), n = i % (Tile / 8) * 8;
         if (m >= restM || n >= restN) continue;
         const Pack<T, 8> pack = *reinterpret_cast<const Pack<T, 8>*>(sY + m * kPitch + n);
-        T* to = y + (i64)m * args.N + n;
+        T* to = y + (i64)m * args.yRow + n;
         if (args.yIsWide) *reinterpret_cast<Pack<T, 8>*>(to) = pack;
         else
             #pragma unroll
@@ -264,9 +259,9 @@ __global__ void __launch_bounds__(kFloatThreads) matmul_float(const MatMulArgs a
     __shared__ __align__(16) f32 sA[2][kFloatSlice * Left::kPitch], sB[2][kFloatSlice * Right::kPitch];
     const TilePlace place(args, Tile);
     const int restM = args.M - place.m, restN = args.N - place.n;
-    Left left = { static_cast<const f32*>(args.a) + place.product * args.aNext + (args.transposeA ? place.m : place.m * args.aRow), args.aRow, restM, args.K, args.aIsWide, !args.transposeA };
-    Right right = { static_cast<const TB*>(args.b) + place.product * args.bNext + (args.transposeB ? place.n * args.bRow : place.n), args.bRow, restN, args.K, args.bIsWide, (bool)args.transposeB };
-    f32* y = static_cast<f32*>(args.y) + place.product * args.yNext + (i64)place.m * args.N + place.n;
+    Left left = { static_cast<const f32*>(args.a) + args.a_at(place.product) + (args.transposeA ? place.m : (i64)place.m * args.aRow), args.aRow, restM, args.K, args.aIsWide, !args.transposeA };
+    Right right = { static_cast<const TB*>(args.b) + args.b_at(place.product) + (args.transposeB ? (i64)place.n * args.bRow : place.n), args.bRow, restN, args.K, args.bIsWide, (bool)args.transposeB };
+    f32* y = static_cast<f32*>(args.y) + args.y_at(place.product) + (i64)place.m * args.yRow + place.n;
 
     // Multiply-adds: rows ty·4 + 64·i, columns tx·4 + 64·j. Tensor cores: the warp's share as 16 × 8 tiles, in the same number of registers.
     const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -334,7 +329,7 @@ __global__ void __launch_bounds__(kFloatThreads) matmul_float(const MatMulArgs a
     const auto finished = [&](int m, int n, f32 value)
     {
         if (args.bias) value += args.bias[place.n + n];
-        return args.isAdding ? y[(i64)m * args.N + n] + value : value;
+        return args.isAdding ? y[(i64)m * args.yRow + n] + value : value;
     };
     if constexpr (isTf32)
     {
@@ -346,7 +341,7 @@ __global__ void __launch_bounds__(kFloatThreads) matmul_float(const MatMulArgs a
                 for (int part = 0; part < 4; part++)
                 {
                     const int m = warpM + 16 * i + part / 2 * 8 + lane / 4, n = warpN + 8 * j + lane % 4 * 2 + part % 2;
-                    if (m < restM && n < restN) y[(i64)m * args.N + n] = finished(m, n, tiles[i][j][part]);
+                    if (m < restM && n < restN) y[(i64)m * args.yRow + n] = finished(m, n, tiles[i][j][part]);
                 }
     }
     else
@@ -360,7 +355,7 @@ __global__ void __launch_bounds__(kFloatThreads) matmul_float(const MatMulArgs a
                 f32 value[4];
                 #pragma unroll
                 for (int v = 0; v < 4; v++) value[v] = m < restM && n + v < restN ? finished(m, n + v, sum[i][j + v]) : 0.0f;
-                f32* to = y + (i64)m * args.N + n;
+                f32* to = y + (i64)m * args.yRow + n;
                 if (args.yIsWide && m < restM && n + 4 <= restN) store<4>(to, value);
                 else
                     #pragma unroll
@@ -424,8 +419,8 @@ __global__ void __launch_bounds__(kRowsThreads) matmul_rows(const MatMulArgs arg
             if (lane != 0 || c >= columns) continue;
             const int n = first + c;
             if (args.bias) value += args.bias[n];
-            if (args.isAdding) value += to_f32(y[(i64)m * args.N + n]);
-            y[(i64)m * args.N + n] = from_f32<T>(value);
+            if (args.isAdding) value += to_f32(y[(i64)m * args.yRow + n]);
+            y[(i64)m * args.yRow + n] = from_f32<T>(value);
         }
     }
 }

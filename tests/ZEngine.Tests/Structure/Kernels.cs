@@ -57,6 +57,7 @@ public sealed partial class Kernels
         Assert.NotEmpty(image.Cubin);
         string[] faults = [.. from variant in variants let r = image.Resources[image.Lowered(variant)] where r.StackBytes + r.SpillLoadBytes + r.SpillStoreBytes > 0 || r.Registers > 255 select $"{variant}: {r}"];
         if (faults.Length > 0) Assert.Fail(string.Join("; ", faults));
+        TestContext.Current.SendDiagnosticMessage(string.Join("\n", variants.Select(variant => $"{architecture} {variant}: {image.Resources[image.Lowered(variant)].Registers} registers")));
     }
 
     [Fact]
@@ -81,7 +82,7 @@ public sealed partial class Kernels
                 if (!match.Success) continue;
                 string type = match.Groups["type"].Value;
                 foreach (string name in match.Groups["names"].Value.Split(','))
-                    yield return $"{(name.Contains('*', StringComparison.Ordinal) || type.EndsWith('*') ? "8" : SizeOf(type))} {name.Trim(' ', '*')}";
+                    yield return $"{(name.Contains('[', StringComparison.Ordinal) ? "Axes6" : name.Contains('*', StringComparison.Ordinal) || type.EndsWith('*') ? "8" : SizeOf(type))} {name.Split('[')[0].Trim(' ', '*')}";
             }
         }
     }
@@ -101,9 +102,9 @@ public sealed partial class Kernels
     [GeneratedRegex(@"__global__ void (?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(")]
     private static partial Regex KernelPattern();
 
-    [GeneratedRegex(@"^struct (\w+Args)[^\n]*\n\{\n(.*?)^\};", RegexOptions.Multiline | RegexOptions.Singleline)]
+    [GeneratedRegex(@"^struct (\w+)[^\n]*// mirrored[^\n]*\n\{\n(.*?)^\};", RegexOptions.Multiline | RegexOptions.Singleline)]
     private static partial Regex StructPattern();
 
-    [GeneratedRegex(@"^(?:const )?(?<type>\w+\*?)(?: const)?\s*(?<names>[\w*, ]+)$")]
+    [GeneratedRegex(@"^(?:const )?(?<type>\w+\*?)(?: const)?\s*(?<names>[\w*, \[\]]+)$")]
     private static partial Regex DeclarationPattern();
 }
