@@ -12,6 +12,7 @@
 // Limits     none beyond 64-bit sizes.
 // Variants   attention_softmax_forward; attention_softmax_backward
 #include "common/Block.cuh"
+#include "common/Sequences.cuh"
 
 constexpr int kThreads = 128;
 
@@ -28,15 +29,9 @@ struct AttentionMask                                          // mirrored in Cud
         high = isCausal ? min(S, l + S - L + 1) : S;
         if (cuSeqlens)
         {
-            int first = 0, last = sequences;                  // cuSeqlens[first] ≤ l < cuSeqlens[last]
-            while (last - first > 1)
-            {
-                const int middle = (first + last) / 2;
-                if (cuSeqlens[middle] <= l) first = middle;
-                else last = middle;
-            }
-            low = cuSeqlens[first];
-            high = min(high, cuSeqlens[last]);
+            const i32 sequence = sequence_of(cuSeqlens, sequences, l);
+            low = cuSeqlens[sequence];
+            high = min(high, cuSeqlens[sequence + 1]);
         }
         if (window > 0) low = max(low, high - window);
     }

@@ -33,7 +33,7 @@ internal sealed partial class CudaBackend
         if (o.Count == 0) return;
         using var f = new FloatAttention(x);
         using Tensor scores = Scores(f), output = Tensor.Empty(o.Shape, DType.Float32, o.Device);
-        using Tensor? cuSeqlens = CuSeqlens(x.Options.Layout, o.Device);
+        using Tensor? cuSeqlens = UploadSequences(x.Options.Layout);
         Kernel(AttentionFile, $"attention_softmax_forward").Launch(Blocks("Attention", f.Queries), SoftmaxThreads, 0, new AttentionSoftmaxArgs
         {
             Scores = Pointer(scores), Lse = Pointer(lse), L = f.L, S = f.S, Mask = MaskOf(x.Options, cuSeqlens), H = (int)f.H, Scale = x.Scale, Cap = x.Options.SoftCap,
@@ -51,7 +51,7 @@ internal sealed partial class CudaBackend
         }
         using var f = new FloatAttention(x);
         using Tensor scores = Scores(f), dScores = Tensor.Empty(scores.Shape, DType.Float32, o.Device), floatDO = AsFloat(dO);
-        using Tensor? cuSeqlens = CuSeqlens(x.Options.Layout, o.Device);
+        using Tensor? cuSeqlens = UploadSequences(x.Options.Layout);
         Multiply(new Product(f.L, f.S, f.P, f.B) { A = f.QueriesOf(floatDO), B = FloatAttention.KeysOf(f.V), Y = f.RowsOf(dScores), TransposeB = true, Inners = (int)f.H, Repeat = f.Repeat });
         Kernel(AttentionFile, $"attention_softmax_backward").Launch(Blocks("Attention", f.Queries), SoftmaxThreads, 0, new AttentionSoftmaxArgs
         {

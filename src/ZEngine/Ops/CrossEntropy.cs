@@ -47,7 +47,7 @@ public static partial class Ops
 
 public abstract partial class Backend
 {
-    /// <summary>Writes the partition function of each row as its largest logit and the log of Σ exp(logit - largest) [rows, 2], the mean loss [] and the number of targets that counted [].</summary>
+    /// <summary>Writes the partition function of each row that counts as its largest logit and the log of Σ exp(logit - largest) [rows, 2], the mean loss [] and the number of targets that counted [].</summary>
     internal abstract void CrossEntropyForward(Tensor logits, Tensor targets, CrossEntropyOptions options, Tensor partition, Tensor loss, Tensor counted);
 
     /// <summary>Overwrites dLogits; dLoss is [].</summary>
