@@ -2,6 +2,7 @@
 #pragma once
 
 typedef float f32;
+typedef double f64;
 typedef unsigned int u32;
 typedef unsigned short u16;
 typedef unsigned char u8;
