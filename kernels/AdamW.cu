@@ -23,7 +23,6 @@ constexpr int kV = 4;
 constexpr int kChunk = 8192;                                  // elements of a block
 constexpr int kRun = 16;                                      // accesses whose squares are summed in f32
 
-enum DType { kFloat32, kBFloat16, kFloat16 };
 
 struct AdamWPart                                              // mirrored in CudaAdamW.cs, field for field
 {

@@ -82,7 +82,7 @@ public sealed partial class Kernels
                 if (!match.Success) continue;
                 string type = match.Groups["type"].Value;
                 foreach (string name in match.Groups["names"].Value.Split(','))
-                    yield return $"{(name.Contains('[', StringComparison.Ordinal) ? "Axes6" : name.Contains('*', StringComparison.Ordinal) || type.EndsWith('*') ? "8" : SizeOf(type))} {name.Split('[')[0].Trim(' ', '*')}";
+                    yield return $"{(name.Contains('[', StringComparison.Ordinal) ? "array" : name.Contains('*', StringComparison.Ordinal) || type.EndsWith('*') ? "8" : SizeOf(type))} {name.Split('[')[0].Trim(' ', '*')}";
             }
         }
     }
@@ -94,7 +94,7 @@ public sealed partial class Kernels
         _ => type,
     };
 
-    private static string SizeOf(Type type) => type.IsPrimitive ? Marshal.SizeOf(type).ToString(System.Globalization.CultureInfo.InvariantCulture) : type.Name;
+    private static string SizeOf(Type type) => type.IsDefined(typeof(System.Runtime.CompilerServices.InlineArrayAttribute)) ? "array" : type.IsPrimitive ? Marshal.SizeOf(type).ToString(System.Globalization.CultureInfo.InvariantCulture) : type.Name;
 
     [GeneratedRegex(@"^// ([A-Z][a-z]+) {2,}\S")]
     private static partial Regex FieldPattern();
