@@ -29,6 +29,7 @@
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
+constexpr int kBlocks = 4;                                    // of a multiprocessor at least: at most 128 registers
 
 struct CausalConv1dShape                                      // mirrored in CudaCausalConv1d.cs, field for field
 {
@@ -142,7 +143,7 @@ struct CausalConv1dArgs                                       // mirrored in Cud
 };
 
 template <typename T, int W, bool isWide>
-__global__ void __launch_bounds__(kThreads) causal_conv1d_forward(const CausalConv1dArgs<T> args)
+__global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_forward(const CausalConv1dArgs<T> args)
 {
     constexpr int V = isWide ? W == 4 ? kVector<T, true> : 4 : 1;
     constexpr int kAhead = 4;                                 // steps under way at a time
@@ -163,17 +164,16 @@ __global__ void __launch_bounds__(kThreads) causal_conv1d_forward(const CausalCo
         fill_window(window, shape, segment, x, d);
         for (i64 step = segment.first; step < segment.last; step += kAhead)
         {
-            f32 next[kAhead][V];
+            Pack<T, V> next[kAhead];
             #pragma unroll
             for (int a = 0; a < kAhead; a++)
-                if (step + a < segment.last) load<V>(next[a], x + (step + a) * shape.stepStride + d);
+                if (step + a < segment.last) next[a] = load_pack<V>(x + (step + a) * shape.stepStride + d);
             #pragma unroll
             for (int a = 0; a < kAhead; a++)
             {
                 if (step + a >= segment.last) break;
                 shift(window);
-                #pragma unroll
-                for (int v = 0; v < V; v++) window[W - 1][v] = next[a][v];
+                unpack(window[W - 1], next[a]);
                 f32 sum[V];
                 taps.convolve(sum, window);
                 if (shape.hasSilu)
@@ -274,13 +274,13 @@ __device__ inline void walk_back(const CausalConv1dBackwardArgs<T>& args, i64 nu
         const i64 low = segment.first == segment.begin && args.dinitial ? segment.begin - shape.K + 1 : segment.first;
         for (i64 step = segment.first; step < segment.last + W - 1; step += kAhead)
         {
-            f32 next[kAhead][V], nextDy[kAhead][V];
+            Pack<T, V> next[kAhead], nextDy[kAhead];
             #pragma unroll
             for (int a = 0; a < kAhead; a++)
                 if (step + a < stop)
                 {
-                    load<V>(next[a], x + (step + a) * shape.stepStride + d);
-                    load<V>(nextDy[a], dy + (step + a) * shape.D);
+                    next[a] = load_pack<V>(x + (step + a) * shape.stepStride + d);
+                    nextDy[a] = load_pack<V>(dy + (step + a) * shape.D);
                 }
             #pragma unroll
             for (int a = 0; a < kAhead; a++)
@@ -289,9 +289,13 @@ __device__ inline void walk_back(const CausalConv1dBackwardArgs<T>& args, i64 nu
                 if (target >= segment.last) break;
                 shift(window);
                 shift(gradients.p);
-                #pragma unroll
-                for (int v = 0; v < V; v++) window[W - 1][v] = step + a < stop ? next[a][v] : 0.0f;
-                if (step + a < stop) gradients.enter(taps, window, nextDy[a], shape.hasSilu, step + a < segment.last);
+                if (step + a < stop)
+                {
+                    f32 now[V];
+                    unpack(window[W - 1], next[a]);
+                    unpack(now, nextDy[a]);
+                    gradients.enter(taps, window, now, shape.hasSilu, step + a < segment.last);
+                }
                 else
                     #pragma unroll
                     for (int v = 0; v < V; v++) gradients.p[W - 1][v] = 0;
@@ -305,7 +309,7 @@ __device__ inline void walk_back(const CausalConv1dBackwardArgs<T>& args, i64 nu
 }
 
 template <typename T, int W, bool isWide>
-__global__ void __launch_bounds__(kThreads) causal_conv1d_backward(const CausalConv1dBackwardArgs<T> args)
+__global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_backward(const CausalConv1dBackwardArgs<T> args)
 {
     constexpr int V = isWide ? 16 / W : 1;
     constexpr int kChannels = kWarp * V;                      // of a block
