@@ -8,13 +8,19 @@ template <typename T, bool isWide> constexpr int kVector = isWide ? 16 / sizeof(
 template <typename T, int V>
 struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Pack { T at[V]; };
 
+// V elements as they are: those under way need no more registers than they have bits.
 template <int V, typename T>
-__device__ inline void load(f32 (&to)[V], const T* from)
+__device__ inline Pack<T, V> load_pack(const T* from) { return *reinterpret_cast<const Pack<T, V>*>(from); }
+
+template <int V, typename T>
+__device__ inline void unpack(f32 (&to)[V], const Pack<T, V>& pack)
 {
-    const Pack<T, V> pack = *reinterpret_cast<const Pack<T, V>*>(from);
     #pragma unroll
     for (int v = 0; v < V; v++) to[v] = to_f32(pack.at[v]);
 }
+
+template <int V, typename T>
+__device__ inline void load(f32 (&to)[V], const T* from) { unpack(to, load_pack<V>(from)); }
 
 template <int V, typename T>
 __device__ inline void store(T* to, const f32 (&from)[V])

@@ -26,7 +26,7 @@ internal sealed partial class CudaBackend
         bool isHalf = x.Style == RotaryStyle.Half, isWide = IsRopeWide(x, y, isHalf ? pairs : 2 * pairs);
         int perThread = isWide ? WideElements(y.DType) : 1;
         // Half as many heads to a thread while the device is not full.
-        long headsPerThread = RopeHeads, filled = (long)device.Multiprocessors * ElementBlocks * ElementThreads;
+        long headsPerThread = RopeHeads, filled = (long)device.Multiprocessors * ElementThreads;
         while (headsPerThread > 1 && y.Count / perThread / headsPerThread < filled) headsPerThread /= 2;
         using Tensor? starts = UploadSequences(x.Layout);
         LaunchElements(Kernel(RopeFile, $"rope<{y.DType}>"), y.Count, (int)(perThread * headsPerThread), new RopeArgs

@@ -1,3 +1,4 @@
+using ZEngine.Emulator;
 using ZEngine.Tests.Oracles;
 using static ZEngine.Tests.Ops.OpData;
 
@@ -19,6 +20,12 @@ public sealed class CausalConv1dTests
         Case("causal_conv1d", "two steps, three of state").Normal("x", [2, 2, 5]).Normal("weight", [5, 4]).Normal("initial_state", [2, 3, 5]).Build(),
         Case("causal_conv1d", "several blocks of time").With("activation", "silu").Normal("x", [1, 150, 20]).Normal("weight", [20, 3]).Normal("bias", [20]).Build(),
         Case("causal_conv1d", "one tap").With("activation", "silu").Normal("x", [1, 9, 3]).Normal("weight", [3, 1]).Build(),
+        Case("causal_conv1d", "whole accesses").With("activation", "silu").Normal("x", [2, 40, 136]).Normal("weight", [136, 4]).Normal("bias", [136]).Normal("initial_state", [2, 3, 136]).Build(),
+        Case("causal_conv1d", "whole accesses, packed").With("activation", "silu").With("cu_seqlens", new[] { 0, 1, 3, 30, 45 })
+            .Normal("x", [1, 45, 16]).Normal("weight", [16, 4]).Normal("initial_state", [4, 3, 16]).Build(),
+        Case("causal_conv1d", "whole accesses, two taps").Normal("x", [1, 21, 8]).Normal("weight", [8, 2]).Normal("bias", [8]).Build(),
+        Case("causal_conv1d", "whole accesses, eight taps, packed").With("activation", "silu").With("cu_seqlens", new[] { 0, 2, 20, 33 })
+            .Normal("x", [1, 33, 72]).Normal("weight", [72, 8]).Normal("initial_state", [3, 7, 72]).Build(),
         Case("causal_conv1d", "six taps, packed").With("activation", "silu").With("cu_seqlens", new[] { 0, 2, 3, 80, 90 })
             .Normal("x", [1, 90, 17]).Normal("weight", [17, 6]).Normal("bias", [17]).Normal("initial_state", [4, 5, 17]).Build(),
     ]);
@@ -48,5 +55,68 @@ public sealed class CausalConv1dTests
             Assert.Throws<ArgumentException>(() => ZEngine.Ops.CausalConv1d(x, w, initialState: state)).Message);
         Assert.Equal("CausalConv1d: packed sequences need B = 1, got 2.",
             Assert.Throws<ArgumentException>(() => ZEngine.Ops.CausalConv1d(x, w, layout: new SequenceLayout(0, 5))).Message);
+    }
+
+    [Fact]
+    public void Sixteen_bits_round_once()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        foreach (DType dtype in (ReadOnlySpan<DType>)[DType.BFloat16, DType.Float16])
+        foreach ((long width, long taps) in (ReadOnlySpan<(long, long)>)[(24, 4), (24, 6), (13, 3)])
+        {
+            Tensor weight = counted.Normal(2, width, taps), bias = counted.Normal(3, width), state = counted.Normal(4, 3, taps - 1, width);
+            counted.RoundsOnce(dtype, x => ZEngine.Ops.CausalConv1d(x[0], weight, bias, true, state, new SequenceLayout(0, 2, 11, 30)).Y, counted.Normal(1, 1, 30, width));
+        }
+    }
+
+    [Fact]
+    public void Taps_that_the_weight_lacks_meet_no_input()
+    {
+        foreach (string name in Devices.Names)
+        foreach (long width in (ReadOnlySpan<long>)[8, 5])
+        {
+            using TensorScope scope = TensorScope.Enter();
+            Tensor x = Tensor.Zeros([1, 6, width], DType.Float32, Devices.Open(name)), weight = Tensor.Zeros([width, 2], DType.Float32, x.Device);
+            ZEngine.Ops.Fill(x.Slice(1, 1, 1), float.NaN);
+            float[] y = ZEngine.Ops.CausalConv1d(x, weight).Y.ToArray<float>();
+            for (int i = 0; i < y.Length; i++) Assert.Equal(i / width is 1 or 2, float.IsNaN(y[i]));
+        }
+    }
+
+    [Fact]
+    public void Rejects_more_taps_than_the_kernels_hold()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        Tensor x = Tensor.Zeros([1, 6, 4], DType.Float32, counted.Device), weight = Tensor.Zeros([4, 9], DType.Float32, counted.Device);
+        Assert.Equal("CausalConv1d: K is 9, the kernels take at most 8 taps.", Assert.Throws<NotSupportedException>(() => ZEngine.Ops.CausalConv1d(x, weight)).Message);
+    }
+
+    [Fact]
+    public void Traffic_equals_the_header()
+    {
+        using var counted = new CountedDevice();
+        using Tape tape = Tape.Begin();
+        // So little work that tiles have 8 steps. The first tile has no inputs before it, the last no steps behind it.
+        const long length = 32, width = 128, taps = 4, tiles = 4, row = 4 * width, inner = (tiles - 1) * (taps - 1);
+        Tensor x = tape.Watch(counted.Normal(1, 1, length, width)), weight = tape.Watch(counted.Normal(2, width, taps)), bias = tape.Watch(counted.Normal(3, width)), dy = counted.Normal(4, 1, length, width);
+        Tensor y = ZEngine.Ops.CausalConv1d(x, weight, bias, true).Y;
+        LaunchProfile[] forward = counted.Launches();
+        tape.Backward(y, dy);
+        LaunchProfile[] backward = counted.Launches();
+        CountedDevice.Are(["causal_conv1d_forward"], forward);
+        CountedDevice.Moved((length + inner + tiles * (taps + 1)) * row, (length + taps - 1) * row, forward[0]);
+        CountedDevice.Are(["causal_conv1d_backward", "causal_conv1d_weight_backward"], backward);
+        CountedDevice.Moved((length + 2 * inner + length + inner + tiles * (taps + 1)) * row, (length + taps + 1) * row, backward[0]);
+        CountedDevice.Moved((taps + 1) * row, (taps + 1) * row, backward[1]);
+        foreach (LaunchProfile launch in (ReadOnlySpan<LaunchProfile>)[forward[0], backward[0]])
+        {
+            // Each of a lane's 4 channels has its 4 taps in one access, so a request of taps touches half of each of its sectors.
+            InstructionCounter load = launch[InstructionClass.GlobalLoad];
+            Assert.Equal(16 * load.Threads, load.Bytes);
+            Assert.Equal(load.Bytes / 32 + tiles * taps * row / 32, load.Sectors);
+        }
+        Assert.Equal((length + taps - 1) * row / 32, forward[0][InstructionClass.GlobalStore].Sectors);
     }
 }

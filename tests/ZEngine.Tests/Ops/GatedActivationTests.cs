@@ -1,3 +1,4 @@
+using ZEngine.Emulator;
 using ZEngine.Tests.Oracles;
 using static ZEngine.Tests.Ops.OpData;
 
@@ -13,7 +14,8 @@ public sealed class GatedActivationTests
     };
 
     public static IEnumerable<TheoryDataRow<OpCase, string>> Cases() => Times(new[] { "silu", "gelu", "gelu_tanh", "sigmoid", "relu" }.Select(name =>
-        Case("gated_mlp_activation", name).With("activation", name).Normal("gate", [5, 37], 3).Normal("up", [5, 37]).Build()));
+        Case("gated_mlp_activation", name).With("activation", name).Normal("gate", [5, 37], 3).Normal("up", [5, 37]).Build()).Append(
+            Case("gated_mlp_activation", "whole accesses").With("activation", "silu").Normal("gate", [3, 72], 3).Normal("up", [3, 72]).Build()));
 
     [Theory]
     [MemberData(nameof(Cases))]
@@ -30,5 +32,47 @@ public sealed class GatedActivationTests
         Tensor x = Tensor.Zeros([2, 4], DType.Float32, Device.Cpu);
         Assert.Equal("GatedActivation: Exp is not the activation of a gated unit; Silu, Gelu, GeluTanh, Sigmoid and Relu are.",
             Assert.Throws<ArgumentException>(() => ZEngine.Ops.GatedActivation(x, x, Pointwise.Exp)).Message);
+    }
+
+    [Fact]
+    public void Rows_of_any_distance_equal_their_copies()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        Tensor wide = counted.Normal(1, 3, 5, 96);
+        foreach ((long first, long width) in (ReadOnlySpan<(long, long)>)[(0, 32), (4, 8), (3, 17)])
+        {
+            Tensor gate = wide.Slice(-1, first, width), up = wide.Slice(-1, 48 + first, width);
+            Assert.Equal(ZEngine.Ops.GatedActivation(gate.Clone(), up.Clone(), Pointwise.Gelu).ToArray<float>(), ZEngine.Ops.GatedActivation(gate, up, Pointwise.Gelu).ToArray<float>());
+        }
+    }
+
+    [Fact]
+    public void Sixteen_bits_round_once()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        foreach (DType dtype in (ReadOnlySpan<DType>)[DType.BFloat16, DType.Float16])
+        foreach (long width in (ReadOnlySpan<long>)[48, 37])
+            counted.RoundsOnce(dtype, x => ZEngine.Ops.GatedActivation(x[0], x[1], Pointwise.Silu), counted.Normal(1, 5, width), counted.Normal(2, 5, width));
+    }
+
+    [Fact]
+    public void Traffic_equals_the_header()
+    {
+        using var counted = new CountedDevice();
+        using Tape tape = Tape.Begin();
+        Tensor gate = tape.Watch(counted.Normal(1, 6, 64)), up = tape.Watch(counted.Normal(2, 6, 64)), dy = counted.Normal(3, 6, 64);
+        const long bytes = 4 * 6 * 64;
+        Tensor y = ZEngine.Ops.GatedActivation(gate, up, Pointwise.Silu);
+        LaunchProfile[] forward = counted.Launches();
+        tape.Backward(y, dy);
+        LaunchProfile[] backward = counted.Launches();
+        CountedDevice.Are(["gated_activation_forward"], forward);
+        CountedDevice.Are(["gated_activation_backward"], backward);
+        CountedDevice.Moved(2 * bytes, bytes, forward[0]);
+        CountedDevice.Moved(3 * bytes, 2 * bytes, backward[0]);
+        CountedDevice.IsWide(forward[0]);
+        CountedDevice.IsWide(backward[0]);
     }
 }

@@ -1,3 +1,4 @@
+using ZEngine.Emulator;
 using ZEngine.Tests.Oracles;
 using static ZEngine.Tests.Ops.OpData;
 
@@ -10,6 +11,7 @@ public sealed class LayerNormTests
     public static IEnumerable<TheoryDataRow<OpCase, string>> Cases() => Times([
         Case("layer_norm", "one odd row").Normal("x", [1, 7]).Normal("weight", [7]).Normal("bias", [7]).Build(),
         Case("layer_norm", "many rows, three axes").Normal("x", [3, 50, 33]).Normal("weight", [33]).Normal("bias", [33]).Build(),
+        Case("layer_norm", "whole accesses").Normal("x", [9, 264]).Normal("weight", [264]).Normal("bias", [264]).Build(),
         Case("layer_norm", "no weight, no bias").Normal("x", [40, 64]).Build(),
         Case("layer_norm", "weight alone").Normal("x", [5, 31]).Normal("weight", [31]).Build(),
         Case("layer_norm", "bias alone, large epsilon").With("eps", 1e-1).Normal("x", [5, 18]).Normal("bias", [18]).Build(),
@@ -46,5 +48,39 @@ public sealed class LayerNormTests
         Tensor x = Tensor.Zeros([2, 10], DType.Float32, Device.Cpu), w = Tensor.Zeros([9], DType.Float32, Device.Cpu);
         Assert.Equal("LayerNorm: weight must be [D], got [9]: D is 10 but axis 0 is 9.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.LayerNorm(x, w, null, 1e-5f)).Message);
         Assert.Equal("LayerNorm: bias must be [D], got [9]: D is 10 but axis 0 is 9.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.LayerNorm(x, null, w, 1e-5f)).Message);
+    }
+
+    [Fact]
+    public void Sixteen_bits_round_once()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        foreach (DType dtype in (ReadOnlySpan<DType>)[DType.BFloat16, DType.Float16])
+        foreach (long width in (ReadOnlySpan<long>)[72, 33])
+        {
+            Tensor weight = counted.Normal(2, width), bias = counted.Normal(3, width);
+            counted.RoundsOnce(dtype, x => ZEngine.Ops.LayerNorm(x[0], weight, bias, 1e-5f), counted.Normal(1, 6, width));
+        }
+    }
+
+    [Fact]
+    public void Traffic_equals_the_header()
+    {
+        using var counted = new CountedDevice();
+        using Tape tape = Tape.Begin();
+        const int rows = 5, width = 256, threads = 64, bytes = 4 * rows * width;
+        Tensor x = tape.Watch(counted.Normal(1, rows, width)), weight = tape.Watch(counted.Normal(2, width)), bias = tape.Watch(counted.Normal(3, width)), dy = counted.Normal(4, rows, width);
+        Tensor y = ZEngine.Ops.LayerNorm(x, weight, bias, 1e-5f);
+        LaunchProfile[] forward = counted.Launches();
+        tape.Backward(y, dy);
+        LaunchProfile[] backward = counted.Launches();
+        CountedDevice.Are(["layer_norm_forward"], forward);
+        CountedDevice.Moved(3 * bytes, bytes + 2 * 4 * rows, forward[0]);
+        Assert.Equal(3 * bytes / 32, forward[0][InstructionClass.GlobalLoad].Sectors);
+        Assert.Equal(3 * bytes / 16, forward[0][InstructionClass.GlobalLoad].Threads);
+        CountedDevice.Are(["layer_norm_backward", "layer_norm_weight_backward"], backward);
+        CountedDevice.Moved(4 * bytes + rows * threads * 8, bytes + 2 * bytes, backward[0]);     // a block a row: P = R; every thread asks for mean and s
+        CountedDevice.Moved(2 * bytes, 2 * 4 * width, backward[1]);
+        Assert.Equal(3 * bytes / 16, backward[0][InstructionClass.GlobalStore].Threads);
     }
 }

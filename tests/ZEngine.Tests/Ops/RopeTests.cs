@@ -1,3 +1,4 @@
+using ZEngine.Emulator;
 using ZEngine.Tests.Oracles;
 using static ZEngine.Tests.Ops.OpData;
 
@@ -48,5 +49,57 @@ public sealed class RopeTests
         (Tensor cosine, Tensor sine) = Tables(8, 4, 10000, Device.Cpu);
         Tensor x = Tensor.Zeros([1, 5, 2, 8], DType.Float32, Device.Cpu);
         Assert.Equal("Rope: positions 4..9 exceed the table of 8.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.Rope(x, cosine, sine, 4)).Message);
+    }
+
+    [Theory]
+    [InlineData(RotaryStyle.Half, 16, 8), InlineData(RotaryStyle.Half, 24, 8), InlineData(RotaryStyle.Half, 10, 3), InlineData(RotaryStyle.Half, 64, 0)]
+    [InlineData(RotaryStyle.Interleaved, 16, 8), InlineData(RotaryStyle.Interleaved, 24, 4), InlineData(RotaryStyle.Interleaved, 11, 5)]
+    public void Kernels_equal_the_cpu(RotaryStyle style, int channels, int pairs)
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        Tensor x = ZEngine.Ops.RandomNormal([1, 12, 3, channels], Device.Cpu, new RandomStream(1)), heads = ZEngine.Ops.RandomNormal([2, 3, 7, channels], Device.Cpu, new RandomStream(2)).Transpose(1, 2);
+        (Tensor cosine, Tensor sine) = Tables(20, pairs, 10000, Device.Cpu);
+        var layout = new SequenceLayout(0, 1, 5, 12);
+        Tensor Apply(Tensor x, Device device, SequenceLayout? layout) => ZEngine.Ops.Rope(x, cosine.To(device), sine.To(device), 2, style, layout);
+        Equal(Apply(x, Device.Cpu, layout), Apply(x.To(counted.Device), counted.Device, layout));
+        Equal(Apply(heads, Device.Cpu, null), Apply(heads.Transpose(1, 2).To(counted.Device).Transpose(1, 2), counted.Device, null));
+        foreach (DType dtype in (ReadOnlySpan<DType>)[DType.BFloat16, DType.Float16]) counted.RoundsOnce(dtype, x => Apply(x[0], counted.Device, layout), x.To(counted.Device));
+
+        static void Equal(Tensor want, Tensor got)
+        {
+            (float[] w, float[] g) = (want.ToArray<float>(), got.ToArray<float>());
+            for (int i = 0; i < w.Length; i++) Assert.Equal(w[i], g[i], 1e-6);
+        }
+    }
+
+    [Theory]
+    [InlineData(5), InlineData(2)]
+    public void Heads_that_share_a_thread_equal_heads_alone(int heads)
+    {
+        using var counted = new CountedDevice(87);             // 16 multiprocessors: full with less
+        using TensorScope scope = TensorScope.Enter();
+        (Tensor cosine, Tensor sine) = Tables(2000, 4, 10000, counted.Device);
+        Tensor x = counted.Normal(1, 1, 2000, heads, 16);
+        float[] all = ZEngine.Ops.Rope(x, cosine, sine).ToArray<float>();
+        for (int h = 0; h < heads; h++) Assert.Equal(ZEngine.Ops.Rope(x.Slice(2, h, 1), cosine, sine).ToArray<float>(), all.Chunk(16).Where((_, i) => i % heads == h).SelectMany(row => row));
+    }
+
+    [Fact]
+    public void Traffic_equals_the_header()
+    {
+        using var counted = new CountedDevice();
+        using Tape tape = Tape.Begin();
+        const long steps = 4, heads = 2, channels = 32, pairs = 16, bytes = 4 * steps * heads * channels;
+        (Tensor cosine, Tensor sine) = Tables(steps, pairs, 10000, counted.Device);
+        Tensor x = tape.Watch(counted.Normal(1, 1, steps, heads, channels)), dy = counted.Normal(2, 1, steps, heads, channels);
+        tape.Backward(ZEngine.Ops.Rope(x, cosine, sine), dy);
+        LaunchProfile[] launches = counted.Launches();
+        CountedDevice.Are(["rope", "rope"], launches);
+        foreach (LaunchProfile launch in launches)
+        {
+            CountedDevice.Moved(bytes + 2 * 4 * steps * heads * pairs, bytes, launch);     // so little work that no two heads share a thread
+            CountedDevice.IsWide(launch);
+        }
     }
 }

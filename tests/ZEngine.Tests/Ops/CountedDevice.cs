@@ -1,0 +1,84 @@
+using ZEngine.Cuda;
+using ZEngine.Emulator;
+
+namespace ZEngine.Tests.Ops;
+
+/// <summary>A CUDA device over an emulator with every check, which tells what each launch moved.</summary>
+internal sealed class CountedDevice : IDisposable
+{
+    private readonly EmulatedCudaDriver _driver;
+    private int _counted;
+
+    public CountedDevice(int architecture = 80)
+    {
+        _driver = new EmulatedCudaDriver(new EmulatorOptions { Checks = EmulatorChecks.All, Architecture = architecture });
+        Device = Devices.OpenEmulated(_driver);
+    }
+
+    public CudaDevice Device { get; }
+
+    /// <summary>Normal numbers, the same for the same seed.</summary>
+    public Tensor Normal(ulong seed, params ReadOnlySpan<long> shape) => ZEngine.Ops.RandomNormal(shape, ZEngine.Device.Cpu, new RandomStream(seed)).To(Device);
+
+    /// <summary>The launches since the last call, in order.</summary>
+    public LaunchProfile[] Launches()
+    {
+        Device.Synchronize();
+        LaunchProfile[] launches = [.. _driver.Profiles.Skip(_counted)];
+        _counted += launches.Length;
+        return launches;
+    }
+
+    /// <summary>The kernels of launches, in order.</summary>
+    public static void Are(string[] names, LaunchProfile[] launches)
+    {
+        Assert.Equal(names.Length, launches.Length);
+        for (int i = 0; i < names.Length; i++) Assert.Contains(names[i], launches[i].Kernel, StringComparison.Ordinal);
+    }
+
+    /// <summary>The bytes that a launch read and wrote.</summary>
+    public static void Moved(long read, long written, LaunchProfile launch) => Assert.Equal((read, written), (launch.GlobalBytesRead, launch.GlobalBytesWritten));
+
+    /// <summary>Loads and stores of a launch ask for 16 bytes a lane, and sectors are full.</summary>
+    public static void IsWide(LaunchProfile launch)
+    {
+        foreach (InstructionClass kind in (ReadOnlySpan<InstructionClass>)[InstructionClass.GlobalLoad, InstructionClass.GlobalStore])
+        {
+            InstructionCounter counter = launch[kind];
+            Assert.Equal(counter.Bytes / 32, counter.Sectors);
+            Assert.Equal(16 * counter.Threads, counter.Bytes);
+        }
+    }
+
+    /// <summary>An op on 16-bit inputs gives what it gives on the same numbers in Float32, rounded: its output and the gradients of all inputs.</summary>
+    public void RoundsOnce(DType dtype, Func<Tensor[], Tensor> op, params Tensor[] inputs)
+    {
+        Tensor[] narrow = [.. inputs.Select(x => x.To(dtype))];
+        float[][] want = Results(op, [.. narrow.Select(x => x.To(DType.Float32))], dtype), got = Results(op, narrow, dtype);
+        double unit = dtype == DType.BFloat16 ? 1.0 / 128 : 1.0 / 1024;
+        for (int k = 0; k < want.Length; k++)
+        {
+            double scale = Math.Sqrt(want[k].Average(w => (double)w * w));
+            for (int i = 0; i < want[k].Length; i++)
+                if (!(Math.Abs(want[k][i] - got[k][i]) <= unit * Math.Max(Math.Abs(want[k][i]), scale / 64))) Assert.Fail($"{dtype} result {k} at {i}: got {got[k][i]:R}, want {want[k][i]:R}");
+        }
+    }
+
+    private static float[][] Results(Func<Tensor[], Tensor> op, Tensor[] inputs, DType dtype)
+    {
+        using Tape tape = Tape.Begin();
+        foreach (Tensor input in inputs) tape.Watch(input);
+        Tensor y = op(inputs);
+        Tensor dy = ZEngine.Ops.RandomNormal(y.Shape, ZEngine.Device.Cpu, new RandomStream(99)).To(y.Device).To(dtype).To(y.DType);
+        tape.Backward(y, dy);
+        var results = new List<float[]> { y.To(DType.Float32).ToArray<float>() };
+        foreach (Tensor input in inputs) results.Add(tape.GradientOf(input).To(DType.Float32).ToArray<float>());
+        return [.. results];
+    }
+
+    public void Dispose()
+    {
+        Device.Dispose();
+        _driver.Dispose();
+    }
+}
