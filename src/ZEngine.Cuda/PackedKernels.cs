@@ -18,12 +18,12 @@ internal static class PackedKernels
 
     private static readonly Lazy<Dictionary<(int Architecture, string Expression), ModuleImage>> Images = new(ReadOwn);
 
-    /// <summary>How many instances there are.</summary>
-    public static int Count => Images.Value.Count;
+    /// <summary>The instances that came with the assembly, by architecture and expression.</summary>
+    public static IReadOnlyDictionary<(int Architecture, string Expression), ModuleImage> Own => Images.Value;
 
-    /// <summary>An instance for a device: the newest architecture that is not newer than it.</summary>
-    public static ModuleImage? Find(string expression, int architecture) =>
-        Images.Value.Where(entry => entry.Key.Expression == expression && entry.Key.Architecture <= architecture).OrderByDescending(entry => entry.Key.Architecture).Select(entry => entry.Value).FirstOrDefault();
+    /// <summary>An instance for a device: of the newest architecture that is not newer than it.</summary>
+    public static ModuleImage? Find(IReadOnlyDictionary<(int Architecture, string Expression), ModuleImage> images, string expression, int architecture) =>
+        images.Where(entry => entry.Key.Expression == expression && entry.Key.Architecture <= architecture).OrderByDescending(entry => entry.Key.Architecture).Select(entry => entry.Value).FirstOrDefault();
 
     /// <summary>Compiles every instance of every kernel file, or of those that are chosen, to PTX; returns how many there were.</summary>
     public static int Write(Stream stream, Nvrtc nvrtc, IReadOnlyList<int> architectures, Func<string, bool>? isChosen = null)

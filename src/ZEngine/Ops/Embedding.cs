@@ -20,8 +20,7 @@ public static partial class Ops
         contract.Require(tokens.Rank < Tensor.MaxRank, $"tokens {Tensor.ShapeText(tokens.Shape)} have too many axes.");
         tokens.Shape.CopyTo(shape);
         shape[tokens.Rank] = contract['D'];
-        DType type = table.Backend.AcceptsActivation(table.DType) ? table.DType : DType.Float32;
-        Tensor y = Tensor.Empty(shape[..(tokens.Rank + 1)], type, table.Device);
+        Tensor y = Tensor.Empty(shape[..(tokens.Rank + 1)], table.Device.ActivationType(table.DType), table.Device);
         table.Backend.EmbeddingForward(table, tokens, y);
         return scope.Keep(Tape.Tracks(table) ? RecordEmbedding(table, tokens, y) : y);
     }
