@@ -413,7 +413,7 @@ internal sealed unsafe partial class Decoder
             case ("rsqrt", "approx", "f64"): Scalar<RsqrtApproxF64, double, double>(ref d); break;
             default: throw Unsupported("this form is not supported");
         }
-        if (_jitters && rounding == "approx" && type.Bits == 32) Jitter.Wrap(ref d, opcode);
+        if (_options.JitterApproximations && rounding == "approx" && type.Bits == 32) Jitter.Wrap(ref d, opcode);
         return rounding == "rn" ? ClassOf(type) : InstructionClass.Transcendental;
     }
 

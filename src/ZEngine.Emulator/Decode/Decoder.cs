@@ -22,20 +22,20 @@ internal sealed unsafe partial class Decoder
     private PtxInstruction _current = null!;
     private PtxFunction _function = null!;
 
-    private readonly bool _jitters;
+    private readonly EmulatorOptions _options;
 
-    private Decoder(PtxModule module, KernelProgram program, bool jitters)
+    private Decoder(PtxModule module, KernelProgram program, EmulatorOptions options)
     {
         _module = module;
         _program = program;
-        _jitters = jitters;
+        _options = options;
     }
 
     /// <summary>Decodes an entry. Addresses of module variables must have been assigned.</summary>
-    public static KernelProgram Decode(PtxModule module, PtxFunction entry, bool jitters = false)
+    public static KernelProgram Decode(PtxModule module, PtxFunction entry, EmulatorOptions options)
     {
         var program = new KernelProgram { Name = entry.Name, ModuleName = module.Name, Entry = entry, Source = [], Infos = [] };
-        var decoder = new Decoder(module, program, jitters);
+        var decoder = new Decoder(module, program, options);
         decoder.Run(entry);
         program.Source = [.. decoder._source];
         program.Infos = [.. decoder._infos];
@@ -333,9 +333,24 @@ internal sealed unsafe partial class Decoder
         InstructionClass kind = DecodeForm(ref d, form, out long flops);
         form.Done();
         if (d.Partial == null) d.Partial = d.Full;
+        if (IsSync(i)) NoteSync(i, ref d);
+        _options.Mutation?.Apply(i, ref d);
         _code.Add(d);
         _source.Add(i);
         _infos.Add(new LaunchProfile.InstructionInfo(kind, i.Source?.Line ?? 0, i.Form, flops));
+    }
+
+    // What only orders threads, or waits for a copy. A reduction over a barrier also computes; without it its result is undefined.
+    private static bool IsSync(PtxInstruction i) =>
+        i.Opcode is "bar" or "barrier" or "membar" or "fence" || i.Opcode == "cp" && (i.Has("commit_group") || i.Has("wait_group") || i.Has("wait_all"));
+
+    private void NoteSync(PtxInstruction i, ref Instruction d)
+    {
+        var sync = new SyncInstruction(_program.Name, _program.Syncs.Count, i.Form, i.Line, i.Source?.File ?? "", i.Source?.Line ?? 0);
+        _program.Syncs.Add((sync, _code.Count));
+        if (_options.Deleted is not { } deleted || (deleted.Kernel, deleted.Number) != (sync.Kernel, sync.Number)) return;
+        d.Kind = InstructionKind.Normal;
+        d.Full = d.Partial = &WarpOps.Nothing;
     }
 
     private void DecodeOne(PtxInstruction i)
