@@ -410,6 +410,7 @@ internal sealed unsafe partial class Decoder
             case ("rcp", "rn", "f64"): Unary<RcpF64, double>(ref d); break;
             case ("sqrt", "rn", "f64"): Unary<SqrtF64, double>(ref d); break;
             case ("rcp", "approx", "f64") when ftz: Scalar<RcpApproxF64, double, double>(ref d); break;
+            case ("rsqrt", "approx", "f64") when ftz: Scalar<RsqrtApproxFtzF64, double, double>(ref d); break;
             case ("rsqrt", "approx", "f64"): Scalar<RsqrtApproxF64, double, double>(ref d); break;
             default: throw Unsupported("this form is not supported");
         }
