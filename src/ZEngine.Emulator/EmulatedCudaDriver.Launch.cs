@@ -158,6 +158,7 @@ public sealed partial class EmulatedCudaDriver
         Instructions = (Instructions.Warp + launch.WarpInstructions, Instructions.Thread + launch.ThreadInstructions);
         _scheduler.Time += 0.002 + launch.WarpInstructions * 1e-6;
         if (launch.Profile is not null) _profiles.Add(launch.Profile);
+        if (launch.Printed.Length > 0) (Options.DeviceOutput ?? Console.Out).Write(launch.Printed);
         Options.Observer?.Launch(kernel.Program, launch.Profile);
         AddLaunchFaults(memory.Device, PtxParser.Demangle(kernel.Program.Name), launch.Reports);
         return TracksStreams(memory.Device) ? launch.Touches : null;

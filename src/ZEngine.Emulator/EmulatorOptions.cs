@@ -98,6 +98,9 @@ public sealed record EmulatorOptions
     /// </summary>
     public bool JitterApproximations { get; init; }
 
+    /// <summary>Where kernels print to with <c>printf</c>, once they have run; the console by default.</summary>
+    public TextWriter? DeviceOutput { get; init; }
+
     /// <summary>Records what the driver loads and launches; none by default.</summary>
     public EmulatorObserver? Observer { get; init; }
 

@@ -71,7 +71,7 @@ internal sealed unsafe partial class Decoder
         var active = new HashSet<PtxFunction>();
         void Visit(PtxFunction function, PtxInstruction? from)
         {
-            if (!active.Add(function)) throw Unsupported(from!, "recursive calls need a stack that does not exist here");
+            if (!active.Add(function)) throw Unsupported(from!, $"{PtxParser.Demangle(function.Name)} calls itself, at once or through others; recursion needs a stack that does not exist here");
             if (!order.Contains(function))
             {
                 order.Add(function);
@@ -84,13 +84,17 @@ internal sealed unsafe partial class Decoder
         return order;
     }
 
-    /// <summary>The function a call names; null for a failed assertion, which has no body here.</summary>
+    private const string Print = "vprintf", AssertionFailed = "__assertfail";
+
+    /// <summary>The function a call names; null for those that the emulator itself is.</summary>
     private PtxFunction? Callee(PtxInstruction call)
     {
-        PtxOperand named = call.Operands.FirstOrDefault(o => o.Kind == OperandKind.Symbol) ?? throw Unsupported(call, "indirect calls are not supported");
-        if (named.Name == "__assertfail") return null;
-        if (!_module.Functions.TryGetValue(named.Name, out PtxFunction? callee) || !callee.HasBody)
-            throw Unsupported(call, $"function {named.Name} is defined in no module (device printf and malloc are not supported)");
+        // The target stands first, or second after the results in parentheses.
+        PtxOperand target = call.Operands.FirstOrDefault(o => o.Kind != OperandKind.List) ?? throw Unsupported(call, "the call has no target");
+        if (target.Kind != OperandKind.Symbol) throw Unsupported(call, $"the function to call is chosen at run time, by {target.Name}; indirect calls and function pointers are not supported");
+        if (target.Name is AssertionFailed or Print) return null;
+        if (!_module.Functions.TryGetValue(target.Name, out PtxFunction? callee) || !callee.HasBody)
+            throw Unsupported(call, $"function {PtxParser.Demangle(target.Name)} is defined in no module" + (target.Name is "malloc" or "free" ? "; memory on the device's heap is not supported" : ""));
         return callee;
     }
 
@@ -293,7 +297,8 @@ internal sealed unsafe partial class Decoder
 
     private ulong SymbolAddress(PtxOperand operand)
     {
-        PtxVariable variable = operand.Variable ?? throw Unsupported($"{operand.Name} is not a variable (addresses of functions are not supported)");
+        PtxVariable variable = operand.Variable ?? throw Unsupported(_module.Functions.ContainsKey(operand.Name)
+            ? $"the address of function {PtxParser.Demangle(operand.Name)} is taken; indirect calls and function pointers are not supported" : $"{operand.Name} is not a variable");
         ulong address = variable.Space == Space.Shared ? variable.Address + Block.SharedBase : variable.Address;
         return address + (ulong)operand.Offset;
     }
@@ -414,6 +419,11 @@ internal sealed unsafe partial class Decoder
     private void DecodeCall(PtxInstruction i)
     {
         PtxFunction? callee = Callee(i);
+        if (callee is null && i.Operands.Any(o => o.Name == Print))
+        {
+            EmitPrint(i);
+            return;
+        }
         if (callee is null)
         {
             var assertion = new PtxInstruction { Opcode = "trap", Modifiers = [], Line = i.Line, Source = i.Source, Scope = i.Scope, Guard = i.Guard, GuardNegated = i.GuardNegated };
@@ -428,6 +438,18 @@ internal sealed unsafe partial class Decoder
         _calls.Add((_code.Count, callee));
         EmitCopies(i, InstructionKind.Call, arguments.Zip(callee.Parameters, (from, to) => (Variable(from), to)));
         EmitCopies(i, InstructionKind.Normal, results.Zip(callee.Results, (to, from) => (from, Variable(to))));
+    }
+
+    // call (result), vprintf, (format, arguments)
+    private void EmitPrint(PtxInstruction i)
+    {
+        if (i.Operands is not [{ Kind: OperandKind.List, Items: [var result] }, _, { Kind: OperandKind.List, Items: [var format, var arguments] }]) throw Unsupported("unknown operands");
+        EmitCopies(i, InstructionKind.Normal, []);
+        Instruction d = _code[^1];
+        (d.Immediate, d.Size, d.Target) = ((long)Variable(format).Address, (int)Variable(arguments).Address, (int)Variable(result).Address);
+        d.Full = d.Partial = &DevicePrintf.Run;
+        _code[^1] = d;
+        EmitCopies(i, InstructionKind.Normal, []);
     }
 
     private PtxVariable Variable(PtxOperand operand) =>

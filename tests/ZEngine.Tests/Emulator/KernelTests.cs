@@ -1,3 +1,6 @@
+using System.Diagnostics;
+using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 using System.Text.RegularExpressions;
 using ZEngine.Emulator;
 using ZEngine.Tests.Emulator.Scenarios;
@@ -34,6 +37,56 @@ public sealed partial class KernelTests
             first ??= digest;
             Assert.True(first == digest, $"other bits under {way}");
         }
+    }
+
+    private const string DigestFile = "ZENGINE_EMU_DIGESTS";
+
+    /// <summary>
+    /// A second process without vectors of 512 bits, and a third without those of 256, run the same kernels and write down what they found.
+    /// </summary>
+    [Fact]
+    public void The_same_bits_with_vectors_of_every_width()
+    {
+        var way = new EmulatorOptions { JitterApproximations = true };
+        string[] digests = [.. KernelScenario.All.Select(scenario => $"{scenario.Name} {DigestOf(scenario.Name, way)}")];
+        if (Environment.GetEnvironmentVariable(DigestFile) is { } file)
+        {
+            File.WriteAllLines(file, digests.Prepend(Vector512.IsHardwareAccelerated ? "512" : Vector256.IsHardwareAccelerated ? "256" : "128"));
+            return;
+        }
+        foreach ((string width, string[] switches) in ((string, string[])[])[("256", ["EnableAVX512", "EnableAVX512F"]), ("128", ["EnableAVX512", "EnableAVX512F", "EnableAVX2", "EnableAVX"])])
+        {
+            string path = Path.GetTempFileName();
+            try
+            {
+                RunSelf(path, switches);
+                string[] lines = File.ReadAllLines(path);
+                if (RuntimeInformation.ProcessArchitecture == Architecture.X64) Assert.Equal(width, lines[0]);
+                Assert.Equal(digests, lines[1..]);
+            }
+            finally
+            {
+                File.Delete(path);
+            }
+        }
+    }
+
+    private static void RunSelf(string digestFile, string[] switches)
+    {
+        string program = Environment.ProcessPath!, assembly = typeof(KernelTests).Assembly.Location;
+        bool isHost = Path.GetFileNameWithoutExtension(program) == "dotnet";
+        var start = new ProcessStartInfo(program, [.. isHost ? [assembly] : Array.Empty<string>(), "-noColor", "-parallel", "none", "-reporter", "zengine", "-method", $"*.{nameof(KernelTests)}.{nameof(The_same_bits_with_vectors_of_every_width)}"])
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+        start.Environment[DigestFile] = digestFile;
+        foreach (string name in switches) start.Environment["DOTNET_" + name] = "0";
+        using Process process = Process.Start(start)!;
+        Task<string> error = process.StandardError.ReadToEndAsync();
+        string said = process.StandardOutput.ReadToEnd() + error.Result;
+        process.WaitForExit();
+        Assert.True(process.ExitCode == 0 && new FileInfo(digestFile).Length > 0, $"the other process ended with {process.ExitCode}: {said}");
     }
 
     internal static string DigestOf(string name, EmulatorOptions way)
