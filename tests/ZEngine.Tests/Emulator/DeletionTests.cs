@@ -49,7 +49,7 @@ public sealed class DeletionTests(ITestOutputHelper output)
             if (reason is null || (explained[(reason, sync.Kernel)] = explained.GetValueOrDefault((reason, sync.Kernel)) + 1) > reason.Most) unexplained.Add($"{sync} is not missed: {LineOf(sync).Trim()}");
             else output.WriteLine($"not missed: {sync}: {reason.Reason}");
         }
-        output.WriteLine($"kill rate of deleted barriers and waits, {name}: {killed} of {syncs.Count}");
+        if (syncs.Count > 0) output.WriteLine($"kill rate of deleted barriers and waits, {name}: {killed} of {syncs.Count}");
         Assert.True(unexplained.Count == 0, string.Join("; ", unexplained));
         Assert.True(used.Values.All(count => count > 0), $"explained, but noticed: {string.Join("; ", used.Where(u => u.Value == 0).Select(u => u.Key))}");
     }

@@ -20,7 +20,7 @@ public sealed class HandlerMutationTests(ITestOutputHelper output)
     public void Every_broken_handler_is_noticed(string name)
     {
         HandlerFault fault = Enum.Parse<HandlerFault>(name);
-        int broken = 0, noticed = 0;
+        int broken = 0, noticed = 0, equivalent = 0;
         var survivors = new List<string>();
         foreach (IGrouping<string, Oracle> form in OracleTables.ByForm.OrderBy(group => group.Key, StringComparer.Ordinal))
         {
@@ -28,10 +28,11 @@ public sealed class HandlerMutationTests(ITestOutputHelper output)
             bool isNoticed = form.Any(oracle => Notices(oracle, mutation));
             if (mutation.Applied == 0) continue;
             broken++;
-            if (isNoticed || IsEquivalent(form.Key, fault)) noticed++;
+            if (isNoticed) noticed++;
+            else if (IsEquivalent(form.Key, fault)) equivalent++;
             else survivors.Add(form.Key);
         }
-        output.WriteLine($"kill rate of handlers broken by {name}: {noticed} of {broken}");
+        output.WriteLine($"kill rate of handlers broken by {name}: {noticed} of {broken - equivalent}, besides {equivalent} that change nothing PTX promises");
         Assert.True(broken > 100, $"{broken} handlers broken");
         Assert.True(survivors.Count == 0, $"{survivors.Count} of {broken} forms may have {name}: {string.Join(", ", survivors)}");
     }
