@@ -37,6 +37,7 @@ public static partial class Ops
     {
         ArgumentNullException.ThrowIfNull(slots);
         var contract = new ShapeContract(nameof(AdamW));
+        contract.RequireAny(step);
         contract.Require(step.DType == DType.Int64 && step.Count == 1, $"step must be one Int64, got {step}.");
         contract.Require(maxNorm == 0 || gradientNorm is not null, "maxNorm needs gradientNorm.");
         contract.RequireFloat32(gradientNorm, "");

@@ -47,6 +47,11 @@ public static partial class Ops
     /// <returns>y [..., D] and the two losses of the router, see <see cref="Routing"/>.</returns>
     public static (Tensor Y, Tensor AuxLoss, Tensor ZLoss) Moe(Tensor x, Tensor router, Tensor up, Tensor down, RouteOptions options, Pointwise function = Pointwise.Silu, bool isGated = true)
     {
+        var contract = new ShapeContract(nameof(Moe));
+        contract.Require(x, "... D");
+        contract.RequireWeight(router, "E D");
+        contract.RequireWeight(down, "E D hidden");
+        contract.RequireWeight(up, "E rows D");
         using TensorScope scope = TensorScope.Enter();
         Routing routing = Route(Linear(x, router), options);
         return (scope.Keep(GroupedExperts(x, routing, up, down, function, isGated)), scope.Keep(routing.AuxLoss), scope.Keep(routing.ZLoss));
@@ -55,8 +60,8 @@ public static partial class Ops
     private static void RequireRouting(ShapeContract contract, Routing routing, long tokens, long experts, long skipped)
     {
         (Tensor chosen, Tensor weights) = (routing.Experts, routing.Weights);
-        contract.RequireIndex(chosen, "...");
-        contract.RequireFloat32(weights, "...");
+        contract.RequireIndex(chosen, "...", "routing.Experts");
+        contract.RequireFloat32(weights, "...", "routing.Weights");
         contract.RequireFloat32(routing.Load, "...");
         contract.Require(chosen.DType == DType.Int32 && chosen.Rank == 2 && weights.Shape.SequenceEqual(chosen.Shape), $"a routing has Int32 experts and Float32 weights [tokens, slots], got {chosen} and {weights}.");
         contract.Require(chosen.Shape[0] == tokens, $"the routing is for {chosen.Shape[0]} tokens, but x has {tokens}.");

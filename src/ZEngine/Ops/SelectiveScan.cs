@@ -35,7 +35,7 @@ public static partial class Ops
         shape.Require(shape['G'] > 0 && shape['D'] % shape['G'] == 0, $"G = {shape['G']} does not divide D = {shape['D']}.");
         shape.RequireLayout(layout);
         long[] stateShape = [layout?.Count ?? shape['B'], shape['D'], shape['N']];
-        if (initialState is not null) RequireStates(nameof(SelectiveScan), initialState, stateShape);
+        shape.OptionalStates(initialState, stateShape);
 
         using TensorScope scope = TensorScope.Enter();
         var inputs = new SelectiveScanInputs(

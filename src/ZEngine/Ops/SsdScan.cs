@@ -45,7 +45,7 @@ public static partial class Ops
         shape.Require(options.MinDelta <= options.MaxDelta, $"MinDelta {options.MinDelta} is above MaxDelta {options.MaxDelta}.");
         long sequences = options.Layout?.Count ?? shape['B'];
         long[] stateShape = [sequences, shape['H'], shape['P'], shape['N']];
-        if (initialState is not null) RequireStates(nameof(SsdScan), initialState, stateShape);
+        shape.OptionalStates(initialState, stateShape);
 
         if (options.ChunkLength == 0) options = options with { ChunkLength = x.Backend.SsdChunkLength(shape['L'], shape['P'], shape['N']) };
         using TensorScope scope = TensorScope.Enter();

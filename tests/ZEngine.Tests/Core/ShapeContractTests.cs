@@ -41,7 +41,7 @@ public sealed class ShapeContractTests
         Tensor gone = Floats(2, 3), none = null!;
         gone.Dispose();
         Assert.Equal("Scan: gone [2, 3] was disposed, by hand or with the scope that owned it.", Message((ref s) => s.Require(gone, "B L")).Split(Environment.NewLine)[0]);
-        Assert.Equal("Value cannot be null. (Parameter 'none')", Message((ref s) => s.Require(none, "B L")));
+        Assert.Equal("Scan: none is null. (Parameter 'none')", Message((ref s) => s.Require(none, "B L")));
     }
 
     [Fact]
