@@ -36,10 +36,15 @@ internal ref struct ShapeContract(string op)
         if (tensor is not null) Require(tensor, dims, name);
     }
 
-    /// <summary>A Float32 parameter or state.</summary>
-    public void RequireFloat32(Tensor? tensor, string dims, [CallerArgumentExpression(nameof(tensor))] string name = "")
+    /// <summary>An optional Float32 parameter.</summary>
+    public void OptionalFloat32(Tensor? tensor, string dims, [CallerArgumentExpression(nameof(tensor))] string name = "")
     {
-        if (tensor is null) return;
+        if (tensor is not null) RequireFloat32(tensor, dims, name);
+    }
+
+    /// <summary>A Float32 parameter or state.</summary>
+    public void RequireFloat32(Tensor tensor, string dims, [CallerArgumentExpression(nameof(tensor))] string name = "")
+    {
         RequireDevice(tensor, name);
         if (tensor.DType != DType.Float32) throw new ArgumentException($"{op}: {name} must be Float32, got {tensor.DType}.");
         RequireShape(tensor, dims, name);

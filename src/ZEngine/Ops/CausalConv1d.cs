@@ -16,7 +16,7 @@ public static partial class Ops
         var contract = new ShapeContract(nameof(CausalConv1d));
         contract.Require(x, "B L D");
         contract.RequireFloat32(weight, "D K");
-        contract.RequireFloat32(bias, "D");
+        contract.OptionalFloat32(bias, "D");
         contract.Require(contract['K'] >= 1, "weight must have at least one tap.");
         contract.RequireLayout(layout);
         long sequences = layout?.Count ?? contract['B'];

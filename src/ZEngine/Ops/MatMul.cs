@@ -14,7 +14,7 @@ public static partial class Ops
         var contract = new ShapeContract(nameof(MatMul));
         contract.Require(a, "...");
         contract.RequireWeight(b, "...");
-        contract.RequireFloat32(bias, "...");
+        contract.OptionalFloat32(bias, "...");
         contract.Require(a.Rank >= 2 && b.Rank >= 2, $"a and b need two axes or more, got {Tensor.ShapeText(a.Shape)} and {Tensor.ShapeText(b.Shape)}.");
         // A stack of rows against one matrix is one tall product.
         bool isStack = a.Rank > 2 && b.Rank == 2 && !transposeA;
@@ -47,7 +47,7 @@ public static partial class Ops
         var contract = new ShapeContract(nameof(Linear));
         contract.Require(x, "... in");
         contract.RequireWeight(weight, "out in");
-        contract.RequireFloat32(bias, "out");
+        contract.OptionalFloat32(bias, "out");
         if (x.Rank >= 2) return MatMul(x, weight, transposeB: true, bias: bias);
         using TensorScope scope = TensorScope.Enter();
         return scope.Keep(MatMul(x.Reshape(1, -1), weight, transposeB: true, bias: bias).Reshape(-1));

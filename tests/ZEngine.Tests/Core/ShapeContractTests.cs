@@ -32,7 +32,7 @@ public sealed class ShapeContractTests
         Assert.Equal("Scan: half must be Float32, got Float16.", Message((ref s) => s.RequireFloat32(half, "L")));
         Assert.Equal("Scan: tokens must be a floating-point type, got Int32.", Message((ref s) => s.RequireWeight(tokens, "L")));
         Assert.Equal("Scan: x must be Int32 or Int64, got Float32.", Message((ref s) => s.RequireIndex(x, "L")));
-        Assert.Equal("", Message((ref s) => { s.Require(x, "L"); s.Optional(null, "L"); s.RequireFloat32(null, "L"); s.RequireWeight(half, "L"); s.RequireIndex(tokens, "L"); }));
+        Assert.Equal("", Message((ref s) => { s.Require(x, "L"); s.Optional(null, "L"); s.OptionalFloat32(null, "L"); s.RequireWeight(half, "L"); s.RequireIndex(tokens, "L"); }));
     }
 
     [Fact]
