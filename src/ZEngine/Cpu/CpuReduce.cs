@@ -7,10 +7,13 @@ internal sealed unsafe partial class CpuBackend
     /// <summary>Elements summed in one float register before the sum goes on in double: bounds the rounding error of long sums.</summary>
     private const long SumBlock = 256;
 
+    /// <summary>Columns to a piece at least: four of the widest registers.</summary>
+    private const long MinColumns = 64;
+
     internal override void ReduceForward(Reduction reduction, Tensor x, long outer, long count, long inner, Tensor y)
     {
         if (inner == 1) For(outer, RowGrain(count), new ReduceRowsKernel(reduction, F32(x), count, F32(y)));
-        else For(outer * inner, RowGrain(count), new ReduceColumnsKernel(reduction, F32(x), count, inner, F32(y)));
+        else For(outer * inner, Math.Max(MinColumns, RowGrain(count)), new ReduceColumnsKernel(reduction, F32(x), count, inner, F32(y)));
     }
 
     internal override void ReduceBackward(Reduction reduction, Tensor? x, Tensor dy, long outer, long count, long inner, Tensor dx) =>
