@@ -124,8 +124,8 @@ public sealed class GroupedExpertsTests
         Routing routing = ZEngine.Ops.Route(Zeros(5, 3), new RouteOptions(2));
         Assert.Equal("GroupedExperts: up must have 8 rows for 4 hidden channels with a gate, got [3, 4, 6].", Message(() => ZEngine.Ops.GroupedExperts(x, routing, Zeros(3, 4, 6), Zeros(3, 6, 4))));
         Assert.Equal("GroupedExperts: down must be [E, D, hidden], got [3, 5, 4]: D is 6 but axis 1 is 5.", Message(() => ZEngine.Ops.GroupedExperts(x, routing, Zeros(3, 8, 6), Zeros(3, 5, 4))));
-        Assert.Equal("GroupedExperts: the routing knows 3 experts, 0 of them skipped, but there are weights for 2.", Message(() => ZEngine.Ops.GroupedExperts(x, routing, Zeros(2, 8, 6), Zeros(2, 6, 4))));
-        Assert.Equal("GroupedExperts: the routing is for 5 tokens, but x has 4.", Message(() => ZEngine.Ops.GroupedExperts(Zeros(4, 6), routing, Zeros(3, 8, 6), Zeros(3, 6, 4))));
+        Assert.Equal("GroupedExperts: routing.Load knows 3 experts, 0 of them skipped, but there are weights for 2.", Message(() => ZEngine.Ops.GroupedExperts(x, routing, Zeros(2, 8, 6), Zeros(2, 6, 4))));
+        Assert.Equal($"GroupedExperts: routing.Experts {Tensor.ShapeText(routing.Experts.Shape)} is for 5 tokens, but x has 4.", Message(() => ZEngine.Ops.GroupedExperts(Zeros(4, 6), routing, Zeros(3, 8, 6), Zeros(3, 6, 4))));
         Tensor wrong = Tensor.From<int>([0, 1, 2, 0, 1, 2, 0, 1, 2, -1], [5, 2], Device.Cpu);
         Assert.Equal("GroupedExperts: expert 9 of [5, 2] is -1, but there are 3 experts.", Message(() => ZEngine.Ops.GroupedExperts(x, routing with { Experts = wrong }, Zeros(3, 8, 6), Zeros(3, 6, 4))));
         Assert.StartsWith("GroupedExperts: Relu2 is not the activation of a gated unit;", Message(() => ZEngine.Ops.GroupedExperts(x, routing, Zeros(3, 8, 6), Zeros(3, 6, 4), Pointwise.Relu2)));
