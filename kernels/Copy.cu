@@ -43,8 +43,6 @@ __global__ void __launch_bounds__(kThreads) convert(const CopyArgs<S, T> args)
         args.to[args.isToDense ? i : args.toShape.offset(i)] = from_f32<T>(to_f32(args.from[args.isFromDense ? i : args.fromShape.offset(i)]));
 }
 
-enum DType { kFloat32, kBFloat16, kFloat16, kInt32, kInt64, kUInt8, kInt8 };
-
 __device__ inline bool is_integer(int type) { return type >= kInt32; }
 
 __device__ inline i64 load_integer(const u8* from, int type, i64 i)
@@ -55,16 +53,6 @@ __device__ inline i64 load_integer(const u8* from, int type, i64 i)
         case kInt64: return reinterpret_cast<const i64*>(from)[i];
         case kUInt8: return from[i];
         default: return reinterpret_cast<const i8*>(from)[i];
-    }
-}
-
-__device__ inline f32 load_float(const u8* from, int type, i64 i)
-{
-    switch (type)
-    {
-        case kFloat32: return reinterpret_cast<const f32*>(from)[i];
-        case kBFloat16: return to_f32(reinterpret_cast<const bf16*>(from)[i]);
-        default: return to_f32(reinterpret_cast<const f16*>(from)[i]);
     }
 }
 

@@ -2,15 +2,16 @@
 #pragma once
 #include "common/Warp.cuh"
 
-// Every thread receives the sum. The block is whole warps, at most 32; sPartial holds one float per warp. Ends with the sum read by this
+// Every thread receives the sum. The block is whole warps, at most 32; sPartial holds one number per warp. Ends with the sum read by this
 // thread, not by all: the barrier at the start of the next call closes that hazard.
-__device__ inline f32 block_sum(f32 x, f32* sPartial)
+template <typename S>
+__device__ inline S block_sum(S x, S* sPartial)
 {
     x = warp_sum(x);
     __syncthreads();                                          // a former result in sPartial has been read by all
     if (threadIdx.x % kWarp == 0) sPartial[threadIdx.x / kWarp] = x;
     __syncthreads();                                          // the partial sums of all warps are there
-    f32 sum = 0;
+    S sum = 0;
     for (int warp = 0; warp < blockDim.x / kWarp; warp++) sum += sPartial[warp];
     return sum;
 }

@@ -4,7 +4,7 @@
 
 constexpr int kMaxAxes = 6;
 
-struct StridedShape                                           // mirrored in CudaStrided.cs, field for field
+struct StridedShape                                           // mirrored in StridedShape.cs, field for field
 {
     i64 sizes[kMaxAxes], strides[kMaxAxes];                   // outermost first; unused axes in front have size 1
     i32 axes, is32;                                           // is32: every index fits 31 bits, so that 32-bit division serves

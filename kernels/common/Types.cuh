@@ -2,6 +2,7 @@
 #pragma once
 
 typedef float f32;
+typedef double f64;
 typedef unsigned int u32;
 typedef unsigned short u16;
 typedef unsigned char u8;
@@ -17,6 +18,13 @@ __device__ inline void trap() { asm volatile("trap;"); }
 
 struct bf16 { u16 bits; };
 struct f16 { u16 bits; };
+
+// Element types as arguments: the values of DType in src/ZEngine/DType.cs.
+enum ElementType { kFloat32, kBFloat16, kFloat16, kInt32, kInt64, kUInt8, kInt8 };
+
+template <typename T> constexpr int kTypeOf = kFloat32;
+template <> constexpr int kTypeOf<bf16> = kBFloat16;
+template <> constexpr int kTypeOf<f16> = kFloat16;
 
 __device__ inline f32 to_f32(f32 x) { return x; }
 __device__ inline f32 to_f32(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
@@ -40,4 +48,15 @@ template <> __device__ inline f16 from_f32<f16>(f32 x)
     f16 y;
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
     return y;
+}
+
+// An element of a floating-point type that is an argument.
+__device__ inline f32 load_float(const void* from, int type, i64 i)
+{
+    switch (type)
+    {
+        case kFloat32: return static_cast<const f32*>(from)[i];
+        case kBFloat16: return to_f32(static_cast<const bf16*>(from)[i]);
+        default: return to_f32(static_cast<const f16*>(from)[i]);
+    }
 }

@@ -5,8 +5,9 @@
 constexpr int kWarp = 32;
 constexpr u32 kAllLanes = 0xffffffffu;
 
-// Every lane receives the sum, in the same order of additions.
-__device__ inline f32 warp_sum(f32 x)
+// Every lane receives the sum, in the same order of additions. S is f32 or f64.
+template <typename S>
+__device__ inline S warp_sum(S x)
 {
     #pragma unroll
     for (int distance = kWarp / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(kAllLanes, x, distance);

@@ -1,4 +1,4 @@
-using ZEngine.Interop;
+using System.Runtime.InteropServices;
 
 namespace ZEngine.Cuda;
 
@@ -22,6 +22,15 @@ internal sealed partial class CudaBackend(CudaDevice device) : Backend, IDisposa
     private CudaKernel Kernel(string file, scoped KernelExpression expression) => device.Kernels.Get(file, expression.Text);
 
     private static ulong Pointer(Tensor? tensor) => tensor is null ? 0 : (ulong)tensor.Address;
+
+    /// <summary>A table on the device that a kernel reads. Dispose it right after the launch: memory comes back in stream order.</summary>
+    private Tensor Upload<T>(ReadOnlySpan<T> table) where T : unmanaged
+    {
+        ReadOnlySpan<byte> bytes = MemoryMarshal.AsBytes(table);
+        Tensor copy = Tensor.Empty([bytes.Length], DType.UInt8, device);
+        device.UploadTable(bytes, copy.Address);
+        return copy;
+    }
 
     /// <summary>Blocks for a number of items; an error where the grid cannot hold them.</summary>
     private static int Blocks(string op, long items, long perBlock = 1)

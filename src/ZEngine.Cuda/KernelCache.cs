@@ -28,7 +28,7 @@ internal sealed class KernelCache : IDisposable
     {
         lock (_gate)
         {
-            foreach (CudaModule module in _modules.ToArray()) module.Dispose();     // each takes itself off the list
+            foreach (CudaModule module in _modules.ToArray()) module.Dispose();     // each takes itself out of the list
             _modules.Clear();
             _kernels.Clear();
         }

@@ -10,6 +10,11 @@ internal static class Devices
 {
     public static readonly string[] Names = CudaDevice.IsAvailable ? ["cpu", "emulator", "cuda"] : ["cpu", "emulator"];
 
+    /// <summary>The devices of op tests: CUDA devices also with 16-bit activations.</summary>
+    public static readonly string[] OpNames = [.. Names, .. Names.Where(name => name != "cpu").Select(name => name + Half)];
+
+    private const string Half = " bf16";
+
     private static readonly Lazy<EmulatedCudaDriver> Driver = new(() => new EmulatedCudaDriver(new EmulatorOptions { Checks = EmulatorChecks.Uninitialised | EmulatorChecks.SharedRaces, Workers = Environment.ProcessorCount }));
     private static readonly Lazy<EmulatedCudaDriver> ScrambledDriver = new(() => new EmulatedCudaDriver(new EmulatorOptions { Checks = EmulatorChecks.None, Policy = SchedulingPolicy.Adversarial, Workers = Environment.ProcessorCount }));
     private static readonly Lazy<CudaDevice> EmulatorDevice = new(() => OpenEmulated(Driver.Value)), Scrambled = new(() => OpenEmulated(ScrambledDriver.Value)), Gpu = new(() => CudaDevice.Open(0));
@@ -22,6 +27,9 @@ internal static class Devices
         "cuda" => Gpu.Value,
         _ => throw new ArgumentException($"No device {name}."),
     };
+
+    /// <summary>A device of <see cref="OpNames"/>, and the type that activations have on it.</summary>
+    public static (string Device, DType Type) OfOp(string name) => name.EndsWith(Half, StringComparison.Ordinal) ? (name[..^Half.Length], DType.BFloat16) : (name, DType.Float32);
 
     /// <summary>A CUDA device over an emulator of one's own.</summary>
     public static CudaDevice OpenEmulated(EmulatedCudaDriver driver, CudaOptions? options = null)

@@ -1,6 +1,141 @@
+using System.Runtime.InteropServices;
+
 namespace ZEngine.Cuda;
 
 internal sealed partial class CudaBackend
 {
-    internal override void MatMul(MatMulInputs x, Tensor y, bool isAdding) => throw NoKernel("MatMul");
+    private const string MatMulFile = "MatMul.cu";
+
+    /// <summary>Mirrors MatMulArgs in kernels/MatMul.cu, field for field.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct MatMulArgs
+    {
+        public ulong A, B, Bias, Y;
+        public long ARow, BRow, YRow, ANext, BNext, YNext, AInner, BInner, YInner;
+        public int M, N, K, Inners, BRepeat, TransposeA, TransposeB, IsAdding, AIsWide, BIsWide, YIsWide;
+    }
+
+    internal override void MatMul(MatMulInputs x, Tensor y, bool isAdding)
+    {
+        // The tensor cores take operands of one 16-bit type whose rows begin at multiples of 16 bytes; others are copied. (Few rows are no work for them.)
+        bool isHalf = y.DType != DType.Float32 && !MatMulPlan.HasFewRows(x, y);
+        using Tensor? alignedA = isHalf ? Aligned(x.A, y.DType) : null, alignedB = isHalf ? Aligned(x.B, y.DType) : null;
+        (Tensor a, Tensor b) = (alignedA ?? x.A, alignedB ?? x.B);
+        (long rows, long inner) = x.TransposeA ? (a.Shape[^1], a.Shape[^2]) : (a.Shape[^2], a.Shape[^1]);
+        long columns = y.Shape[^1], products = 1;
+        for (int axis = 0; axis < a.Rank - 2; axis++) products *= a.Shape[axis];
+        Multiply(new Product(rows, columns, inner, products)
+        {
+            A = new Operand(a, a.RowStride(), a.RowStride() * a.Shape[^2]), B = new Operand(b, b.RowStride(), b.RowStride() * b.Shape[^2]), Y = new Operand(y, columns, rows * columns),
+            TransposeA = x.TransposeA, TransposeB = x.TransposeB, Bias = x.Bias, IsAdding = isAdding,
+        });
+    }
+
+    /// <summary>A copy of another type, or with rows that begin at multiples of 16 bytes; null where the tensor is like that.</summary>
+    private Tensor? Aligned(Tensor tensor, DType type)
+    {
+        int elements = WideElements(type);
+        if (tensor.DType == type && tensor.Address % WideBytes == 0 && tensor.RowStride() % elements == 0) return null;
+        using TensorScope scope = TensorScope.Enter();
+        using NoGradient pause = Tape.NoGrad();
+        long[] shape = tensor.Shape.ToArray();
+        shape[^1] = (shape[^1] + elements - 1) / elements * elements;
+        Tensor copy = Tensor.Empty(shape, type, tensor.Device).Slice(-1, 0, tensor.Shape[^1]);
+        Copy(tensor, copy);
+        return TensorScope.Release(copy);
+    }
+
+    /// <summary>A matrix that is read or written: its rows, the next stack of products, and the next product within a stack, in elements apart.</summary>
+    private readonly record struct Operand(Tensor Tensor, long Row, long Next, long Inner = 0, long Offset = 0)
+    {
+        public ulong Address => (ulong)(Tensor.Address + (nint)(Offset * Tensor.DType.Size));
+
+        /// <summary>Whether rows may be read 16 bytes at a time: they begin at multiples of that. What hangs over their end is cut off.</summary>
+        public bool IsWide => Address % WideBytes == 0 && IsMultiple(Row) && IsMultiple(Next) && IsMultiple(Inner);
+
+        private bool IsMultiple(long elements) => elements * Tensor.DType.Size % WideBytes == 0;
+    }
+
+    /// <summary>Products of one shape: stacks of <see cref="Inners"/>, of which <see cref="Repeat"/> neighbours share one b.</summary>
+    private readonly record struct Product(long Rows, long Columns, long Inner, long Stacks)
+    {
+        public required Operand A { get; init; }
+        public required Operand B { get; init; }
+        public required Operand Y { get; init; }
+        public bool TransposeA { get; init; }
+        public bool TransposeB { get; init; }
+        public bool IsAdding { get; init; }
+        public Tensor? Bias { get; init; }
+        public int Inners { get; init; } = 1;
+        public int Repeat { get; init; } = 1;
+    }
+
+    private void Multiply(in Product x)
+    {
+        long products = x.Stacks * x.Inners;
+        if (products * x.Rows * x.Columns == 0) return;
+        (DType type, DType bType) = (x.Y.Tensor.DType, x.B.Tensor.DType);
+        var args = new MatMulArgs
+        {
+            A = x.A.Address, B = x.B.Address, Bias = Pointer(x.Bias), Y = x.Y.Address,
+            ARow = x.A.Row, BRow = x.B.Row, YRow = x.Y.Row, ANext = x.A.Next, BNext = x.B.Next, YNext = x.Y.Next, AInner = x.A.Inner, BInner = x.B.Inner, YInner = x.Y.Inner,
+            M = Size32("MatMul", "rows", x.Rows), N = Size32("MatMul", "columns", x.Columns), K = Size32("MatMul", "inner", x.Inner),
+            Inners = x.Inners, BRepeat = x.Repeat, TransposeA = x.TransposeA ? 1 : 0, TransposeB = x.TransposeB ? 1 : 0, IsAdding = x.IsAdding ? 1 : 0,
+            AIsWide = x.A.IsWide ? 1 : 0, BIsWide = x.B.IsWide ? 1 : 0, YIsWide = x.Y.IsWide && x.Columns * type.Size % WideBytes == 0 ? 1 : 0,
+        };
+        bool hasFewRows = products == 1 && !x.TransposeA && x.TransposeB && MatMulPlan.HasFewRows(x.Rows);
+        MatMulPlan plan = MatMulPlan.For(x.Rows, x.Columns, products, type, hasFewRows, device.Multiprocessors, device.Options.AllowsTf32);
+        CudaKernel kernel = plan.Method switch
+        {
+            MatMulMethod.Rows => Kernel(MatMulFile, $"matmul_rows<{type}, {bType}, {plan.Tile}>"),
+            MatMulMethod.Half => Kernel(MatMulFile, $"matmul_half<{type}, {x.TransposeA}, {x.TransposeB}, {plan.Tile}>"),
+            _ => Kernel(MatMulFile, $"matmul_float<{bType}, {plan.Tile}, {plan.IsTf32}>"),
+        };
+        kernel.Launch(Blocks("MatMul", plan.Blocks(x.Rows, x.Columns, products)), plan.Threads, plan.SharedBytes, args);
+    }
+}
+
+/// <summary>Which kernel of kernels/MatMul.cu multiplies.</summary>
+internal enum MatMulMethod
+{
+    /// <summary>16-bit operands on the tensor cores.</summary>
+    Half,
+    /// <summary>Float operands.</summary>
+    Float,
+    /// <summary>Few rows, bound by reading b.</summary>
+    Rows,
+}
+
+/// <summary>Kernel and tile of a matrix product: a pure function of its sizes and of the device.</summary>
+/// <param name="Method">The kernel.</param>
+/// <param name="Tile">Rows and columns of y that a block owns; for <see cref="MatMulMethod.Rows"/> the rows that it can hold.</param>
+/// <param name="IsTf32">Whether float operands are rounded for the tensor cores.</param>
+internal readonly record struct MatMulPlan(MatMulMethod Method, int Tile, bool IsTf32)
+{
+    private const int MostRows = 8, RowsColumnsOfBlock = 32, Stages = 3, SliceBytes = 32 * 2;
+
+    public int Threads => Method == MatMulMethod.Half ? 2 * Tile : 256;
+
+    /// <summary>Slices of both operands; the tile of y, with 8 elements more to a row, fits into them for 128 and not quite for 64.</summary>
+    public int SharedBytes => Method == MatMulMethod.Half ? Math.Max(Stages * 2 * Tile * SliceBytes, Tile * (Tile + 8) * 2) : 0;
+
+    /// <summary>Whether a product with a weight [out, in] is bound by reading the weight.</summary>
+    public static bool HasFewRows(long rows) => rows <= MostRows;
+
+    /// <summary>As <see cref="HasFewRows(long)"/>, for whole inputs.</summary>
+    public static bool HasFewRows(MatMulInputs x, Tensor y) =>
+        y.Count == y.Shape[^2] * y.Shape[^1] && !x.TransposeA && x.TransposeB && HasFewRows(y.Shape[^2]) && (x.B.DType == y.DType || x.B.DType == DType.Float32);
+
+    public static MatMulPlan For(long rows, long columns, long products, DType type, bool hasFewRows, int multiprocessors, bool allowsTf32)
+    {
+        if (hasFewRows) return new(MatMulMethod.Rows, rows == 1 ? 1 : MostRows, false);
+        // The large tile reads its operands half as often; the small one fills the device where there is little to do.
+        long large = products * ((rows + 127) / 128) * ((columns + 127) / 128);
+        int tile = large >= multiprocessors ? 128 : 64;
+        return type == DType.Float32 ? new(MatMulMethod.Float, tile, allowsTf32) : new(MatMulMethod.Half, tile, false);
+    }
+
+    public long Blocks(long rows, long columns, long products) => Method == MatMulMethod.Rows
+        ? (columns + RowsColumnsOfBlock - 1) / RowsColumnsOfBlock
+        : products * ((rows + Tile - 1) / Tile) * ((columns + Tile - 1) / Tile);
 }

@@ -70,7 +70,7 @@ internal sealed unsafe partial class CpuBackend
             T result = T.LoadUpTo(first, lanes);
             if (reduction == Reduction.Max)
             {
-                for (long i = 1; i < count; i++) result = T.Max(result, T.LoadUpTo(first + i * inner, lanes));
+                for (long i = 1; i < count; i++) result = T.SelectNaN(result, result, T.Max(result, T.LoadUpTo(first + i * inner, lanes)));   // NaN stays
                 return result;
             }
             if (count == 0) return T.Zero;

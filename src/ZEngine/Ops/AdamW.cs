@@ -11,7 +11,7 @@ public readonly record struct AdamWOptions(double Beta1 = 0.9, double Beta2 = 0.
     public AdamWOptions() : this(0.9) { }
 }
 
-/// <summary>One parameter's tensors for a step of AdamW; all Float32 and contiguous but for <paramref name="Value"/>, which may be of any floating-point type.</summary>
+/// <summary>One parameter's tensors for a step of AdamW; all contiguous, and Float32 but for <paramref name="Value"/>, which may be of any floating-point type.</summary>
 /// <param name="Value">The parameter.</param>
 /// <param name="Master">Its Float32 master copy, or null when the value is Float32 itself.</param>
 /// <param name="Gradient">Its gradient.</param>
@@ -47,6 +47,7 @@ public static partial class Ops
             contract.RequireFloat32(slot.FirstMoment, "...");
             contract.RequireFloat32(slot.SecondMoment, "...");
             contract.RequireFloat32(slot.Master, "...");
+            contract.Require(slot.Value.IsContiguous, $"value {slot.Value} is not contiguous.");
             contract.Require(slot.Master is not null || slot.Value.DType == DType.Float32, $"a value of type {slot.Value.DType} needs a Float32 master copy.");
             foreach (Tensor? tensor in (ReadOnlySpan<Tensor?>)[slot.Gradient, slot.FirstMoment, slot.SecondMoment, slot.Master])
                 contract.Require(tensor is null || tensor.Shape.SequenceEqual(slot.Value.Shape) && tensor.IsContiguous, $"value is {slot.Value} but one of its tensors is {tensor}.");

@@ -9,7 +9,8 @@ public sealed class OpGolden
     public static IEnumerable<TheoryDataRow<string, string>> Cases() =>
         from name in OpCase.GoldenNames()
         where EngineOp.For(OpCase.Golden(name).Op) is not null
-        from device in Devices.Names
+        from device in Devices.OpNames
+        where EngineOp.Takes(OpCase.Golden(name).Op, device)
         select new TheoryDataRow<string, string>(name, device) { TestDisplayName = $"Golden op {name} on {device}" };
 
     [Theory(SkipTestWithoutData = true)]

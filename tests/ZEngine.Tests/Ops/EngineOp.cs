@@ -29,29 +29,37 @@ internal static class EngineOp
         _ => null,
     };
 
+    /// <summary>
+    /// Whether an op is tested on a device of <see cref="Devices.OpNames"/>: the optimizer keeps Float32 state, a router that rounds its scores may choose
+    /// other experts, and a tree of attentions rounds each shard's result before it merges them.
+    /// </summary>
+    public static bool Takes(string op, string deviceName) => Devices.OfOp(deviceName).Type == DType.Float32 || op is not ("adamw" or "moe_swiglu" or "tree_attention");
+
     public static void Check(OpCase c, string deviceName, Application? application = null)
     {
         Application apply = application ?? For(c.Op) ?? throw new ArgumentException($"There is no op {c.Op}.");
-        Device device = Devices.Open(deviceName);
+        (string name, DType type) = Devices.OfOp(deviceName);
+        if (type == DType.BFloat16) c = c.Quantize(x => (float)(BFloat16)x);
+        Device device = Devices.Open(name);
         long buffers = Devices.LiveBuffers(device);
         int threads = CpuDevice.Threads;
         try
         {
-            Results first = Run(c, device, apply);
+            Results first = Run(c, device, type, apply);
             var reference = new OracleReference(c);
-            foreach ((string name, float[] values) in first.Outputs) reference.CheckOutput(name, values);
-            foreach ((string name, float[] values) in first.Gradients)
-                if (c.InputGradients.Count == 0 || c.InputGradients.ContainsKey(name)) reference.CheckInputGradient(name, values);
-            if (deviceName == "cpu")
+            foreach ((string output, float[] values) in first.Outputs) reference.CheckOutput(output, values, EpsilonOf(first.Types[output]));
+            foreach ((string input, float[] values) in first.Gradients)
+                if (c.InputGradients.Count == 0 || c.InputGradients.ContainsKey(input)) reference.CheckInputGradient(input, values, EpsilonOf(first.Types["d" + input]));
+            if (name == "cpu")
             {
                 foreach (int count in (ReadOnlySpan<int>)[1, 3])
                 {
                     CpuDevice.Threads = count;
-                    SameBits(c, first, Run(c, device, apply), $"with {count} threads");
+                    SameBits(c, first, Run(c, device, type, apply), $"with {count} threads");
                 }
             }
-            else if (deviceName == "emulator") SameBits(c, first, Run(c, Devices.Open("scrambled emulator"), apply), "in another order of warps and blocks");
-            else SameBits(c, first, Run(c, device, apply), "the second time");
+            else if (name == "emulator") SameBits(c, first, Run(c, Devices.Open("scrambled emulator"), type, apply), "in another order of warps and blocks");
+            else SameBits(c, first, Run(c, device, type, apply), "the second time");
         }
         finally
         {
@@ -60,21 +68,23 @@ internal static class EngineOp
         Assert.Equal(buffers, device.LiveBuffers);
     }
 
-    private static Results Run(OpCase c, Device device, Application apply)
+    private static double EpsilonOf(DType type) => type == DType.BFloat16 ? Close.BFloat16Epsilon : Close.Float32Epsilon;
+
+    private static Results Run(OpCase c, Device device, DType type, Application apply)
     {
         using Tape tape = Tape.Begin();
-        var inputs = new EngineInputs(c, device);
+        var inputs = new EngineInputs(c, device, type);
         if (c.OutputGradients.Count > 0)
             foreach ((_, Tensor tensor) in inputs.Floats) tape.Watch(tensor);
         Dictionary<string, Tensor> outputs = apply(inputs);
         var results = new Results();
-        foreach ((string name, Tensor output) in outputs) results.Outputs[name] = output.ToArray<float>();
+        foreach ((string name, Tensor output) in outputs) results.Add(results.Outputs, name, name, output);
         if (c.OutputGradients.Count == 0) return results;
 
         string[] names = [.. c.OutputGradients.Keys];
-        Tensor[] gradients = [.. names.Select(name => Tensor.From<float>(c.OutputGradients[name].Floats.Data, outputs[name].Shape, device))];
+        Tensor[] gradients = [.. names.Select(name => Tensor.From<float>(c.OutputGradients[name].Floats.Data, outputs[name].Shape, device).To(outputs[name].DType))];
         tape.Backward([.. names.Select(name => outputs[name])], gradients);
-        foreach ((string name, Tensor input) in inputs.Floats) results.Gradients[name] = tape.GradientOf(input).ToArray<float>();
+        foreach ((string name, Tensor input) in inputs.Floats) results.Add(results.Gradients, name, "d" + name, tape.GradientOf(input));
         return results;
     }
 
@@ -94,5 +104,13 @@ internal static class EngineOp
     {
         public Dictionary<string, float[]> Outputs { get; } = [];
         public Dictionary<string, float[]> Gradients { get; } = [];
+        public Dictionary<string, DType> Types { get; } = [];
+
+        public void Add(Dictionary<string, float[]> to, string name, string typeName, Tensor tensor)
+        {
+            Types[typeName] = tensor.DType;
+            using NoGradient pause = Tape.NoGrad();
+            to[name] = tensor.To(DType.Float32).ToArray<float>();
+        }
     }
 }

@@ -1,0 +1,426 @@
+// MatMul.cu
+//
+// Computes   y[m,n] = Σ_k a[m,k]·b[k,n] (+ bias[n]), or y[m,n] += the same; a and b may be stored transposed; a stack of such products.
+// Source     tiling: Goto and van de Geijn 2008; the tensor-core pipeline as NVIDIA's CUTLASS documents it (efficient_gemm).
+// Method     matmul_half: a block owns kTile × kTile of y. Slices of 32 of the inner axis of a and b pass through kStages buffers of shared memory, filled
+//            by cp.async while earlier ones are multiplied; ldmatrix (transposed where the storage is) feeds mma.m16n8k16. matmul_float: the same tile with float multiply-adds, or with
+//            m16n8k8 after rounding to TF32; slices of 16. matmul_rows: a warp owns 4 columns of y for up to Rows rows, and its lanes walk the
+//            inner axis; for the few rows of a decode step, which is bound by reading b.
+// Layout     a [M, K] or [K, M], b [K, N] or [N, K], y [M, N], rows aRow, bRow and yRow elements apart; bias [N] float. Products in two levels, as heads
+//            of a batch: stacks aNext, bNext, yNext apart, of `inners` products aInner, bInner, yInner apart.
+// Launch     matmul_half, matmul_float: grid products · ceil(M / kTile) · ceil(N / kTile), block 256 for kTile 128, 128 for 64 (matmul_float: 256); dynamic shared
+//            memory 48 or 24 KiB (matmul_half, also the 34 or 9 KiB tile of y). matmul_rows: grid ceil(N / 32), block 256.
+// Traffic    reads ceil(N / kTile)·M·K + ceil(M / kTile)·K·N elements, writes M·N; matmul_rows reads K·N once and rows of a from the cache for every 4 columns.
+// Precision  loads T, accumulates f32 in ascending k within a slice, stores T. TF32 only on
+//            request. Deterministic: one block owns an element of y.
+// Limits     matmul_half: addresses and distances of rows and products are multiples of 16 bytes (the host copies operands that are not, or of another
+//            type, first). matmul_rows: b stored [N, K], M ≤ Rows, K a multiple of 8 where isWide.
+// Variants   matmul_half<{bf16|f16}, {true|false}, {true|false}, {128|64}>; matmul_float<{f32|bf16|f16}, {128|64}, {true|false}>;
+//            matmul_rows<f32, {f32|bf16|f16}, {1|8}>; matmul_rows<bf16, {bf16|f32}, {1|8}>; matmul_rows<f16, {f16|f32}, {1|8}>
+#include "common/Copy.cuh"
+#include "common/Mma.cuh"
+#include "common/Warp.cuh"
+
+struct MatMulArgs                                             // mirrored in CudaMatMul.cs, field for field
+{
+    const void* a; const void* b; const f32* bias; void* y;
+    i64 aRow, bRow, yRow, aNext, bNext, yNext, aInner, bInner, yInner;
+    i32 M, N, K, inners, bRepeat, transposeA, transposeB, isAdding, aIsWide, bIsWide, yIsWide;
+
+    // Product p is number p % inners of stack p / inners; bRepeat neighbours of a stack share one b.
+    __device__ inline i64 a_at(int product) const { return (i64)(product / inners) * aNext + product % inners * aInner; }
+    __device__ inline i64 b_at(int product) const { return (i64)(product / inners) * bNext + product % inners / bRepeat * bInner; }
+    __device__ inline i64 y_at(int product) const { return (i64)(product / inners) * yNext + product % inners * yInner; }
+};
+
+// The tile and the product of a block. Eight rows of tiles go together, so that blocks which run at the same time share operands in the L2 cache.
+struct TilePlace
+{
+    int product, m, n;
+
+    __device__ inline TilePlace(const MatMulArgs& args, int tile)
+    {
+        constexpr int kTogether = 8;
+        const int rows = (args.M + tile - 1) / tile, columns = (args.N + tile - 1) / tile, tiles = rows * columns;
+        product = blockIdx.x / tiles;
+        const int at = blockIdx.x % tiles, group = at / (kTogether * columns), inGroup = at % (kTogether * columns);
+        const int height = min(kTogether, rows - group * kTogether);
+        m = (group * kTogether + inGroup % height) * tile;
+        n = inGroup / height * tile;
+    }
+};
+
+// ---- 16-bit operands on the tensor cores ---------------------------------------------------------------------------------------------------------
+
+constexpr int kSlice = 32, kStages = 3;
+
+// An operand of a product: Outer is its axis of M or N, the other is k. Stored with k innermost, or with the outer axis innermost.
+template <typename T, int Tile, bool isInnerK>
+struct HalfOperand
+{
+    static constexpr int kRows = isInnerK ? Tile : kSlice, kChunks = (isInnerK ? kSlice : Tile) / 8;
+    static constexpr int kBytes = kRows * kChunks * 16;
+
+    const T* from;                                            // the tile's first element at k = 0
+    i64 rowStride;
+    int rows, columns;                                        // that exist from the tile's start on
+
+    // Starts loading the slice that begins at k.
+    __device__ inline void load(u8* sTile, int k, int threads) const
+    {
+        for (int i = threadIdx.x; i < kRows * kChunks; i += threads)
+        {
+            const int r = i / kChunks, c = i % kChunks;
+            const int row = isInnerK ? r : k + r, column = isInnerK ? k + c * 8 : c * 8;
+            const int valid = row < rows ? max(0, min(8, columns - column)) : 0;
+            const i64 at = (i64)row * rowStride + column;
+            copy_async(shared_address(sTile) + swizzled<kChunks>(r, c) * 16, valid > 0 ? from + at : from, valid * 2);
+        }
+    }
+
+    // Address of this lane's row for the four matrices that make 16 of the outer axis by 16 of k.
+    template <bool isLeft>
+    __device__ inline void fragment(u32 (&to)[4], const u8* sTile, int outer, int k) const
+    {
+        const int lane = threadIdx.x % kWarp, low = lane & 7, second = lane >> 3 & 1, third = lane >> 4;
+        // The left operand takes its matrices in the order (outer, k), (outer + 8, k), (outer, k + 8), …; the right one in (k), (k + 8), (outer + 8).
+        const int o = outer + 8 * (isLeft ? second : third), depth = k + 8 * (isLeft ? third : second);
+        if (isInnerK) load_matrices(to, shared_address(sTile) + swizzled<kChunks>(o + low, depth / 8) * 16);
+        else load_matrices_transposed(to, shared_address(sTile) + swizzled<kChunks>(depth + low, o / 8) * 16);
+    }
+};
+
+template <typename T, bool transposeA, bool transposeB, int Tile>
+__global__ void __launch_bounds__(Tile * 2, 1) matmul_half(const MatMulArgs args)
+{
+    using Left = HalfOperand<T, Tile, !transposeA>;
+    using Right = HalfOperand<T, Tile, transposeB>;
+    constexpr int kThreads = Tile * 2, kWarpColumns = Tile / 32, kWarpRows = Tile / 2;      // a warp owns kWarpRows × 32 of y
+    constexpr int kStageBytes = Left::kBytes + Right::kBytes, kRowsOfTiles = kWarpRows / 16, kPitch = Tile + 8;
+    extern __shared__ __align__(16) u8 sStages[];             // kStages slices of a and b; afterwards the tile of y
+    const TilePlace place(args, Tile);
+    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+    const int warpM = warp / kWarpColumns * kWarpRows, warpN = warp % kWarpColumns * 32;
+    const int restM = args.M - place.m, restN = args.N - place.n;
+
+    const T* aTile = static_cast<const T*>(args.a) + args.a_at(place.product) + (transposeA ? place.m : (i64)place.m * args.aRow);
+    const T* bTile = static_cast<const T*>(args.b) + args.b_at(place.product) + (transposeB ? (i64)place.n * args.bRow : place.n);
+    const Left left = { aTile, args.aRow, transposeA ? args.K : restM, transposeA ? restM : args.K };
+    const Right right = { bTile, args.bRow, transposeB ? restN : args.K, transposeB ? args.K : restN };
+    const auto load_slice = [&](int slice)
+    {
+        u8* sLeft = sStages + slice % kStages * kStageBytes;
+        left.load(sLeft, slice * kSlice, kThreads);
+        right.load(sLeft + Left::kBytes, slice * kSlice, kThreads);
+        copy_async_commit();
+    };
+
+    f32 sum[kRowsOfTiles][4][4] = {};
+    const int slices = (args.K + kSlice - 1) / kSlice;
+    for (int slice = 0; slice < kStages - 1; slice++) load_slice(slice);
+    for (int slice = 0; slice < slices; slice++)
+    {
+        copy_async_wait<kStages - 2>();
+        __syncthreads();                                      // all of this slice is there, and all have read the one whose buffer comes next
+        load_slice(slice + kStages - 1);
+        const u8* sLeft = sStages + slice % kStages * kStageBytes;
+        #pragma unroll
+        for (int k = 0; k < kSlice; k += 16)
+        {
+            u32 b[2][4], a[4];
+            #pragma unroll
+            for (int j = 0; j < 2; j++) right.template fragment<false>(b[j], sLeft + Left::kBytes, warpN + 16 * j, k);
+            #pragma unroll
+            for (int i = 0; i < kRowsOfTiles; i++)
+            {
+                left.template fragment<true>(a, sLeft, warpM + 16 * i, k);
+                #pragma unroll
+                for (int j = 0; j < 4; j++) mma_16x8x16<T>(sum[i][j], a, b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+            }
+        }
+    }
+
+    // The tile of y goes through shared memory, so that it is written in whole lines.
+    copy_async_wait<0>();
+    __syncthreads();                                          // nobody reads a slice any more
+    T* sY = reinterpret_cast<T*>(sStages);
+    T* y = static_cast<T*>(args.y) + args.y_at(place.product) + (i64)place.m * args.yRow + place.n;
+    #pragma unroll
+    for (int i = 0; i < kRowsOfTiles; i++)
+    #pragma unroll
+    for (int j = 0; j < 4; j++)
+    #pragma unroll
+    for (int half = 0; half < 2; half++)
+    {
+        const int m = warpM + 16 * i + 8 * half + lane / 4, n = warpN + 8 * j + lane % 4 * 2;
+        Pack<T, 2> pack;
+        #pragma unroll
+        for (int v = 0; v < 2; v++)
+        {
+            f32 value = sum[i][j][2 * half + v];
+            if (args.bias && n + v < restN) value += args.bias[place.n + n + v];
+            if (args.isAdding && m < restM && n + v < restN) value += to_f32(y[(i64)m * args.yRow + n + v]);
+            pack.at[v] = from_f32<T>(value);
+        }
+        *reinterpret_cast<Pack<T, 2>*>(sY + m * kPitch + n) = pack;
+    }
+    __syncthreads();                                          // the tile is complete
+    for (int i = threadIdx.x; i < Tile * Tile / 8; i += kThreads)
+    {
+        const int m = i / (Tile / 8), n = i % (Tile / 8) * 8;
+        if (m >= restM || n >= restN) continue;
+        const Pack<T, 8> pack = *reinterpret_cast<const Pack<T, 8>*>(sY + m * kPitch + n);
+        T* to = y + (i64)m * args.yRow + n;
+        if (args.yIsWide) *reinterpret_cast<Pack<T, 8>*>(to) = pack;
+        else
+            #pragma unroll
+            for (int v = 0; v < 8; v++)
+                if (n + v < restN) to[v] = pack.at[v];
+    }
+}
+
+// ---- Float operands ------------------------------------------------------------------------------------------------------------------------------
+
+constexpr int kFloatThreads = 256, kFloatSlice = 16;
+
+// A slice in registers on its way to shared memory, where it stands with the outer axis innermost, rows of kPitch. Columns are exchanged in
+// eights by the row, so that four rows which are written or read together lie in different banks.
+template <typename T, int Tile>
+struct FloatOperand
+{
+    static constexpr int kPitch = Tile + 8, kEach = Tile * kFloatSlice / 4 / kFloatThreads;
+
+    const T* from;
+    i64 rowStride;
+    int outer, depth, isWide;                                 // sizes that exist, from the tile's start
+    bool isInnerK;
+    f32 held[kEach][4];
+
+    static __device__ inline int place(int k, int column) { return k * kPitch + (column ^ (k >> 2 & 3) << 3); }
+
+    // The outer index and the k of group i of four elements: along k where that is innermost, else along the outer axis.
+    __device__ inline void where(int i, int& o, int& k) const
+    {
+        const int at = threadIdx.x + i * kFloatThreads;
+        if (isInnerK)
+        {
+            k = at / 8 % 4 * 4;
+            o = at / 32 * 8 + at % 8;
+        }
+        else
+        {
+            o = at % (Tile / 4) * 4;
+            k = at / (Tile / 4);
+        }
+    }
+
+    __device__ inline void read(int slice)
+    {
+        #pragma unroll
+        for (int i = 0; i < kEach; i++)
+        {
+            int o, k;
+            where(i, o, k);
+            const int first = slice * kFloatSlice + k, row = isInnerK ? o : first, column = isInnerK ? first : o;
+            const int rows = isInnerK ? outer : depth, columns = isInnerK ? depth : outer;
+            const T* at = from + (i64)row * rowStride + column;
+            if (isWide && row < rows && column + 4 <= columns) ::load<4>(held[i], at);
+            else
+                #pragma unroll
+                for (int v = 0; v < 4; v++) held[i][v] = row < rows && column + v < columns ? to_f32(at[v]) : 0.0f;
+        }
+    }
+
+    template <bool isTf32>
+    __device__ inline void write(f32* sTile) const
+    {
+        #pragma unroll
+        for (int i = 0; i < kEach; i++)
+        {
+            int o, k;
+            where(i, o, k);
+            f32 value[4];
+            #pragma unroll
+            for (int v = 0; v < 4; v++) value[v] = isTf32 ? __uint_as_float(to_tf32(held[i][v])) : held[i][v];
+            if (isInnerK)
+                #pragma unroll
+                for (int v = 0; v < 4; v++) sTile[place(k + v, o)] = value[v];
+            else stash<4>(sTile + place(k, o), value);
+        }
+    }
+};
+
+template <typename TB, int Tile, bool isTf32>
+__global__ void __launch_bounds__(kFloatThreads) matmul_float(const MatMulArgs args)
+{
+    using Left = FloatOperand<f32, Tile>;
+    using Right = FloatOperand<TB, Tile>;
+    constexpr int kEach = Tile / 16;                          // a thread owns kEach × kEach of y, in groups of four
+    __shared__ __align__(16) f32 sA[2][kFloatSlice * Left::kPitch], sB[2][kFloatSlice * Right::kPitch];
+    const TilePlace place(args, Tile);
+    const int restM = args.M - place.m, restN = args.N - place.n;
+    Left left = { static_cast<const f32*>(args.a) + args.a_at(place.product) + (args.transposeA ? place.m : (i64)place.m * args.aRow), args.aRow, restM, args.K, args.aIsWide, !args.transposeA };
+    Right right = { static_cast<const TB*>(args.b) + args.b_at(place.product) + (args.transposeB ? (i64)place.n * args.bRow : place.n), args.bRow, restN, args.K, args.bIsWide, (bool)args.transposeB };
+    f32* y = static_cast<f32*>(args.y) + args.y_at(place.product) + (i64)place.m * args.yRow + place.n;
+
+    // Multiply-adds: rows ty·4 + 64·i, columns tx·4 + 64·j. Tensor cores: the warp's share as 16 × 8 tiles, in the same number of registers.
+    const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+    constexpr int kTilesM = Tile / 32, kTilesN = Tile / 32;   // per warp of 2 × 4: Tile / 2 rows, Tile / 4 columns
+    const int warpM = warp / 4 * (Tile / 2), warpN = warp % 4 * (Tile / 4);
+    f32 sum[kEach][kEach] = {};
+    f32 (&tiles)[kTilesM][kTilesN][4] = reinterpret_cast<f32 (&)[kTilesM][kTilesN][4]>(sum);
+
+    const int slices = (args.K + kFloatSlice - 1) / kFloatSlice;
+    left.read(0);
+    right.read(0);
+    for (int slice = 0; slice < slices; slice++)
+    {
+        f32* sLeft = sA[slice % 2];
+        f32* sRight = sB[slice % 2];
+        left.template write<isTf32>(sLeft);
+        right.template write<isTf32>(sRight);
+        __syncthreads();                                      // the slice is there; the other buffer was read by all before they came here
+        if (slice + 1 < slices)
+        {
+            left.read(slice + 1);
+            right.read(slice + 1);
+        }
+        if constexpr (isTf32)
+        {
+            #pragma unroll
+            for (int k = 0; k < kFloatSlice; k += 8)
+            {
+                u32 a[4], b[kTilesN][2];
+                const int t = k + lane % 4, g = lane / 4;
+                #pragma unroll
+                for (int j = 0; j < kTilesN; j++)
+                    #pragma unroll
+                    for (int half = 0; half < 2; half++) b[j][half] = __float_as_uint(sRight[Right::place(t + 4 * half, warpN + 8 * j + g)]);
+                #pragma unroll
+                for (int i = 0; i < kTilesM; i++)
+                {
+                    #pragma unroll
+                    for (int part = 0; part < 4; part++) a[part] = __float_as_uint(sLeft[Left::place(t + part / 2 * 4, warpM + 16 * i + g + part % 2 * 8)]);
+                    #pragma unroll
+                    for (int j = 0; j < kTilesN; j++) mma_16x8x8_tf32(tiles[i][j], a, b[j][0], b[j][1]);
+                }
+            }
+        }
+        else
+        {
+            #pragma unroll
+            for (int k = 0; k < kFloatSlice; k++)
+            {
+                f32 a[kEach / 4][4], b[kEach / 4][4];
+                #pragma unroll
+                for (int i = 0; i < kEach / 4; i++)
+                {
+                    load<4>(a[i], sLeft + Left::place(k, ty * 4 + 64 * i));
+                    load<4>(b[i], sRight + Right::place(k, tx * 4 + 64 * i));
+                }
+                #pragma unroll
+                for (int i = 0; i < kEach; i++)
+                    #pragma unroll
+                    for (int j = 0; j < kEach; j++) sum[i][j] = fmaf(a[i / 4][i % 4], b[j / 4][j % 4], sum[i][j]);
+            }
+        }
+    }
+
+    const auto finished = [&](int m, int n, f32 value)
+    {
+        if (args.bias) value += args.bias[place.n + n];
+        return args.isAdding ? y[(i64)m * args.yRow + n] + value : value;
+    };
+    if constexpr (isTf32)
+    {
+        #pragma unroll
+        for (int i = 0; i < kTilesM; i++)
+            #pragma unroll
+            for (int j = 0; j < kTilesN; j++)
+                #pragma unroll
+                for (int part = 0; part < 4; part++)
+                {
+                    const int m = warpM + 16 * i + part / 2 * 8 + lane / 4, n = warpN + 8 * j + lane % 4 * 2 + part % 2;
+                    if (m < restM && n < restN) y[(i64)m * args.yRow + n] = finished(m, n, tiles[i][j][part]);
+                }
+    }
+    else
+    {
+        #pragma unroll
+        for (int i = 0; i < kEach; i++)
+            #pragma unroll
+            for (int j = 0; j < kEach; j += 4)
+            {
+                const int m = ty * 4 + 64 * (i / 4) + i % 4, n = tx * 4 + 64 * (j / 4);
+                f32 value[4];
+                #pragma unroll
+                for (int v = 0; v < 4; v++) value[v] = m < restM && n + v < restN ? finished(m, n + v, sum[i][j + v]) : 0.0f;
+                f32* to = y + (i64)m * args.yRow + n;
+                if (args.yIsWide && m < restM && n + 4 <= restN) store<4>(to, value);
+                else
+                    #pragma unroll
+                    for (int v = 0; v < 4; v++)
+                        if (m < restM && n + v < restN) to[v] = value[v];
+            }
+    }
+}
+
+// ---- Few rows ------------------------------------------------------------------------------------------------------------------------------------
+
+constexpr int kRowsThreads = 256, kColumnsOfWarp = 4;
+
+template <typename T, typename TB, int Rows>
+__global__ void __launch_bounds__(kRowsThreads) matmul_rows(const MatMulArgs args)
+{
+    constexpr int V = 8;
+    const int lane = threadIdx.x % kWarp, first = (blockIdx.x * (kRowsThreads / kWarp) + threadIdx.x / kWarp) * kColumnsOfWarp;
+    if (first >= args.N) return;
+    const T* a = static_cast<const T*>(args.a);
+    const TB* b = static_cast<const TB*>(args.b) + (i64)first * args.bRow;
+    const int columns = min(kColumnsOfWarp, args.N - first);
+    f32 sum[Rows][kColumnsOfWarp] = {};
+    const bool isWide = args.aIsWide && args.bIsWide;
+    for (int k = lane * V; k < args.K; k += kWarp * V)
+    {
+        const bool isWhole = isWide && k + V <= args.K;
+        f32 w[kColumnsOfWarp][V];
+        #pragma unroll
+        for (int c = 0; c < kColumnsOfWarp; c++)
+        {
+            if (c < columns && isWhole) load<V>(w[c], b + c * args.bRow + k);
+            else
+                #pragma unroll
+                for (int v = 0; v < V; v++) w[c][v] = c < columns && k + v < args.K ? to_f32(b[c * args.bRow + k + v]) : 0.0f;
+        }
+        #pragma unroll
+        for (int m = 0; m < Rows; m++)
+        {
+            if (m >= args.M) break;
+            f32 x[V];
+            if (isWhole) load<V>(x, a + m * args.aRow + k);
+            else
+                #pragma unroll
+                for (int v = 0; v < V; v++) x[v] = k + v < args.K ? to_f32(a[m * args.aRow + k + v]) : 0.0f;
+            #pragma unroll
+            for (int c = 0; c < kColumnsOfWarp; c++)
+                #pragma unroll
+                for (int v = 0; v < V; v++) sum[m][c] = fmaf(x[v], w[c][v], sum[m][c]);
+        }
+    }
+    T* y = static_cast<T*>(args.y);
+    #pragma unroll
+    for (int m = 0; m < Rows; m++)
+    {
+        if (m >= args.M) break;
+        #pragma unroll
+        for (int c = 0; c < kColumnsOfWarp; c++)
+        {
+            f32 value = warp_sum(sum[m][c]);
+            if (lane != 0 || c >= columns) continue;
+            const int n = first + c;
+            if (args.bias) value += args.bias[n];
+            if (args.isAdding) value += to_f32(y[(i64)m * args.yRow + n]);
+            y[(i64)m * args.yRow + n] = from_f32<T>(value);
+        }
+    }
+}

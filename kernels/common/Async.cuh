@@ -1,0 +1,18 @@
+// Async.cuh: copies from global to shared memory that a thread starts and does not wait for (cp.async, sm_80 and newer).
+#pragma once
+#include "common/Types.cuh"
+
+__device__ inline u32 shared_address(const void* pointer) { return (u32)__cvta_generic_to_shared(pointer); }
+
+// Starts a copy of 16 bytes, past the L1 cache; what is behind the first `bytes` is filled with zeros. Both addresses are multiples of 16.
+__device__ inline void copy_async(u32 to, const void* from, int bytes)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(to), "l"(__cvta_generic_to_global(from)), "r"(bytes) : "memory");
+}
+
+// Closes a group of copies.
+__device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most Groups of this thread's groups are still going on. Other threads' copies need a barrier after it.
+template <int Groups>
+__device__ inline void copy_async_wait() { asm volatile("cp.async.wait_group %0;" :: "n"(Groups) : "memory"); }

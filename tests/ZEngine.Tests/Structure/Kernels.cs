@@ -1,0 +1,110 @@
+using System.Reflection;
+using System.Runtime.InteropServices;
+using System.Text.RegularExpressions;
+using ZEngine.Cuda;
+using ZEngine.Interop;
+using ZEngine.Tests.Interop;
+
+namespace ZEngine.Tests.Structure;
+
+/// <summary>What every kernel file must have: a header with its fields, argument structures equal on both sides, and machine code without spills on every architecture.</summary>
+public sealed partial class Kernels
+{
+    private static readonly string[] Fields = ["Computes", "Source", "Method", "Layout", "Launch", "Traffic", "Precision", "Limits", "Variants"];
+
+    public static TheoryData<string> Files => [.. KernelSources.Current.Names];
+
+    public static TheoryData<string, string> Assemblies =>
+        [.. from file in KernelSources.Current.Names from architecture in (string[])["sm_80", "sm_86", "sm_89", "sm_90"] select new TheoryDataRow<string, string>(file, architecture)];
+
+    [Theory, MemberData(nameof(Files))]
+    public void Header_has_its_fields_in_order(string file)
+    {
+        string[] lines = [.. KernelSources.Current[file].Split('\n').TakeWhile(line => line.StartsWith("//", StringComparison.Ordinal))];
+        Assert.Equal($"// {file}", lines[0]);
+        string[] found = [.. from line in lines let match = FieldPattern().Match(line) where match.Success select match.Groups[1].Value];
+        Assert.Equal(Fields, found);
+    }
+
+    [Theory, MemberData(nameof(Files))]
+    public void Lists_its_instances(string file)
+    {
+        HashSet<string> variants = KernelSources.Current.Variants[file];
+        Assert.NotEmpty(variants);
+        string[] kernels = [.. from Match match in KernelPattern().Matches(KernelSources.Current[file]) select match.Groups[1].Value];
+        Assert.Equal(kernels.Order(), variants.Select(variant => variant.Split('<')[0]).Distinct().Order());
+    }
+
+    [Theory, MemberData(nameof(Files))]
+    public void Arguments_are_the_same_on_both_sides(string file)
+    {
+        foreach (Match match in StructPattern().Matches(KernelSources.Current[file]))
+        {
+            string name = match.Groups[1].Value;
+            Type type = Mirror(name) ?? throw new InvalidOperationException($"{file}: {name} has no mirror in CudaBackend");
+            string[] inKernel = [.. FieldsOf(match.Groups[2].Value)];
+            string[] inCode = [.. type.GetFields(BindingFlags.Instance | BindingFlags.Public | BindingFlags.NonPublic).Select(field => $"{SizeOf(field.FieldType)} {char.ToLowerInvariant(field.Name[0])}{field.Name[1..]}")];
+            Assert.Equal(inKernel.Select(field => field.ToUpperInvariant()), inCode.Select(field => field.ToUpperInvariant()));
+        }
+    }
+
+    /// <summary>Registers that spill, stack frames, and code that cannot keep two blocks of its size on a multiprocessor are visible without a GPU.</summary>
+    [Theory, MemberData(nameof(Assemblies))]
+    public void Assembles_without_spills(string file, string architecture)
+    {
+        string[] variants = [.. KernelSources.Current.Variants[file]];
+        ModuleImage image = Compiler.Compile(KernelSources.Current.Request(file, architecture, variants));
+        Assert.NotEmpty(image.Cubin);
+        string[] faults = [.. from variant in variants let r = image.Resources[image.Lowered(variant)] where r.StackBytes + r.SpillLoadBytes + r.SpillStoreBytes > 0 || r.Registers > 255 select $"{variant}: {r}"];
+        if (faults.Length > 0) Assert.Fail(string.Join("; ", faults));
+        TestContext.Current.SendDiagnosticMessage(string.Join("\n", variants.Select(variant => $"{architecture} {variant}: {image.Resources[image.Lowered(variant)].Registers} registers")));
+    }
+
+    [Fact]
+    public void Kernels_have_names_of_their_own()
+    {
+        string[] twice = [.. KernelSources.Current.Variants.Values.SelectMany(variants => variants).GroupBy(variant => variant).Where(group => group.Count() > 1).Select(group => group.Key)];
+        Assert.Empty(twice);
+    }
+
+    private static Type? Mirror(string name) =>
+        typeof(CudaBackend).GetNestedType(name, BindingFlags.NonPublic) ?? typeof(CudaBackend).Assembly.GetType($"ZEngine.Cuda.{name}");
+
+    private static IEnumerable<string> FieldsOf(string body)
+    {
+        foreach (string line in body.Split('\n'))
+        {
+            string code = line.Split("//")[0];
+            if (code.Contains('(', StringComparison.Ordinal)) break;                        // members that are no data follow the fields
+            foreach (string declaration in code.Split(';', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries))
+            {
+                Match match = DeclarationPattern().Match(declaration);
+                if (!match.Success) continue;
+                string type = match.Groups["type"].Value;
+                foreach (string name in match.Groups["names"].Value.Split(','))
+                    yield return $"{(name.Contains('[', StringComparison.Ordinal) ? "array" : name.Contains('*', StringComparison.Ordinal) || type.EndsWith('*') ? "8" : SizeOf(type))} {name.Split('[')[0].Trim(' ', '*')}";
+            }
+        }
+    }
+
+    private static string SizeOf(string type) => type switch
+    {
+        "i64" or "u64" or "f64" or "double" => "8",
+        "i32" or "u32" or "f32" or "int" or "float" => "4",
+        _ => type,
+    };
+
+    private static string SizeOf(Type type) => type.IsDefined(typeof(System.Runtime.CompilerServices.InlineArrayAttribute)) ? "array" : type.IsPrimitive ? Marshal.SizeOf(type).ToString(System.Globalization.CultureInfo.InvariantCulture) : type.Name;
+
+    [GeneratedRegex(@"^// ([A-Z][a-z]+) {2,}\S")]
+    private static partial Regex FieldPattern();
+
+    [GeneratedRegex(@"__global__ void (?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(")]
+    private static partial Regex KernelPattern();
+
+    [GeneratedRegex(@"^struct (\w+)[^\n]*// mirrored[^\n]*\n\{\n(.*?)^\};", RegexOptions.Multiline | RegexOptions.Singleline)]
+    private static partial Regex StructPattern();
+
+    [GeneratedRegex(@"^(?:const )?(?<type>\w+\*?)(?: const)?\s*(?<names>[\w*, \[\]]+)$")]
+    private static partial Regex DeclarationPattern();
+}
