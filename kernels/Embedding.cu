@@ -7,16 +7,16 @@
 //            moves. embedding_runs then gives every block kRun sorted rows of dy, which it adds up token by token; a token that began in an earlier block
 //            leaves its share in heads, and embedding_heads adds these in order. So the work is even however the tokens are distributed, each row of dy
 //            is read once, and no order depends on the schedule.
-// Layout     table [V, D]; y, dy [n, D] float; tokens [n] 32- or 64-bit integers; dtable [V, D] float, zeros on entry; pairs [n] words of token·2³² + i;
+// Layout     table [V, D]; y, dy [n, D]; tokens [n] 32- or 64-bit integers; dtable [V, D] float, zeros on entry; pairs [n] words of token·2³² + i;
 //            counts [2^bits, tiles]; heads [ceil(n / kRun), D] float.
 // Launch     forward grid up to 8 blocks a multiprocessor, block 256. embedding_count and embedding_scatter: grid ceil(tiles / 8), block 256, 16 KiB of
 //            static shared memory; embedding_scan: one block of 1024; embedding_runs: grid ceil(n / kRun)·slices, block 32 to 256 threads of 4 columns;
 //            embedding_heads: grid (ceil(n / kRun) − 1)·slices, the same block.
-// Traffic    forward reads n·D elements and the tokens, writes n·D floats. Backward reads n·D floats, writes at most n·D floats of dtable and 2·n·D / kRun of
+// Traffic    forward reads n·D elements and the tokens, writes n·D elements. Backward reads n·D elements, writes at most n·D floats of dtable and 2·n·D / kRun of
 //            heads, reads these; for each digit it reads the keys twice and writes them once, and writes, reads, writes and reads the counts.
 // Precision  forward exact. Backward sums f32, for each token in the order of i within kRun rows, then over these runs in order. Deterministic, no atomics.
-// Limits     n < 2³¹, V < 2³¹. Accesses are of 4 elements where D and the addresses allow, else of one. A token outside the table stops the kernel.
-// Variants   embedding_forward<{f32|bf16|f16}>; embedding_count; embedding_scan; embedding_scatter; embedding_runs; embedding_heads
+// Limits     n < 2³¹, V < 2³¹. Accesses are of 16 bytes (of 4 elements backward) where D and the addresses allow, else of one. A token outside the table stops the kernel.
+// Variants   embedding_forward<{f32|bf16|f16}>; embedding_count; embedding_scan; embedding_scatter; embedding_runs<{f32|bf16|f16}>; embedding_heads
 #include "common/Copy.cuh"
 #include "common/Grid.cuh"
 #include "common/Warp.cuh"
@@ -40,7 +40,7 @@ __device__ inline i64 token_at(const u8* tokens, int isLong, i64 i, i64 V)
 template <typename T>
 struct EmbeddingArgs                                          // mirrored in CudaEmbedding.cs, field for field
 {
-    const T* table; const u8* tokens; f32* y;
+    const T* table; const u8* tokens; T* y;
     i64 n, V, D;
     i32 isLong, isWide;
 };
@@ -61,7 +61,7 @@ __device__ inline void look_up(const EmbeddingArgs<T>& args)
 template <typename T>
 __global__ void __launch_bounds__(kThreads) embedding_forward(const EmbeddingArgs<T> args)
 {
-    if (args.isWide) look_up<kColumns>(args);
+    if (args.isWide) look_up<16 / sizeof(T)>(args);
     else look_up<1>(args);
 }
 
@@ -175,9 +175,10 @@ __global__ void __launch_bounds__(kThreads) embedding_scatter(const EmbeddingSor
     }
 }
 
+template <typename T>
 struct EmbeddingBackwardArgs                                  // mirrored in CudaEmbedding.cs, field for field
 {
-    const u64* pairs; const f32* dy; f32* heads; f32* dtable;
+    const u64* pairs; const T* dy; f32* heads; f32* dtable;
     i64 n, D;
     i32 slices, isWide;
 };
@@ -187,15 +188,16 @@ __device__ inline u64 sorted_token(const u64* pairs, i64 p) { return pairs[p] >>
 struct Columns { i64 begin, end; };
 
 // Those of this block: kColumns to a thread.
-__device__ inline Columns columns_of(const EmbeddingBackwardArgs& args)
+template <typename T>
+__device__ inline Columns columns_of(const EmbeddingBackwardArgs<T>& args)
 {
     const i64 begin = (i64)(blockIdx.x % args.slices) * blockDim.x * kColumns;
     return {begin, min(args.D, begin + (i64)blockDim.x * kColumns)};
 }
 
 // sPairs holds the row before the block's, then its rows.
-template <int C>
-__device__ inline void add_runs(const EmbeddingBackwardArgs& args, i64 chunk, int count, i64 d, const u64* sPairs)
+template <int C, typename T>
+__device__ inline void add_runs(const EmbeddingBackwardArgs<T>& args, i64 chunk, int count, i64 d, const u64* sPairs)
 {
     f32 sum[C] = {};
     for (int first = 0; first < count; first += kAhead)
@@ -221,7 +223,8 @@ __device__ inline void add_runs(const EmbeddingBackwardArgs& args, i64 chunk, in
     }
 }
 
-__global__ void __launch_bounds__(kThreads) embedding_runs(const EmbeddingBackwardArgs args)
+template <typename T>
+__global__ void __launch_bounds__(kThreads) embedding_runs(const EmbeddingBackwardArgs<T> args)
 {
     __shared__ u64 sPairs[1 + kRun];
     const i64 chunk = blockIdx.x / args.slices, begin = chunk * kRun;
@@ -236,7 +239,7 @@ __global__ void __launch_bounds__(kThreads) embedding_runs(const EmbeddingBackwa
 }
 
 template <int C>
-__device__ inline void add_heads(const EmbeddingBackwardArgs& args, i64 first, i64 last, f32* dtable, i64 d)
+__device__ inline void add_heads(const EmbeddingBackwardArgs<f32>& args, i64 first, i64 last, f32* dtable, i64 d)
 {
     f32 sum[C], head[C];
     load<C>(sum, dtable + d);
@@ -250,7 +253,7 @@ __device__ inline void add_heads(const EmbeddingBackwardArgs& args, i64 first, i
     store<C>(dtable + d, sum);
 }
 
-__global__ void __launch_bounds__(kThreads) embedding_heads(const EmbeddingBackwardArgs args)
+__global__ void __launch_bounds__(kThreads) embedding_heads(const EmbeddingBackwardArgs<f32> args)
 {
     const i64 chunk = blockIdx.x / args.slices + 1, begin = chunk * kRun;
     const u64 token = sorted_token(args.pairs, begin);

@@ -17,4 +17,10 @@ public sealed record CudaOptions
 
     /// <summary>Folder for compiled kernels; null for the user's cache folder.</summary>
     public string? CacheFolder { get; init; }
+
+    /// <summary>The compiler; tests hide it.</summary>
+    internal Func<Interop.Nvrtc> Compiler { get; init; } = Interop.Nvrtc.Load;
+
+    /// <summary>The packed kernels by architecture and instance, for machines without a compiler.</summary>
+    internal Func<IReadOnlyDictionary<(int Architecture, string Expression), Interop.ModuleImage>> Pack { get; init; } = () => PackedKernels.Own;
 }

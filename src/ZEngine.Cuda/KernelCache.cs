@@ -37,7 +37,7 @@ internal sealed class KernelCache : IDisposable
     /// <summary>Compiles source text that is not of this assembly.</summary>
     public CudaModule Compile(CompileRequest request)
     {
-        var module = new CudaModule(_device, _disk.Compile(Nvrtc.Load(), request));
+        var module = new CudaModule(_device, _disk.Compile(_device.Options.Compiler(), request));
         lock (_gate) _modules.Add(module);
         return module;
     }
@@ -66,11 +66,11 @@ internal sealed class KernelCache : IDisposable
         Nvrtc nvrtc;
         try
         {
-            nvrtc = Nvrtc.Load();
+            nvrtc = _device.Options.Compiler();
         }
         catch (NativeLibraryException missing)
         {
-            return PackedKernels.Find(expression, _device.Architecture)
+            return PackedKernels.Find(_device.Options.Pack(), expression, _device.Architecture)
                 ?? throw new NativeLibraryException($"{file}: there is no compiler and no packed PTX for {expression} on sm_{_device.Architecture}. {missing.Message}");
         }
         return _disk.Compile(nvrtc, sources.Request(file, ArchitectureFor(nvrtc), expression));

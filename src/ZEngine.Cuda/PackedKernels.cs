@@ -16,48 +16,51 @@ internal static class PackedKernels
 
     private const string Magic = "ZEngine kernels 1";
 
-    private static readonly Lazy<Dictionary<(int Architecture, string Expression), ModuleImage>> Images = new(Read);
+    private static readonly Lazy<Dictionary<(int Architecture, string Expression), ModuleImage>> Images = new(ReadOwn);
 
-    /// <summary>How many instances there are.</summary>
-    public static int Count => Images.Value.Count;
+    /// <summary>The instances that came with the assembly, by architecture and expression.</summary>
+    public static IReadOnlyDictionary<(int Architecture, string Expression), ModuleImage> Own => Images.Value;
 
-    /// <summary>An instance for a device: the newest architecture that is not newer than it.</summary>
-    public static ModuleImage? Find(string expression, int architecture) =>
-        Images.Value.Where(entry => entry.Key.Expression == expression && entry.Key.Architecture <= architecture).OrderByDescending(entry => entry.Key.Architecture).Select(entry => entry.Value).FirstOrDefault();
+    /// <summary>An instance for a device: of the newest architecture that is not newer than it.</summary>
+    public static ModuleImage? Find(IReadOnlyDictionary<(int Architecture, string Expression), ModuleImage> images, string expression, int architecture) =>
+        images.Where(entry => entry.Key.Expression == expression && entry.Key.Architecture <= architecture).OrderByDescending(entry => entry.Key.Architecture).Select(entry => entry.Value).FirstOrDefault();
 
-    /// <summary>Compiles every instance of every kernel file to PTX.</summary>
-    public static int Write(Stream stream, Nvrtc nvrtc, IReadOnlyList<int> architectures, Action<string>? progress = null)
+    /// <summary>Compiles every instance of every kernel file, or of those that are chosen, to PTX; returns how many there were.</summary>
+    public static int Write(Stream stream, Nvrtc nvrtc, IReadOnlyList<int> architectures, Func<string, bool>? isChosen = null)
     {
         KernelSources sources = KernelSources.Current;
+        string[] files = [.. sources.Names.Where(isChosen ?? (_ => true))];
         using var brotli = new BrotliStream(stream, CompressionLevel.Optimal, leaveOpen: true);
         using var writer = new BinaryWriter(brotli, Encoding.UTF8);
         writer.Write(Magic);
-        int count = architectures.Count * sources.Variants.Values.Sum(variants => variants.Count);
+        int count = architectures.Count * files.Sum(file => sources.Variants[file].Count);
         writer.Write(count);
         foreach (int architecture in architectures)
-        foreach (string file in sources.Names)
+        foreach (string file in files)
+        foreach (string expression in sources.Variants[file].Order(StringComparer.Ordinal))
         {
-            progress?.Invoke($"{file} for compute_{architecture}");
-            foreach (string expression in sources.Variants[file].Order(StringComparer.Ordinal))
-            {
-                ModuleImage image = nvrtc.Compile(sources.Request(file, $"compute_{architecture}", expression));
-                writer.Write(architecture);
-                writer.Write(file);
-                writer.Write(expression);
-                writer.Write(image.Lowered(expression));
-                writer.Write(image.Ptx);
-            }
+            ModuleImage image = nvrtc.Compile(sources.Request(file, $"compute_{architecture}", expression));
+            writer.Write(architecture);
+            writer.Write(file);
+            writer.Write(expression);
+            writer.Write(image.Lowered(expression));
+            writer.Write(image.Ptx);
         }
         return count;
     }
 
-    private static Dictionary<(int, string), ModuleImage> Read()
+    private static Dictionary<(int, string), ModuleImage> ReadOwn()
     {
-        var images = new Dictionary<(int, string), ModuleImage>();
-        using Stream? stream = Environment.GetEnvironmentVariable(FileVariable) is { Length: > 0 } file
+        Stream? stream = Environment.GetEnvironmentVariable(FileVariable) is { Length: > 0 } file
             ? File.OpenRead(file)
             : typeof(PackedKernels).Assembly.GetManifestResourceStream(ResourceName);
-        if (stream is null) return images;
+        return stream is null ? [] : Read(stream);
+    }
+
+    /// <summary>All instances of a pack, whose stream is closed then.</summary>
+    internal static Dictionary<(int Architecture, string Expression), ModuleImage> Read(Stream stream)
+    {
+        var images = new Dictionary<(int, string), ModuleImage>();
         using var reader = new BinaryReader(new BrotliStream(stream, CompressionMode.Decompress), Encoding.UTF8);
         if (reader.ReadString() != Magic) throw new InvalidDataException("The kernel pack is not of this version of the engine.");
         int count = reader.ReadInt32();

@@ -15,12 +15,13 @@ public sealed partial class EmulatedCudaDriver
         lock (_gate)
         {
             Usable("cuModuleLoadData");
-            var module = new LoadedModule(image, Memory, Options.JitterApproximations);
+            var module = new LoadedModule(image, Memory, Options);
             string target = module.Parsed.Target;
             int wanted = int.Parse(new string([.. target.SkipWhile(c => !char.IsAsciiDigit(c)).TakeWhile(char.IsAsciiDigit)]), System.Globalization.CultureInfo.InvariantCulture);
             bool isExact = target.EndsWith('a');
             if (wanted > Options.Architecture || isExact && wanted != Options.Architecture)
                 throw Error("cuModuleLoadData", CudaResult.InvalidPtx, $"{image.Name} was compiled for {target}, the device is sm_{Options.Architecture}");
+            Options.Observer?.Load(module.Kernels.Values.Select(kernel => kernel.Program));
             return new CudaModuleHandle(_modules.Add(module));
         }
     }
@@ -157,6 +158,8 @@ public sealed partial class EmulatedCudaDriver
         Instructions = (Instructions.Warp + launch.WarpInstructions, Instructions.Thread + launch.ThreadInstructions);
         _scheduler.Time += 0.002 + launch.WarpInstructions * 1e-6;
         if (launch.Profile is not null) _profiles.Add(launch.Profile);
+        if (launch.Printed.Length > 0) (Options.DeviceOutput ?? Console.Out).Write(launch.Printed);
+        Options.Observer?.Launch(kernel.Program, launch.Profile);
         AddLaunchFaults(memory.Device, PtxParser.Demangle(kernel.Program.Name), launch.Reports);
         return TracksStreams(memory.Device) ? launch.Touches : null;
     }

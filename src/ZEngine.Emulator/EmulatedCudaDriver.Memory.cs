@@ -182,6 +182,7 @@ public sealed unsafe partial class EmulatedCudaDriver
             {
                 RangeOf(call, source, bytes, isRunning: true);
                 Buffer.MemoryCopy(memory.Host(source.Address), (void*)destination, bytes, bytes);
+                Options.Observer?.Read(new ReadOnlySpan<byte>((void*)destination, checked((int)bytes)));
                 return Touch(memory, source, bytes, isWrite: false);
             });
         }

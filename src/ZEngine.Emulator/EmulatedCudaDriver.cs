@@ -153,10 +153,10 @@ public sealed partial class EmulatedCudaDriver : CudaDriver
             throw error is EmulatorFaultException fault ? new EmulatorFaultException(call, fault.Result, fault.ResultName, fault.Faults) : error;
     }
 
-    private void AddStreamFault(FaultReport report)
+    private void AddStreamFault(int device, FaultReport report)
     {
         _faults.Add(report);
-        _errors[0] ??= new EmulatorFaultException("stream work", CudaResult.LaunchFailed, NameOf(CudaResult.LaunchFailed), [report]);
+        _errors[device] ??= new EmulatorFaultException("stream work", CudaResult.LaunchFailed, NameOf(CudaResult.LaunchFailed), [report]);
     }
 
     private void AddLaunchFaults(int device, string kernel, IReadOnlyList<FaultReport> reports)

@@ -1,3 +1,5 @@
+using ZEngine.Emulator.Execution;
+
 namespace ZEngine.Emulator;
 
 /// <summary>In which order the emulator runs what the hardware may run in any order.</summary>
@@ -95,6 +97,21 @@ public sealed record EmulatorOptions
     /// Perturbs approximate functions inside their documented bound, so that a tolerance which only a perfect <c>exp</c> meets fails.
     /// </summary>
     public bool JitterApproximations { get; init; }
+
+    /// <summary>Where kernels print to with <c>printf</c>, once they have run; the console by default.</summary>
+    public TextWriter? DeviceOutput { get; init; }
+
+    /// <summary>Records what the driver loads and launches; none by default.</summary>
+    public EmulatorObserver? Observer { get; init; }
+
+    /// <summary>
+    /// Runs the kernel without this instruction, as if its author had forgotten it: the test of a kernel's tests. Modules loaded elsewhere
+    /// keep theirs.
+    /// </summary>
+    public SyncInstruction? Deleted { get; init; }
+
+    /// <summary>Breaks the handlers of the emulator itself: the test of the emulator's tests.</summary>
+    internal HandlerMutation? Mutation { get; init; }
 
     /// <summary>Warp instructions a block may execute before the launch is stopped as hung.</summary>
     public long WatchdogInstructions { get; init; } = 500_000_000;

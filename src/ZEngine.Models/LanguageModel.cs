@@ -28,6 +28,9 @@ public abstract class LanguageModel : Module
     /// <summary>Where the parameters live.</summary>
     public Device Device => HeadWeight.Value.Device;
 
+    /// <summary>The type in which the layers hand on their results.</summary>
+    public DType ActivationType => Device.ActivationType(HeadWeight.Value.DType);
+
     /// <summary>Builds the structure of the model that a configuration describes, without memory.</summary>
     /// <exception cref="InvalidDataException">The configuration names no model of the zoo, or is not valid for it.</exception>
     public static LanguageModel Create(ModelConfigFile config) => Zoo.Create(config);

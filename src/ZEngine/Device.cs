@@ -28,6 +28,9 @@ public abstract class Device : IDisposable
 
     internal abstract Backend Backend { get; }
 
+    /// <summary>The type of the activations of a model whose weights have a floating-point type: the same where the device computes in it, else Float32.</summary>
+    public DType ActivationType(DType weights) => Backend.AcceptsActivation(weights) ? weights : DType.Float32;
+
     /// <summary>Starts a new measurement of <see cref="PeakBytes"/>.</summary>
     public void ResetPeak() => Interlocked.Exchange(ref _peakBytes, LiveBytes);
 

@@ -51,8 +51,9 @@ internal sealed partial class CudaBackend
     internal override void EmbeddingForward(Tensor table, Tensor tokens, Tensor y)
     {
         long width = table.Shape[1];
-        bool isWide = width % EmbeddingColumns == 0 && IsAligned(table, EmbeddingColumns) && IsAligned(y, EmbeddingColumns);
-        LaunchElements(Kernel(EmbeddingFile, $"embedding_forward<{table.DType}>"), y.Count, isWide ? EmbeddingColumns : 1, new EmbeddingArgs
+        int columns = WideElements(table.DType);
+        bool isWide = width % columns == 0 && IsAligned(table, columns) && IsAligned(y, columns);
+        LaunchElements(Kernel(EmbeddingFile, $"embedding_forward<{table.DType}>"), y.Count, isWide ? columns : 1, new EmbeddingArgs
         {
             Table = Pointer(table), Tokens = Pointer(tokens), Y = Pointer(y), N = tokens.Count, V = table.Shape[0], D = width, IsLong = IsLong(tokens), IsWide = isWide ? 1 : 0,
         });
@@ -71,7 +72,7 @@ internal sealed partial class CudaBackend
             Pairs = Pointer(pairs), Dy = Pointer(dy), Heads = Pointer(heads), Dtable = Pointer(dTable), N = count, D = width, Slices = slices,
             IsWide = IsWide(dy, width) && IsWide(dTable, width) && IsWide(heads, width) ? 1 : 0,
         };
-        Kernel(EmbeddingFile, $"embedding_runs").Launch(Blocks("Embedding", chunks * slices), threads, 0, args);
+        Kernel(EmbeddingFile, $"embedding_runs<{dy.DType}>").Launch(Blocks("Embedding", chunks * slices), threads, 0, args);
         Kernel(EmbeddingFile, $"embedding_heads").Launch(Blocks("Embedding", (chunks - 1) * slices), threads, 0, args);
     }
 

@@ -11,12 +11,13 @@ internal sealed class GlobalRaceChecker(KernelLaunch launch)
     private struct Access
     {
         public long Block;
-        public int Thread, Clock, BlockClock, Instruction;
+        public int Clock, BlockClock, Instruction;
+        public ushort Thread;
         public AccessKind Kind;
         public bool Exists;
     }
 
-    private sealed class Cell
+    private struct Cell
     {
         // The last of each kind, and the last of another block than that.
         public Access Write, OtherWrite, Read, OtherRead;
@@ -29,8 +30,18 @@ internal sealed class GlobalRaceChecker(KernelLaunch launch)
         public readonly Dictionary<int, Dictionary<long, int>> Fenced = [];
     }
 
-    // Keyed by byte address: races of neighbouring narrow elements are none.
-    private readonly Dictionary<ulong, Cell> _cells = [];
+    private const int PageWords = 128;
+
+    /// <summary>A cell per word, or one per byte once narrow accesses come: neighbouring narrow elements do not race.</summary>
+    private sealed class Page
+    {
+        public readonly Cell[] Words = new Cell[PageWords];
+        public readonly Cell[]?[] Split = new Cell[]?[PageWords];
+    }
+
+    private readonly Dictionary<ulong, Page> _pages = [];
+    private Page? _lastPage;
+    private ulong _lastNumber;
     private readonly Dictionary<long, BlockView> _views = [];
     private readonly Dictionary<ulong, Dictionary<long, int>> _published = [];
     private readonly Lock _gate = new();
@@ -47,29 +58,69 @@ internal sealed class GlobalRaceChecker(KernelLaunch launch)
                 block.Clocks.Acquire(thread, address);
                 if (_published.TryGetValue(address, out Dictionary<long, int>? published)) Join(view.Known, published);
             }
-            var access = new Access { Block = block.Linear, Thread = thread, Clock = block.Clocks.Clock(thread), BlockClock = view.Clock, Instruction = i->Index, Kind = kind, Exists = true };
-            // One finding per access is enough; the first byte that clashes names it.
-            bool reported = false;
-            for (int k = 0; k < bytes; k++)
+            var access = new Access { Block = block.Linear, Thread = (ushort)thread, Clock = block.Clocks.Clock(thread), BlockClock = view.Clock, Instruction = i->Index, Kind = kind, Exists = true };
+            bool isWhole = ((address | (uint)bytes) & 3) == 0;
+            // One finding per access is enough; the first place that clashes names it.
+            string? clash = null;
+            Access other = default;
+            for (int k = 0; k < bytes; k += isWhole ? 4 : 1)
             {
-                if (!_cells.TryGetValue(address + (ulong)k, out Cell? cell)) _cells[address + (ulong)k] = cell = new Cell();
-                if (!reported && changesValue | !isWrite && Clashes(block, view, in access, in cell.Write)) reported = Report(w, i, lane, address, isWrite ? "write after write" : "read after write", in cell.Write);
-                if (!reported && changesValue | !isWrite && Clashes(block, view, in access, in cell.OtherWrite)) reported = Report(w, i, lane, address, isWrite ? "write after write" : "read after write", in cell.OtherWrite);
-                if (isWrite)
+                Page page = PageOf(address + (ulong)k);
+                int word = (int)(address + (ulong)k >> 2 & PageWords - 1);
+                Cell[]? split = page.Split[word];
+                if (isWhole && split is null)
                 {
-                    if (!reported && Clashes(block, view, in access, in cell.Read)) reported = Report(w, i, lane, address, "write after read", in cell.Read);
-                    if (!reported && Clashes(block, view, in access, in cell.OtherRead)) reported = Report(w, i, lane, address, "write after read", in cell.OtherRead);
-                    if (cell.Write.Exists && cell.Write.Block != access.Block) cell.OtherWrite = cell.Write;
-                    cell.Write = access;
-                    cell.Read = cell.OtherRead = default;
+                    Visit(ref page.Words[word], block, view, in access, isWrite, changesValue, ref clash, ref other);
+                    continue;
                 }
-                else
+                if (split is null)
                 {
-                    if (cell.Read.Exists && cell.Read.Block != access.Block) cell.OtherRead = cell.Read;
-                    cell.Read = access;
+                    page.Split[word] = split = new Cell[4];
+                    Array.Fill(split, page.Words[word]);
                 }
+                int first = isWhole ? 0 : (int)(address + (ulong)k & 3);
+                for (int part = first; part < (isWhole ? 4 : first + 1); part++) Visit(ref split[part], block, view, in access, isWrite, changesValue, ref clash, ref other);
             }
+            if (clash is not null) Report(w, i, lane, address, clash, in other);
             if (kind != AccessKind.Plain && isWrite) Publish(block, view, thread, address, isRelease);
+        }
+    }
+
+    private Page PageOf(ulong address)
+    {
+        ulong number = address / (4 * PageWords);
+        if (_lastPage is not null && number == _lastNumber) return _lastPage;
+        if (!_pages.TryGetValue(number, out Page? page)) _pages[number] = page = new Page();
+        (_lastPage, _lastNumber) = (page, number);
+        return page;
+    }
+
+    private static void Visit(ref Cell cell, Block block, BlockView view, in Access access, bool isWrite, bool changesValue, ref string? clash, ref Access other)
+    {
+        void Check(in Access before, string what, ref string? clash, ref Access other, in Access access)
+        {
+            if (clash is not null || !Clashes(block, view, in access, in before)) return;
+            clash = what;
+            other = before;
+        }
+        if (changesValue | !isWrite)
+        {
+            string what = isWrite ? "write after write" : "read after write";
+            Check(in cell.Write, what, ref clash, ref other, in access);
+            Check(in cell.OtherWrite, what, ref clash, ref other, in access);
+        }
+        if (isWrite)
+        {
+            Check(in cell.Read, "write after read", ref clash, ref other, in access);
+            Check(in cell.OtherRead, "write after read", ref clash, ref other, in access);
+            if (cell.Write.Exists && cell.Write.Block != access.Block) cell.OtherWrite = cell.Write;
+            cell.Write = access;
+            cell.Read = cell.OtherRead = default;
+        }
+        else
+        {
+            if (cell.Read.Exists && cell.Read.Block != access.Block) cell.OtherRead = cell.Read;
+            cell.Read = access;
         }
     }
 
@@ -100,12 +151,11 @@ internal sealed class GlobalRaceChecker(KernelLaunch launch)
         return !block.Clocks.Knows(now.Thread, before.Thread, before.Clock);
     }
 
-    private unsafe bool Report(Warp w, Instruction* i, int lane, ulong address, string what, in Access before)
+    private unsafe void Report(Warp w, Instruction* i, int lane, ulong address, string what, in Access before)
     {
         long x = before.Block % launch.Configuration.Grid.X;
         string who = before.Block == w.Block.Linear ? $"thread {before.Thread} of the same block, no barrier between" : $"block {before.Block} (x = {x}) thread {before.Thread}, nothing orders the two";
         launch.Report(w, i, 1u << lane, FaultKind.GlobalRace, $"{what} of {launch.Memory.Find(address)?.ToString() ?? $"0x{address:X}"} at 0x{address:X}", before.Instruction, who);
-        return true;
     }
 
     private BlockView View(long block)

@@ -1,4 +1,5 @@
 using System.Numerics;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using ZEngine.Emulator.Execution;
 
@@ -23,26 +24,29 @@ internal sealed unsafe class SharedShadow : IDisposable
         public uint ReadWarps;
     }
 
-    private readonly int _warps, _words;
-    private readonly Cell* _cells;
-    private readonly ulong* _readers;             // [cell][warp]: lanes << 32 | clock
+    private readonly int _words, _count;
+    private readonly Cell* _cells;                // one per word, then one per byte for words that are split
+    private readonly ulong* _readers;             // [warp][cell]: lanes << 32 | clock
     private readonly byte* _isSplit;
 
     public SharedShadow(uint bytes, int warps)
     {
-        _warps = warps;
         _words = (int)(bytes + 3) / 4 + 4;
-        _cells = (Cell*)NativeMemory.AllocZeroed((nuint)_words * 4, (nuint)sizeof(Cell));
-        _readers = (ulong*)NativeMemory.AllocZeroed((nuint)_words * 4 * (nuint)warps, sizeof(ulong));
+        _count = _words * 5;
+        _warps = warps;
+        _cells = (Cell*)NativeMemory.AllocZeroed((nuint)_count, (nuint)sizeof(Cell));
+        _readers = (ulong*)NativeMemory.AllocZeroed((nuint)_count * (nuint)warps, sizeof(ulong));
         _isSplit = (byte*)NativeMemory.AllocZeroed((nuint)_words);
     }
+
+    private readonly int _warps;
 
     /// <summary>Begins a block. Generations go on counting, so what is left of the last block is older than anything.</summary>
     public void Reset()
     {
         // In-flight marks do not age: clear them by hand. They are rare enough to be worth a scan only where copies are used.
         if (!_hadCopies) return;
-        for (int k = 0; k < _words * 4; k++) _cells[k].InFlight = 0;
+        for (int k = 0; k < _count; k++) _cells[k].InFlight = 0;
         _hadCopies = false;
     }
 
@@ -54,24 +58,69 @@ internal sealed unsafe class SharedShadow : IDisposable
         BlockClocks clocks = w.Block.Clocks;
         if (kind != AccessKind.Plain) clocks.Acquire(thread, offset);
         int clock = clocks.Clock(thread);
-        for ((int cell, int last, int step) = Range(offset, bytes); cell <= last; cell += step)
+        for ((int cell, int last) = Range(offset, bytes); cell <= last; cell++)
         {
             Cell* c = _cells + cell;
             if (c->InFlight != 0) ReportInFlight(w, i, lane, offset, c, "read");
             else if (c->WriteGeneration == generation && Conflicts(w, kind, thread, c->WriteKind, c->WriteThread) && !clocks.Knows(thread, c->WriteThread, c->WriteClock))
                 Report(w, i, lane, offset, "read after write", c->WriteThread, c->WriteInstruction);
             if ((i->Flags & MemoryFlags.Spin) != 0) continue;
-            if (c->ReadGeneration != generation)
-            {
-                c->ReadGeneration = generation;
-                c->ReadWarps = 0;
-            }
-            c->ReadInstruction = i->Index;
-            ulong* reader = _readers + (long)cell * _warps + w.Index;
-            uint bit = 1u << w.Index;
-            *reader = (c->ReadWarps & bit) != 0 && (int)(uint)*reader == clock ? *reader | 1ul << (32 + lane) : 1ul << (32 + lane) | (uint)clock;
-            c->ReadWarps |= bit;
+            NoteRead(c, cell, w.Index, lane, generation, clock, i->Index);
         }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private void NoteRead(Cell* c, int cell, int warp, int lane, int generation, int clock, int instruction)
+    {
+        if (c->ReadGeneration != generation)
+        {
+            c->ReadGeneration = generation;
+            c->ReadWarps = 0;
+        }
+        c->ReadInstruction = instruction;
+        ulong* reader = _readers + (long)warp * _count + cell;
+        uint bit = 1u << warp;
+        *reader = (c->ReadWarps & bit) != 0 && (int)(uint)*reader == clock ? *reader | 1ul << (32 + lane) : 1ul << (32 + lane) | (uint)clock;
+        c->ReadWarps |= bit;
+    }
+
+    /// <summary>
+    /// Plain reads of whole words by the lanes of a warp. Words that nobody wrote since the block last met, by far the most, need no more
+    /// than a note.
+    /// </summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public void ReadWords(Warp w, Instruction* i, uint mask, uint* offsets, int bytes)
+    {
+        int generation = w.Block.Barriers.Generation, instruction = i->Index, first = w.Index * 32;
+        BlockClocks clocks = w.Block.Clocks;
+        for (uint rest = mask; rest != 0; rest &= rest - 1)
+        {
+            int lane = BitOperations.TrailingZeroCount(rest), cell = (int)(offsets[lane] >> 2), end = cell + (bytes >> 2);
+            bool isQuiet = true;
+            for (int k = cell; k < end; k++) isQuiet &= _cells[k].WriteGeneration != generation && (_cells[k].InFlight | _isSplit[k]) == 0;
+            if (!isQuiet)
+            {
+                Read(w, i, lane, offsets[lane], bytes, AccessKind.Plain);
+                continue;
+            }
+            int clock = clocks.Clock(first + lane);
+            for (int k = cell; k < end; k++) NoteRead(_cells + k, k, w.Index, lane, generation, clock, instruction);
+        }
+    }
+
+    /// <summary>Plain writes of single words by the lanes of a warp; true for those that nobody else touched since the block last met.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public bool TryWriteWord(Warp w, Instruction* i, int lane, uint offset, int generation)
+    {
+        Cell* c = _cells + (offset >> 2);
+        if (c->WriteGeneration == generation || c->ReadGeneration == generation || (c->InFlight | _isSplit[offset >> 2]) != 0) return false;
+        c->WriteGeneration = generation;
+        c->WriteThread = (short)(w.Index * 32 + lane);
+        c->WriteClock = w.Block.Clocks.Clock(w.Index * 32 + lane);
+        c->WriteKind = AccessKind.Plain;
+        c->WriteInstruction = i->Index;
+        c->ReadGeneration = 0;
+        return true;
     }
 
     public void Write(Warp w, Instruction* i, int lane, uint offset, int bytes, AccessKind kind, bool changesValue, bool isRelease = false)
@@ -79,7 +128,7 @@ internal sealed unsafe class SharedShadow : IDisposable
         int thread = w.Index * 32 + lane, generation = w.Block.Barriers.Generation;
         BlockClocks clocks = w.Block.Clocks;
         if (kind == AccessKind.Atomic) clocks.Acquire(thread, offset);
-        for ((int cell, int last, int step) = Range(offset, bytes); cell <= last; cell += step)
+        for ((int cell, int last) = Range(offset, bytes); cell <= last; cell++)
         {
             Cell* c = _cells + cell;
             if (c->InFlight != 0) ReportInFlight(w, i, lane, offset, c, "write");
@@ -102,14 +151,14 @@ internal sealed unsafe class SharedShadow : IDisposable
     {
         Write(w, i, lane, offset, bytes, AccessKind.Plain, changesValue: true);
         _hadCopies = true;
-        for ((int cell, int last, int step) = Range(offset, bytes); cell <= last; cell += step) _cells[cell].InFlight = 1;
+        for ((int cell, int last) = Range(offset, bytes); cell <= last; cell++) _cells[cell].InFlight = 1;
     }
 
     /// <summary>The issuer has waited: the bytes are as if it had written them just now.</summary>
     public void EndCopy(Warp w, int lane, uint offset, int bytes)
     {
         int thread = w.Index * 32 + lane;
-        for ((int cell, int last, int step) = Range(offset, bytes); cell <= last; cell += step)
+        for ((int cell, int last) = Range(offset, bytes); cell <= last; cell++)
         {
             Cell* c = _cells + cell;
             c->InFlight = 0;
@@ -137,7 +186,7 @@ internal sealed unsafe class SharedShadow : IDisposable
         {
             int warp = BitOperations.TrailingZeroCount(warps);
             if (kind == AccessKind.Volatile && warp != w.Index) continue;
-            ulong reader = _readers[(long)cell * _warps + warp];
+            ulong reader = _readers[(long)warp * _count + cell];
             for (uint lanes = (uint)(reader >> 32); lanes != 0; lanes &= lanes - 1)
             {
                 int other = warp * 32 + BitOperations.TrailingZeroCount(lanes);
@@ -149,26 +198,27 @@ internal sealed unsafe class SharedShadow : IDisposable
     }
 
     // The cells of an access: one per word for whole words, else one per byte.
-    private (int First, int Last, int Step) Range(uint offset, int bytes)
+    private (int First, int Last) Range(uint offset, int bytes)
     {
         int first = (int)(offset >> 2), last = (int)((offset + (uint)bytes - 1) >> 2);
         if ((offset & 3) == 0 && (bytes & 3) == 0)
         {
             bool anySplit = false;
             for (int word = first; word <= last; word++) anySplit |= _isSplit[word] != 0;
-            if (!anySplit) return (first * 4, last * 4, 4);
+            if (!anySplit) return (first, last);
         }
         for (int word = first; word <= last; word++)
         {
             if (_isSplit[word] != 0) continue;
             _isSplit[word] = 1;
-            for (int k = 1; k < 4; k++)
+            for (int k = 0; k < 4; k++)
             {
-                _cells[word * 4 + k] = _cells[word * 4];
-                for (int warp = 0; warp < _warps; warp++) _readers[(long)(word * 4 + k) * _warps + warp] = _readers[(long)word * 4 * _warps + warp];
+                int cell = _words + word * 4 + k;
+                _cells[cell] = _cells[word];
+                for (int warp = 0; warp < _warps; warp++) _readers[(long)warp * _count + cell] = _readers[(long)warp * _count + word];
             }
         }
-        return ((int)offset, (int)offset + bytes - 1, 1);
+        return (_words + (int)offset, _words + (int)offset + bytes - 1);
     }
 
     private static void Report(Warp w, Instruction* i, int lane, uint offset, string what, int otherThread, int otherInstruction)

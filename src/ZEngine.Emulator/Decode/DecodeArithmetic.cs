@@ -410,10 +410,11 @@ internal sealed unsafe partial class Decoder
             case ("rcp", "rn", "f64"): Unary<RcpF64, double>(ref d); break;
             case ("sqrt", "rn", "f64"): Unary<SqrtF64, double>(ref d); break;
             case ("rcp", "approx", "f64") when ftz: Scalar<RcpApproxF64, double, double>(ref d); break;
+            case ("rsqrt", "approx", "f64") when ftz: Scalar<RsqrtApproxFtzF64, double, double>(ref d); break;
             case ("rsqrt", "approx", "f64"): Scalar<RsqrtApproxF64, double, double>(ref d); break;
             default: throw Unsupported("this form is not supported");
         }
-        if (_jitters && rounding == "approx" && type.Bits == 32) Jitter.Wrap(ref d, opcode);
+        if (_options.JitterApproximations && rounding == "approx" && type.Bits == 32) Jitter.Wrap(ref d, opcode);
         return rounding == "rn" ? ClassOf(type) : InstructionClass.Transcendental;
     }
 

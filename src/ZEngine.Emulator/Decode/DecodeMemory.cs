@@ -170,7 +170,8 @@ internal sealed unsafe partial class Decoder
             case Space.Global or Space.Const: Unary<Mov<ulong>, ulong>(ref d); return;
             case Space.Shared: d.Immediate = (long)AddressWindows.Shared; break;
             case Space.Local: d.Immediate = (long)AddressWindows.Local; break;
-            default: throw Unsupported("generic addresses of parameters are not supported");
+            case Space.Param when _function.IsEntry: d.Immediate = (long)AddressWindows.Parameter; break;
+            default: throw Unsupported("generic addresses exist of global, shared and local memory and of a kernel's own parameters");
         }
         d.Full = d.Partial = isFrom ? &OtherMemory.FromGeneric : &OtherMemory.ToGeneric;
     }

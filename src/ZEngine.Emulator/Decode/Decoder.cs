@@ -22,20 +22,20 @@ internal sealed unsafe partial class Decoder
     private PtxInstruction _current = null!;
     private PtxFunction _function = null!;
 
-    private readonly bool _jitters;
+    private readonly EmulatorOptions _options;
 
-    private Decoder(PtxModule module, KernelProgram program, bool jitters)
+    private Decoder(PtxModule module, KernelProgram program, EmulatorOptions options)
     {
         _module = module;
         _program = program;
-        _jitters = jitters;
+        _options = options;
     }
 
     /// <summary>Decodes an entry. Addresses of module variables must have been assigned.</summary>
-    public static KernelProgram Decode(PtxModule module, PtxFunction entry, bool jitters = false)
+    public static KernelProgram Decode(PtxModule module, PtxFunction entry, EmulatorOptions options)
     {
         var program = new KernelProgram { Name = entry.Name, ModuleName = module.Name, Entry = entry, Source = [], Infos = [] };
-        var decoder = new Decoder(module, program, jitters);
+        var decoder = new Decoder(module, program, options);
         decoder.Run(entry);
         program.Source = [.. decoder._source];
         program.Infos = [.. decoder._infos];
@@ -71,7 +71,7 @@ internal sealed unsafe partial class Decoder
         var active = new HashSet<PtxFunction>();
         void Visit(PtxFunction function, PtxInstruction? from)
         {
-            if (!active.Add(function)) throw Unsupported(from!, "recursive calls need a stack that does not exist here");
+            if (!active.Add(function)) throw Unsupported(from!, $"{PtxParser.Demangle(function.Name)} calls itself, at once or through others; recursion needs a stack that does not exist here");
             if (!order.Contains(function))
             {
                 order.Add(function);
@@ -84,13 +84,17 @@ internal sealed unsafe partial class Decoder
         return order;
     }
 
-    /// <summary>The function a call names; null for a failed assertion, which has no body here.</summary>
+    private const string Print = "vprintf", AssertionFailed = "__assertfail";
+
+    /// <summary>The function a call names; null for those that the emulator itself is.</summary>
     private PtxFunction? Callee(PtxInstruction call)
     {
-        PtxOperand named = call.Operands.FirstOrDefault(o => o.Kind == OperandKind.Symbol) ?? throw Unsupported(call, "indirect calls are not supported");
-        if (named.Name == "__assertfail") return null;
-        if (!_module.Functions.TryGetValue(named.Name, out PtxFunction? callee) || !callee.HasBody)
-            throw Unsupported(call, $"function {named.Name} is defined in no module (device printf and malloc are not supported)");
+        // The target stands first, or second after the results in parentheses.
+        PtxOperand target = call.Operands.FirstOrDefault(o => o.Kind != OperandKind.List) ?? throw Unsupported(call, "the call has no target");
+        if (target.Kind != OperandKind.Symbol) throw Unsupported(call, $"the function to call is chosen at run time, by {target.Name}; indirect calls and function pointers are not supported");
+        if (target.Name is AssertionFailed or Print) return null;
+        if (!_module.Functions.TryGetValue(target.Name, out PtxFunction? callee) || !callee.HasBody)
+            throw Unsupported(call, $"function {PtxParser.Demangle(target.Name)} is defined in no module" + (target.Name is "malloc" or "free" ? "; memory on the device's heap is not supported" : ""));
         return callee;
     }
 
@@ -293,7 +297,8 @@ internal sealed unsafe partial class Decoder
 
     private ulong SymbolAddress(PtxOperand operand)
     {
-        PtxVariable variable = operand.Variable ?? throw Unsupported($"{operand.Name} is not a variable (addresses of functions are not supported)");
+        PtxVariable variable = operand.Variable ?? throw Unsupported(_module.Functions.ContainsKey(operand.Name)
+            ? $"the address of function {PtxParser.Demangle(operand.Name)} is taken; indirect calls and function pointers are not supported" : $"{operand.Name} is not a variable");
         ulong address = variable.Space == Space.Shared ? variable.Address + Block.SharedBase : variable.Address;
         return address + (ulong)operand.Offset;
     }
@@ -333,9 +338,24 @@ internal sealed unsafe partial class Decoder
         InstructionClass kind = DecodeForm(ref d, form, out long flops);
         form.Done();
         if (d.Partial == null) d.Partial = d.Full;
+        if (IsSync(i)) NoteSync(i, ref d);
+        _options.Mutation?.Apply(i, ref d);
         _code.Add(d);
         _source.Add(i);
         _infos.Add(new LaunchProfile.InstructionInfo(kind, i.Source?.Line ?? 0, i.Form, flops));
+    }
+
+    // What only orders threads, or waits for a copy. A reduction over a barrier also computes; without it its result is undefined.
+    private static bool IsSync(PtxInstruction i) =>
+        i.Opcode is "bar" or "barrier" or "membar" or "fence" || i.Opcode == "cp" && (i.Has("commit_group") || i.Has("wait_group") || i.Has("wait_all"));
+
+    private void NoteSync(PtxInstruction i, ref Instruction d)
+    {
+        var sync = new SyncInstruction(_program.Name, _program.Syncs.Count, i.Form, i.Line, i.Source?.File ?? "", i.Source?.Line ?? 0);
+        _program.Syncs.Add((sync, _code.Count));
+        if (_options.Deleted is not { } deleted || (deleted.Kernel, deleted.Number) != (sync.Kernel, sync.Number)) return;
+        d.Kind = InstructionKind.Normal;
+        d.Full = d.Partial = &WarpOps.Nothing;
     }
 
     private void DecodeOne(PtxInstruction i)
@@ -399,6 +419,11 @@ internal sealed unsafe partial class Decoder
     private void DecodeCall(PtxInstruction i)
     {
         PtxFunction? callee = Callee(i);
+        if (callee is null && i.Operands.Any(o => o.Name == Print))
+        {
+            EmitPrint(i);
+            return;
+        }
         if (callee is null)
         {
             var assertion = new PtxInstruction { Opcode = "trap", Modifiers = [], Line = i.Line, Source = i.Source, Scope = i.Scope, Guard = i.Guard, GuardNegated = i.GuardNegated };
@@ -413,6 +438,18 @@ internal sealed unsafe partial class Decoder
         _calls.Add((_code.Count, callee));
         EmitCopies(i, InstructionKind.Call, arguments.Zip(callee.Parameters, (from, to) => (Variable(from), to)));
         EmitCopies(i, InstructionKind.Normal, results.Zip(callee.Results, (to, from) => (from, Variable(to))));
+    }
+
+    // call (result), vprintf, (format, arguments)
+    private void EmitPrint(PtxInstruction i)
+    {
+        if (i.Operands is not [{ Kind: OperandKind.List, Items: [var result] }, _, { Kind: OperandKind.List, Items: [var format, var arguments] }]) throw Unsupported("unknown operands");
+        EmitCopies(i, InstructionKind.Normal, []);
+        Instruction d = _code[^1];
+        (d.Immediate, d.Size, d.Target) = ((long)Variable(format).Address, (int)Variable(arguments).Address, (int)Variable(result).Address);
+        d.Full = d.Partial = &DevicePrintf.Run;
+        _code[^1] = d;
+        EmitCopies(i, InstructionKind.Normal, []);
     }
 
     private PtxVariable Variable(PtxOperand operand) =>

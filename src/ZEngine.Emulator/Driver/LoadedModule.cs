@@ -31,7 +31,7 @@ internal sealed unsafe class LoadedModule
 {
     private readonly List<Allocation> _owned = [];
 
-    public LoadedModule(ModuleImage image, DeviceMemory memory, bool jitters)
+    public LoadedModule(ModuleImage image, DeviceMemory memory, EmulatorOptions options)
     {
         Name = image.Name;
         Memory = memory;
@@ -49,7 +49,7 @@ internal sealed unsafe class LoadedModule
         foreach (PtxFunction function in Parsed.Functions.Values)
         {
             if (!function.IsEntry) continue;
-            KernelProgram program = Decoder.Decode(Parsed, function, jitters);
+            KernelProgram program = Decoder.Decode(Parsed, function, options);
             if (image.Resources.TryGetValue(function.Name, out KernelResources resources)) program.Resources = resources;
             Kernels.Add(function.Name, new LoadedKernel(program, this));
         }

@@ -7,7 +7,7 @@ namespace ZEngine.Emulator.Driver;
 /// Streams are lazy: work waits in queues and runs when something must observe it, in a seeded order that respects streams and events and
 /// nothing else. So a missing event shows, as a wrong order and as a report.
 /// </summary>
-internal sealed class StreamScheduler(EmulatorOptions options, Action<FaultReport> report)
+internal sealed class StreamScheduler(EmulatorOptions options, Action<int, FaultReport> report)
 {
     private readonly List<Stream> _streams = [];
     private readonly Dictionary<int, long> _hostKnows = [];
@@ -107,7 +107,7 @@ internal sealed class StreamScheduler(EmulatorOptions options, Action<FaultRepor
     {
         if (Touches.Conflict(touchesA, touchesB) is not { } clash) return;
         static string Verb(bool writes) => writes ? "writes" : "reads";
-        report(new FaultReport
+        report(b.Device, new FaultReport
         {
             Kind = FaultKind.StreamRace,
             Kernel = b.Name,

@@ -46,7 +46,7 @@ internal static unsafe class Conversions
             if (toInteger) value = RoundToInteger(value, rounding);
             return FromDouble(value, to, toInteger ? Rounding.Nearest : rounding, ftz, saturate);
         }
-        return FloatToInteger(value, to, rounding);
+        return FloatToInteger(value, to, from, rounding);
     }
 
     private static Int128 Integer(ulong bits, PtxType type) => (type.Bits, type.IsSigned) switch
@@ -69,10 +69,11 @@ internal static unsafe class Conversions
         return (ulong)Integer((ulong)value, to);
     }
 
-    private static ulong FloatToInteger(double value, PtxType to, Rounding rounding)
+    private static ulong FloatToInteger(double value, PtxType to, PtxType from, Rounding rounding)
     {
         (Int128 low, Int128 high) = Range(to);
-        if (double.IsNaN(value)) return to.Bits == 64 ? 1ul << 63 : 0;
+        // PTX: zero, unless a double or a 64-bit integer is involved.
+        if (double.IsNaN(value)) return from.Bits == 64 || to.Bits == 64 ? (ulong)Integer(1ul << (to.Bits - 1), to) : 0;
         double rounded = RoundToInteger(value, rounding);
         if (rounded >= (double)high) return (ulong)high;
         return rounded <= (double)low ? (ulong)low : (ulong)(Int128)rounded;

@@ -126,6 +126,8 @@ public sealed class LaunchProfile
         }
     }
 
+    internal long ExecutionsOf(int index) => _counters[index].Executions;
+
     private InstructionCounter Sum(Func<InstructionInfo, bool> where)
     {
         var sum = default(InstructionCounter);

@@ -175,14 +175,16 @@ internal static unsafe class GlobalMemory
     }
 }
 
-/// <summary>Where the generic address space shows the windows of shared and local memory.</summary>
+/// <summary>Where the generic address space shows the windows of shared and local memory and of the kernel's parameters.</summary>
 internal static class AddressWindows
 {
-    public const ulong Shared = 0x7A00_0000_0000, Local = 0x7B00_0000_0000, Bytes = 1ul << 32;
+    public const ulong Shared = 0x7A00_0000_0000, Local = 0x7B00_0000_0000, Parameter = 0x7C00_0000_0000, Bytes = 1ul << 32;
 
     public static bool IsShared(ulong address) => address - Shared < Bytes;
 
     public static bool IsLocal(ulong address) => address - Local < Bytes;
 
-    public static string? Of(ulong address) => IsShared(address) ? "shared" : IsLocal(address) ? "local" : null;
+    public static bool IsParameter(ulong address) => address - Parameter < Bytes;
+
+    public static string? Of(ulong address) => IsShared(address) ? "shared" : IsLocal(address) ? "local" : IsParameter(address) ? "parameter" : null;
 }

@@ -51,6 +51,16 @@ internal sealed unsafe class KernelLaunch
     public long ThreadInstructions { get; private set; }
     /// <summary>Bytes of global memory it read and wrote, when that is tracked.</summary>
     public Touches? Touches { get; private set; }
+    /// <summary>What the kernel printed.</summary>
+    public string Printed => _printed.ToString();
+
+    public void Print(string text)
+    {
+        lock (_printed) _printed.Append(text);
+    }
+
+    private readonly System.Text.StringBuilder _printed = new();
+
     public ulong Clock => (ulong)Interlocked.Add(ref _clock, 32);
     private long _clock;
 

@@ -26,6 +26,8 @@ internal sealed unsafe class KernelProgram
     public int ParameterBytes;
     public readonly List<(string Name, ulong Offset, long Bytes)> SharedVariables = [];
     public Interop.KernelResources? Resources;
+    /// <summary>Where it synchronises: the instruction and its index.</summary>
+    public readonly List<(SyncInstruction Sync, int Index)> Syncs = [];
     /// <summary>For calls: what is copied from where to where in local memory.</summary>
     public readonly List<(int From, int To, int Bytes)[]> Copies = [];
 

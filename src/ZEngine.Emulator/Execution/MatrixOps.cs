@@ -21,12 +21,10 @@ internal static unsafe class MatrixOps
             offsets[lane] = offset;
             if (w.ChecksUninitialised) SharedMemory.CheckWritten(w, i, lane, offset, 16);
         }
-        if (w.ChecksSharedRaces) RecordReads(w, i, offsets, matrices);
-        if (w.Profile != null)
-        {
-            uint rows = matrices == 4 ? uint.MaxValue : (1u << (8 * matrices)) - 1;
-            SharedMemory.CountBanks(ref w.Profile[i->Index], offsets, rows, 16);
-        }
+        // Every element goes to the lane that receives it; for the race detector the lane that named the row stands for the read.
+        uint rows = matrices == 4 ? uint.MaxValue : (1u << (8 * matrices)) - 1;
+        if (w.ChecksSharedRaces) w.Block.Shadow!.ReadWords(w, i, rows, offsets, 16);
+        if (w.Profile != null) SharedMemory.CountBanks(ref w.Profile[i->Index], offsets, rows, 16);
         bool isTransposed = i->Flags >> 8 != 0;
         ushort* rowsOf = stackalloc ushort[64];
         for (int q = 0; q < matrices; q++)
@@ -42,12 +40,6 @@ internal static unsafe class MatrixOps
             for (int row = 0; row < 8; row++)
                 for (int column = 0; column < 8; column++) to[8 * row + column] = rowsOf[8 * column + row];
         }
-    }
-
-    // Every element goes to the lane that receives it; for the race detector the lane that named the row stands for the read.
-    private static void RecordReads(Warp w, Instruction* i, uint* offsets, int matrices)
-    {
-        for (int lane = 0; lane < 8 * matrices; lane++) w.Block.Shadow!.Read(w, i, lane, offsets[lane], 16, Checks.AccessKind.Plain);
     }
 
     // ---- mma.m16n8kK: D = A B + C --------------------------------------------------------------------------------------------------------

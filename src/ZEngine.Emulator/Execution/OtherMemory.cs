@@ -18,8 +18,18 @@ internal static unsafe class OtherMemory
             ulong offset = MemoryFlags.Address(w.Registers, i, lane);
             if (offset + (ulong)step > (ulong)w.Launch.Program.ParameterBytes)
                 throw w.Launch.Abort(w, i, 1u << lane, FaultKind.OutOfBounds, $"parameter offset 0x{offset:X}, but the kernel has {w.Launch.Program.ParameterBytes} bytes of parameters");
-            for (int e = 0; e < i->Count; e++) MemoryFlags.StoreElement(w.Registers + i->X[e], lane, w.Parameters + offset + (ulong)(e * i->Size), i);
+            for (int e = 0; e < i->Count; e++) if (i->X[e] >= 0) MemoryFlags.StoreElement(w.Registers + i->X[e], lane, w.Parameters + offset + (ulong)(e * i->Size), i);
         }
+    }
+
+    private static void LoadParameterLane(Warp w, Instruction* i, int lane, ulong address)
+    {
+        ulong offset = address - AddressWindows.Parameter;
+        int step = i->Size * i->Count;
+        if (offset + (ulong)step > (ulong)w.Launch.Program.ParameterBytes)
+            throw w.Launch.Abort(w, i, 1u << lane, FaultKind.OutOfBounds, $"parameter offset 0x{offset:X}, but the kernel has {w.Launch.Program.ParameterBytes} bytes of parameters");
+        if ((offset & (uint)(step - 1)) != 0) throw w.Launch.Abort(w, i, 1u << lane, FaultKind.Misaligned, $"parameter offset 0x{offset:X} is not a multiple of {step}");
+        for (int e = 0; e < i->Count; e++) if (i->X[e] >= 0) MemoryFlags.StoreElement(w.Registers + i->X[e], lane, w.Parameters + offset + (ulong)(e * i->Size), i);
     }
 
     // ---- Local memory: words of the 32 lanes interleaved, and each thread bound to its own depot ------------------------------------------
@@ -50,6 +60,31 @@ internal static unsafe class OtherMemory
     {
         w.Profile[i->Index].Requests++;
         w.Profile[i->Index].Bytes += (long)i->Size * i->Count * BitOperations.PopCount(mask);
+    }
+
+    /// <summary>A word of a thread's local memory, written from outside the program.</summary>
+    public static void WriteLocal(Warp w, int lane, uint offset, uint value)
+    {
+        for (uint k = 0; k < 4; k++)
+        {
+            *LocalByte(w, lane, offset + k) = (byte)(value >> (int)(8 * k));
+            w.LocalWritten[offset + k] |= 1u << lane;
+        }
+    }
+
+    /// <summary>A byte at a generic address, checked as a load of one byte would be.</summary>
+    public static byte GenericByte(Warp w, Instruction* i, int lane, ulong address)
+    {
+        if (AddressWindows.IsShared(address))
+        {
+            uint offset = (uint)address - Block.SharedBase;
+            SharedMemory.Check(w, i, lane, offset, 1, 1);
+            return w.Shared[offset];
+        }
+        if (!AddressWindows.IsLocal(address)) return *GlobalMemory.Check(w, i, lane, address, 1).Host(address);
+        uint at = (uint)(address - AddressWindows.Local);
+        if (at >= (uint)w.Launch.Program.LocalBytes) throw w.Launch.Abort(w, i, 1u << lane, FaultKind.OutOfBounds, $"local offset 0x{at:X}, but a thread has {w.Launch.Program.LocalBytes} bytes");
+        return *LocalByte(w, lane, at);
     }
 
     private static byte* LocalByte(Warp w, int lane, uint offset) => w.Local + (offset >> 2) * 128 + 4 * lane + (offset & 3);
@@ -117,8 +152,10 @@ internal static unsafe class OtherMemory
 
     private static void Generic(Warp w, Instruction* i, uint mask, bool isStore)
     {
-        (uint shared, uint local) = Windows(w, i, mask);
-        uint global = mask & ~(shared | local);
+        (uint shared, uint local, uint parameter) = Windows(w, i, mask);
+        // Parameters are read-only: a store to their window fails as one to global memory, which names the window.
+        if (isStore) parameter = 0;
+        uint global = mask & ~(shared | local | parameter);
         if (global != 0)
         {
             if (isStore) GlobalMemory.Store(w, i, global);
@@ -136,20 +173,26 @@ internal static unsafe class OtherMemory
             if (isStore) StoreLocalLane(w, i, lane, offset);
             else LoadLocalLane(w, i, lane, offset);
         }
+        for (uint rest = parameter; rest != 0; rest &= rest - 1)
+        {
+            int lane = BitOperations.TrailingZeroCount(rest);
+            LoadParameterLane(w, i, lane, MemoryFlags.Address(w.Registers, i, lane));
+        }
     }
 
-    /// <summary>The lanes whose generic address lies in the shared and in the local window.</summary>
-    public static (uint Shared, uint Local) Windows(Warp w, Instruction* i, uint mask)
+    /// <summary>The lanes whose generic address lies in the window of shared memory, of local memory and of parameters.</summary>
+    private static (uint Shared, uint Local, uint Parameter) Windows(Warp w, Instruction* i, uint mask)
     {
-        uint shared = 0, local = 0;
+        uint shared = 0, local = 0, parameter = 0;
         for (uint rest = mask; rest != 0; rest &= rest - 1)
         {
             int lane = BitOperations.TrailingZeroCount(rest);
             ulong address = MemoryFlags.Address(w.Registers, i, lane);
             if (AddressWindows.IsShared(address)) shared |= 1u << lane;
             else if (AddressWindows.IsLocal(address)) local |= 1u << lane;
+            else if (AddressWindows.IsParameter(address)) parameter |= 1u << lane;
         }
-        return (shared, local);
+        return (shared, local, parameter);
     }
 
     // ---- Address conversions: Immediate is the window's base, 0 for global ---------------------------------------------------------------
@@ -191,7 +234,7 @@ internal static unsafe class OtherMemory
         for (int lane = 0; lane < 32; lane++)
         {
             bool isShared = AddressWindows.IsShared(a[lane]), isLocal = AddressWindows.IsLocal(a[lane]);
-            if (i->Immediate == 1 ? isShared : i->Immediate == 2 ? isLocal : !isShared && !isLocal) result |= 1u << lane;
+            if (i->Immediate == 1 ? isShared : i->Immediate == 2 ? isLocal : !isShared && !isLocal && !AddressWindows.IsParameter(a[lane])) result |= 1u << lane;
         }
         LaneOps.StorePredicate(w, i->X[0], mask, result);
     }

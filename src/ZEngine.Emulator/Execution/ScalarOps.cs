@@ -211,7 +211,9 @@ internal struct RcpApproxF64 : IScalar<double, double>
     }
 }
 
-internal struct RsqrtApproxF64 : IScalar<double, double>
+internal struct RsqrtApproxF64 : IScalar<double, double> { public static double Invoke(double a) => 1 / Math.Sqrt(a); }
+
+internal struct RsqrtApproxFtzF64 : IScalar<double, double>
 {
     public static double Invoke(double a)
     {

@@ -14,19 +14,9 @@ internal static unsafe class SharedMemory
         uint* offsets = stackalloc uint[32];
         int step = i->Size * i->Count;
         Offsets(w, i, mask, offsets, step);
-        if (w.Profile != null) CountBanks(ref w.Profile[i->Index], offsets, mask, step);
-        if (w.ChecksUninitialised) CheckWritten(w, i, mask, offsets, step);
-        if (w.ChecksSharedRaces)
-        {
-            SharedShadow shadow = w.Block.Shadow!;
-            AccessKind kind = MemoryFlags.Kind(i);
-            for (uint rest = mask; rest != 0; rest &= rest - 1)
-            {
-                int lane = BitOperations.TrailingZeroCount(rest);
-                shadow.Read(w, i, lane, offsets[lane], step, kind);
-            }
-        }
-        if (mask == uint.MaxValue && AreContiguous(offsets, (uint)step))
+        bool isContiguous = mask == uint.MaxValue && AreContiguous(offsets, (uint)step);
+        if (!w.IsPlain || w.ChecksSharedRaces) CheckLoad(w, i, mask, offsets, step, isContiguous);
+        if (isContiguous)
         {
             MemoryFlags.LoadContiguous(w.Registers, i, w.Shared + offsets[0]);
             return;
@@ -55,15 +45,22 @@ internal static unsafe class SharedMemory
         uint* offsets = stackalloc uint[32];
         int step = i->Size * i->Count;
         Offsets(w, i, mask, offsets, step);
-        if (w.Profile != null) CountBanks(ref w.Profile[i->Index], offsets, mask, step);
-        if (w.ChecksUninitialised) for (uint rest = mask; rest != 0; rest &= rest - 1) MarkWritten(w, offsets[BitOperations.TrailingZeroCount(rest)], step);
-        if (!w.ChecksSharedRaces && mask == uint.MaxValue && AreContiguous(offsets, (uint)step))
+        bool isContiguous = mask == uint.MaxValue && AreContiguous(offsets, (uint)step);
+        if (w.Profile != null) CountBanks(ref w.Profile[i->Index], offsets, mask, step, isContiguous);
+        if (w.ChecksUninitialised && !(isContiguous && (offsets[0] & 7) == 0 && MarkRange(w, offsets[0], 32 * step)))
+            for (uint rest = mask; rest != 0; rest &= rest - 1) MarkWritten(w, offsets[BitOperations.TrailingZeroCount(rest)], step);
+        AccessKind kind = MemoryFlags.Kind(i);
+        if (w.ChecksSharedRaces && step == 4 && i->Size == 4 && kind == AccessKind.Plain && (i->Flags & MemoryFlags.WideRegister) == 0)
+        {
+            StoreWords(w, i, mask, offsets);
+            return;
+        }
+        if (!w.ChecksSharedRaces && isContiguous)
         {
             MemoryFlags.StoreContiguous(w.Registers, i, w.Shared + offsets[0]);
             return;
         }
         byte* value = stackalloc byte[32];
-        AccessKind kind = MemoryFlags.Kind(i);
         for (uint rest = mask; rest != 0; rest &= rest - 1)
         {
             int lane = BitOperations.TrailingZeroCount(rest);
@@ -76,6 +73,41 @@ internal static unsafe class SharedMemory
                 w.Block.Shadow!.Write(w, i, lane, offsets[lane], step, kind, changes, (i->Flags & MemoryFlags.Release) != 0);
             }
             Unsafe.CopyBlockUnaligned(to, value, (uint)step);
+        }
+    }
+
+    private static void CheckLoad(Warp w, Instruction* i, uint mask, uint* offsets, int step, bool isContiguous)
+    {
+        if (w.Profile != null) CountBanks(ref w.Profile[i->Index], offsets, mask, step, isContiguous);
+        if (w.ChecksUninitialised && !(isContiguous && (offsets[0] & 7) == 0 && IsRangeWritten(w, offsets[0], 32 * step))) CheckWritten(w, i, mask, offsets, step);
+        if (!w.ChecksSharedRaces) return;
+        SharedShadow shadow = w.Block.Shadow!;
+        AccessKind kind = MemoryFlags.Kind(i);
+        if (kind == AccessKind.Plain && (i->Flags & MemoryFlags.Spin) == 0 && (step & 3) == 0)
+        {
+            shadow.ReadWords(w, i, mask, offsets, step);
+            return;
+        }
+        for (uint rest = mask; rest != 0; rest &= rest - 1)
+        {
+            int lane = BitOperations.TrailingZeroCount(rest);
+            shadow.Read(w, i, lane, offsets[lane], step, kind);
+        }
+    }
+
+    // Plain stores of one word, with the check for races.
+    private static void StoreWords(Warp w, Instruction* i, uint mask, uint* offsets)
+    {
+        SharedShadow shadow = w.Block.Shadow!;
+        int generation = w.Block.Barriers.Generation;
+        var values = (uint*)(w.Registers + i->X[0]);
+        for (uint rest = mask; rest != 0; rest &= rest - 1)
+        {
+            int lane = BitOperations.TrailingZeroCount(rest);
+            var to = (uint*)(w.Shared + offsets[lane]);
+            if (!shadow.TryWriteWord(w, i, lane, offsets[lane], generation))
+                shadow.Write(w, i, lane, offsets[lane], 4, AccessKind.Plain, changesValue: *to != values[lane]);      // the same value again does no harm
+            *to = values[lane];
         }
     }
 
@@ -151,6 +183,17 @@ internal static unsafe class SharedMemory
         *(uint*)shadow |= ((1u << bytes) - 1) << (int)(offset & 7);
     }
 
+    // A range that begins at a multiple of 8 and whose length is one: whole bytes of the shadow.
+    private static bool IsRangeWritten(Warp w, uint offset, int bytes) =>
+        (bytes & 7) == 0 && !new ReadOnlySpan<byte>(w.Block.SharedWritten + (offset >> 3), bytes >> 3).ContainsAnyExcept((byte)0xFF);
+
+    private static bool MarkRange(Warp w, uint offset, int bytes)
+    {
+        if ((bytes & 7) != 0) return false;
+        new Span<byte>(w.Block.SharedWritten + (offset >> 3), bytes >> 3).Fill(0xFF);
+        return true;
+    }
+
     private static void CheckWritten(Warp w, Instruction* i, uint mask, uint* offsets, int bytes)
     {
         for (uint rest = mask; rest != 0; rest &= rest - 1)
@@ -177,10 +220,15 @@ internal static unsafe class SharedMemory
     /// quarter warps.
     /// </summary>
     [SkipLocalsInit]
-    public static void CountBanks(ref InstructionCounter counter, uint* offsets, uint mask, int bytes)
+    public static void CountBanks(ref InstructionCounter counter, uint* offsets, uint mask, int bytes, bool isContiguous = false)
     {
         counter.Requests++;
         counter.Bytes += (long)bytes * BitOperations.PopCount(mask);
+        if (isContiguous)
+        {
+            counter.Wavefronts += Math.Max(1, bytes / 4);
+            return;
+        }
         int group = bytes <= 4 ? 32 : bytes == 8 ? 16 : 8, words = Math.Max(1, bytes / 4);
         uint* wanted = stackalloc uint[32 * 32];
         byte* counts = stackalloc byte[32];

@@ -56,6 +56,7 @@ internal sealed class PtxBodyParser(PtxParser parser, PtxFunction function)
             case ".local" or ".shared" or ".param": function.Variables.Add(parser.ReadVariable(token, _scope, isExtern: false)); break;
             case ".loc": ReadLocation(); break;
             case ".pragma": ReadPragma(); break;
+            case ".callprototype" or ".calltargets": throw parser.Syntax(token, "indirect calls and function pointers are not supported");
             default: throw parser.Syntax(token, "directive not supported in a function");
         }
     }

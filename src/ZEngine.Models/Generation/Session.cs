@@ -35,7 +35,7 @@ public sealed class Session : IDisposable
         using TensorScope scope = TensorScope.Enter();
         Tensor logits = Append(Tensor.From(tokens, [1, tokens.Length], _model.Device));
         if (_logits.Length == 0) _logits = new float[_model.VocabularySize];
-        logits.CopyTo(_logits.AsSpan());
+        logits.To(DType.Float32).CopyTo(_logits.AsSpan());
         return _logits;
     }
 

@@ -49,10 +49,10 @@ internal sealed class ScanState(Device device, ReadOnlySpan<long> convolution, R
     }
 }
 
-/// <summary>Keys and values of the tokens so far, [B, maxLength, G, P] each.</summary>
-internal sealed class KeyValueCache(Device device, long batch, long maxLength, long groups, long headDimension) : LayerState
+/// <summary>Keys and values of the tokens so far, [B, maxLength, G, P] each, in the type of the model's activations.</summary>
+internal sealed class KeyValueCache(Device device, DType dtype, long batch, long maxLength, long groups, long headDimension) : LayerState
 {
-    private readonly Tensor _keys = Zeros(device, batch, maxLength, groups, headDimension), _values = Zeros(device, batch, maxLength, groups, headDimension);
+    private readonly Tensor _keys = Tensor.Zeros([batch, maxLength, groups, headDimension], dtype, device), _values = Tensor.Zeros([batch, maxLength, groups, headDimension], dtype, device);
     private long _length;
 
     /// <summary>Appends [B, L, G, P] and returns all keys and values so far, as views.</summary>

@@ -26,7 +26,7 @@ internal sealed class SelfAttention : Module
 
     public long CacheBytesPerToken => 2L * sizeof(float) * _options.KeyValueHeads * _options.HeadDimension;
 
-    public KeyValueCache NewCache(Device device, long batch, long maxLength) => new(device, batch, maxLength, _options.KeyValueHeads, _options.HeadDimension);
+    public KeyValueCache NewCache(Device device, DType dtype, long batch, long maxLength) => new(device, dtype, batch, maxLength, _options.KeyValueHeads, _options.HeadDimension);
 
     /// <param name="x">[B, L, D], normalised.</param>
     /// <param name="rotary">Rotation of q and k, or null.</param>

@@ -143,7 +143,7 @@ public sealed class Llama : LanguageModel
     protected override Parameter HeadWeight => _head ?? _embedding;
 
     /// <inheritdoc/>
-    protected internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _layers.Select(layer => layer.Attention.NewCache(Device, batch, maxLength))];
+    protected internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _layers.Select(layer => layer.Attention.NewCache(Device, ActivationType, batch, maxLength))];
 
     /// <inheritdoc/>
     protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)

@@ -189,7 +189,7 @@ public sealed class Mixtral : LanguageModel
     }
 
     /// <inheritdoc/>
-    protected internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _layers.Select(layer => layer.Attention.NewCache(Device, batch, maxLength))];
+    protected internal override LayerState[] NewLayerStates(int batch, long maxLength) => [.. _layers.Select(layer => layer.Attention.NewCache(Device, ActivationType, batch, maxLength))];
 
     /// <inheritdoc/>
     protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout) => Hidden(tokens, state, layout, null);

@@ -82,7 +82,7 @@ public sealed class Zamba2 : LanguageModel
     protected internal override LayerState[] NewLayerStates(int batch, long maxLength) =>
     [
         .. _layers.Select(layer => layer.Mixer.Mixer.NewState(Device, batch)),
-        .. _config.HybridLayers.Select(_ => new KeyValueCache(Device, batch, maxLength, _config.KeyValueHeads, _config.AttentionHeadDimension)),
+        .. _config.HybridLayers.Select(_ => new KeyValueCache(Device, ActivationType, batch, maxLength, _config.KeyValueHeads, _config.AttentionHeadDimension)),
     ];
 
     /// <inheritdoc/>

@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using System.Text.Json;
+using ZEngine.Interop;
 
 namespace ZEngine.Training;
 
@@ -12,7 +13,7 @@ internal static class CheckpointManifest
     public static void Write(string folder, long step)
     {
         (string Name, long Bytes, string Hash)[] files = [.. Directory.GetFiles(folder).Order(StringComparer.Ordinal).Select(FlushAndHash)];
-        Durable.FlushFolder(folder);
+        DurableFolder.Flush(folder);
         Durable.Write(Path.Combine(folder, FileName), stream =>
         {
             using var json = new Utf8JsonWriter(stream, new JsonWriterOptions { Indented = true });
@@ -31,7 +32,7 @@ internal static class CheckpointManifest
             json.WriteEndArray();
             json.WriteEndObject();
         });
-        Durable.FlushFolder(folder);
+        DurableFolder.Flush(folder);
     }
 
     /// <summary>Holds a folder to its manifest.</summary>

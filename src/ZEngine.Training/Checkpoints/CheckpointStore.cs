@@ -1,4 +1,5 @@
 using System.Globalization;
+using ZEngine.Interop;
 
 namespace ZEngine.Training;
 
@@ -85,7 +86,7 @@ public sealed class CheckpointStore
             write(temporary);
             CheckpointManifest.Write(temporary, step);
             Directory.Move(temporary, folder);
-            Durable.FlushFolder(Folder);
+            DurableFolder.Flush(Folder);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

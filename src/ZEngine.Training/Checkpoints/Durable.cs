@@ -1,12 +1,10 @@
-using System.Runtime.InteropServices;
+using ZEngine.Interop;
 
 namespace ZEngine.Training;
 
 /// <summary>Files and folders that are on the disk, not on their way to it.</summary>
-internal static partial class Durable
+internal static class Durable
 {
-    private const int ReadOnly = 0;
-
     /// <summary>Writes a new file and puts it on disk.</summary>
     public static void Write(string path, Action<Stream> write)
     {
@@ -29,26 +27,6 @@ internal static partial class Durable
             throw;
         }
         File.Move(temporary, path, overwrite: true);
-        FlushFolder(Path.GetDirectoryName(Path.GetFullPath(path))!);
+        DurableFolder.Flush(Path.GetDirectoryName(Path.GetFullPath(path))!);
     }
-
-    /// <summary>Puts the names in a folder on disk. On Windows renames are in the journal of the file system, and there is nothing to do.</summary>
-    public static void FlushFolder(string folder)
-    {
-        if (OperatingSystem.IsWindows()) return;
-        int handle = Open(folder, ReadOnly);
-        if (handle < 0) throw new IOException($"{folder}: the folder could not be opened to put it on disk: {Marshal.GetLastPInvokeErrorMessage()}.");
-        // A file system that cannot flush a folder answers EINVAL; the rename is then as safe as it makes it.
-        _ = Flush(handle);
-        _ = Close(handle);
-    }
-
-    [LibraryImport("libc", EntryPoint = "open", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
-    private static partial int Open(string path, int flags);
-
-    [LibraryImport("libc", EntryPoint = "fsync")]
-    private static partial int Flush(int handle);
-
-    [LibraryImport("libc", EntryPoint = "close")]
-    private static partial int Close(int handle);
 }

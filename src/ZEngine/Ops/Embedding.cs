@@ -5,7 +5,7 @@ public static partial class Ops
     /// <summary>Looks up a row of a table for every token.</summary>
     /// <param name="table">[V, D], of any floating-point type.</param>
     /// <param name="tokens">[...], Int32 or Int64, each from 0 to V - 1.</param>
-    /// <returns>[..., D], Float32.</returns>
+    /// <returns>[..., D], in the type of the table where the device computes in it, else Float32.</returns>
     /// <exception cref="ArgumentException">A token is outside the table (on the CPU).</exception>
     public static Tensor Embedding(Tensor table, Tensor tokens)
     {
@@ -20,7 +20,7 @@ public static partial class Ops
         contract.Require(tokens.Rank < Tensor.MaxRank, $"tokens {Tensor.ShapeText(tokens.Shape)} have too many axes.");
         tokens.Shape.CopyTo(shape);
         shape[tokens.Rank] = contract['D'];
-        Tensor y = Tensor.Empty(shape[..(tokens.Rank + 1)], DType.Float32, table.Device);
+        Tensor y = Tensor.Empty(shape[..(tokens.Rank + 1)], table.Device.ActivationType(table.DType), table.Device);
         table.Backend.EmbeddingForward(table, tokens, y);
         return scope.Keep(Tape.Tracks(table) ? RecordEmbedding(table, tokens, y) : y);
     }

@@ -1,194 +1,119 @@
+using System.Diagnostics;
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
+using System.Text.RegularExpressions;
 using ZEngine.Emulator;
-using ZEngine.Interop;
-using Xunit;
+using ZEngine.Tests.Emulator.Scenarios;
+using ZEngine.Tests.Interop;
 
 namespace ZEngine.Tests.Emulator;
 
-/// <summary>Whole kernels of several styles against plain loops, clean under every check, and with the same bits however they are run.</summary>
-public sealed class KernelTests
+/// <summary>Whole kernels against plain loops, clean under every check, and with the same bits however they are run.</summary>
+public sealed partial class KernelTests
 {
+    public static TheoryData<string> Scenarios => [.. KernelScenario.All.Select(scenario => scenario.Name)];
+
     private static readonly EmulatorOptions[] Ways =
     [
         new() { Checks = EmulatorChecks.None },
         new() { Checks = EmulatorChecks.All },
         new() { Checks = EmulatorChecks.All, Policy = SchedulingPolicy.Fair },
+        new() { Checks = EmulatorChecks.Deep, Policy = SchedulingPolicy.Fair, Seed = 77 },
         new() { Checks = EmulatorChecks.All, Policy = SchedulingPolicy.Adversarial, Seed = 1 },
         new() { Checks = EmulatorChecks.All, Policy = SchedulingPolicy.Adversarial, Seed = 2 },
         new() { Checks = EmulatorChecks.Deep, Policy = SchedulingPolicy.Adversarial, Seed = 3 },
         new() { Checks = EmulatorChecks.Deep, Workers = 2 },
+        new() { Checks = EmulatorChecks.Deep, Workers = 3, Policy = SchedulingPolicy.Adversarial, Seed = 4 },
     ];
 
-    private static float[] Random(int count, int seed)
-    {
-        var random = new Random(seed);
-        return [.. Enumerable.Range(0, count).Select(_ => (float)(random.NextDouble() * 2 - 1))];
-    }
-
-    internal static ushort ToBf16(float x)
-    {
-        uint bits = BitConverter.SingleToUInt32Bits(x);
-        return (ushort)((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
-    }
-
-    internal static float FromBf16(ushort x) => BitConverter.UInt32BitsToSingle((uint)x << 16);
-
-    private static ushort[] RandomBf16(int count, int seed) => [.. Random(count, seed).Select(ToBf16)];
-
-    // Runs in all ways; the results must agree to the bit, and nothing may be reported.
-    private static T[] InAllWays<T>(string file, Func<Machine, T[]> run) where T : unmanaged
-    {
-        T[]? first = null;
-        foreach (EmulatorOptions options in Ways)
-        {
-            using var machine = new Machine(Sources.Read(file), options);
-            T[] result = run(machine);
-            Assert.Empty(machine.Faults);
-            first ??= result;
-            Assert.True(MemoryMarshal.AsBytes<T>(first).SequenceEqual(MemoryMarshal.AsBytes<T>(result)), $"other bits under {machine.Driver.Description}, {options.Workers} workers");
-        }
-        return first!;
-    }
-
     [Theory]
-    [InlineData(64, 64, 32)]
-    [InlineData(128, 64, 96)]
-    public void Gemm_equals_reference(int M, int N, int K)
+    [MemberData(nameof(Scenarios))]
+    public void Is_right_and_clean_with_the_same_bits_in_all_ways(string name)
     {
-        ushort[] a = RandomBf16(M * K, 1), b = RandomBf16(K * N, 2);
-        float[] c = InAllWays("Gemm.cu", machine =>
+        string? first = null;
+        foreach (EmulatorOptions way in Ways)
         {
-            DevicePointer pa = machine.Upload(a, "A"), pb = machine.Upload(b, "B"), pc = machine.Empty<float>(M * N, "C");
-            machine.Launch("gemm_bf16", new LaunchConfiguration(new Dim3(N / 64, M / 64), 128), pa, pb, pc, M, N, K);
-            return machine.Download<float>(pc, M * N);
-        });
-        for (int m = 0; m < M; m++)
+            string digest = DigestOf(name, way);
+            first ??= digest;
+            Assert.True(first == digest, $"other bits under {way}");
+        }
+    }
+
+    private const string DigestFile = "ZENGINE_EMU_DIGESTS";
+
+    /// <summary>
+    /// A second process without vectors of 512 bits, and a third without those of 256, run the same kernels and write down what they found.
+    /// </summary>
+    [Fact]
+    public void The_same_bits_with_vectors_of_every_width()
+    {
+        var way = new EmulatorOptions { JitterApproximations = true };
+        string[] digests = [.. KernelScenario.All.Select(scenario => $"{scenario.Name} {DigestOf(scenario.Name, way)}")];
+        if (Environment.GetEnvironmentVariable(DigestFile) is { } file)
         {
-            for (int n = 0; n < N; n++)
+            File.WriteAllLines(file, digests.Prepend(Vector512.IsHardwareAccelerated ? "512" : Vector256.IsHardwareAccelerated ? "256" : "128"));
+            return;
+        }
+        foreach ((string width, string[] switches) in ((string, string[])[])[("256", ["EnableAVX512", "EnableAVX512F"]), ("128", ["EnableAVX512", "EnableAVX512F", "EnableAVX2", "EnableAVX"])])
+        {
+            string path = Path.GetTempFileName();
+            try
             {
-                double want = 0, size = 0;
-                for (int k = 0; k < K; k++)
-                {
-                    double product = (double)FromBf16(a[m * K + k]) * FromBf16(b[k * N + n]);
-                    want += product;
-                    size += Math.Abs(product);
-                }
-                Assert.InRange(c[m * N + n], want - K * 6e-8 * size, want + K * 6e-8 * size);
+                RunSelf(path, switches);
+                string[] lines = File.ReadAllLines(path);
+                if (RuntimeInformation.ProcessArchitecture == Architecture.X64) Assert.Equal(width, lines[0]);
+                Assert.Equal(digests, lines[1..]);
+            }
+            finally
+            {
+                File.Delete(path);
             }
         }
     }
 
-    [Fact]
-    public void Attention_equals_reference()
+    private static void RunSelf(string digestFile, string[] switches)
     {
-        const int L = 128, D = 64, H = 2;
-        float scale = 0.125f;
-        ushort[] q = RandomBf16(H * L * D, 3), k = RandomBf16(H * L * D, 4), v = RandomBf16(H * L * D, 5);
-        ushort[] o = InAllWays("Attention.cu", machine =>
+        string program = Environment.ProcessPath!, assembly = typeof(KernelTests).Assembly.Location;
+        bool isHost = Path.GetFileNameWithoutExtension(program) == "dotnet";
+        var start = new ProcessStartInfo(program, [.. isHost ? [assembly] : Array.Empty<string>(), "-noColor", "-parallel", "none", "-reporter", "zengine", "-method", $"*.{nameof(KernelTests)}.{nameof(The_same_bits_with_vectors_of_every_width)}"])
         {
-            DevicePointer pq = machine.Upload(q, "Q"), pk = machine.Upload(k, "K"), pv = machine.Upload(v, "V"), po = machine.Empty<ushort>(H * L * D, "O");
-            machine.Launch("attention_forward", new LaunchConfiguration(new Dim3(L / 64, H), 128), pq, pk, pv, po, L, scale);
-            return machine.Download<ushort>(po, H * L * D);
-        });
-        for (int h = 0; h < H; h++)
-        {
-            for (int i = 0; i < L; i++)
-            {
-                double[] score = [.. Enumerable.Range(0, i + 1).Select(j => Enumerable.Range(0, D).Sum(d => (double)FromBf16(q[(h * L + i) * D + d]) * FromBf16(k[(h * L + j) * D + d])) * scale)];
-                double top = score.Max(), sum = score.Sum(s => Math.Exp(s - top));
-                for (int d = 0; d < D; d++)
-                {
-                    double want = Enumerable.Range(0, i + 1).Sum(j => Math.Exp(score[j] - top) / sum * FromBf16(v[(h * L + j) * D + d]));
-                    // Probabilities and outputs are rounded to bf16: 2^-9 relative each, with |v| <= 1.
-                    Assert.InRange(FromBf16(o[(h * L + i) * D + d]), want - 0.008, want + 0.008);
-                }
-            }
-        }
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+        start.Environment[DigestFile] = digestFile;
+        foreach (string name in switches) start.Environment["DOTNET_" + name] = "0";
+        using Process process = Process.Start(start)!;
+        Task<string> error = process.StandardError.ReadToEndAsync();
+        string said = process.StandardOutput.ReadToEnd() + error.Result;
+        process.WaitForExit();
+        Assert.True(process.ExitCode == 0 && new FileInfo(digestFile).Length > 0, $"the other process ended with {process.ExitCode}: {said}");
     }
 
-    [Fact]
-    public void Rms_norm_equals_reference()
+    internal static string DigestOf(string name, EmulatorOptions way)
     {
-        const int rows = 5, n = 300;
-        float[] x = Random(rows * n, 6), w = Random(n, 7);
-        float[] y = InAllWays("RmsNormProbe.cu", machine =>
-        {
-            DevicePointer px = machine.Upload(x, "x"), pw = machine.Upload(w, "w"), py = machine.Empty<float>(rows * n, "y");
-            machine.Launch("rmsnorm_f32", new LaunchConfiguration(rows, 256), px, pw, py, n);
-            return machine.Download<float>(py, rows * n);
-        });
-        for (int r = 0; r < rows; r++)
-        {
-            double scale = 1 / Math.Sqrt(Enumerable.Range(0, n).Sum(i => (double)x[r * n + i] * x[r * n + i]) / n + 1e-5);
-            for (int i = 0; i < n; i++) Assert.Equal(x[r * n + i] * scale * w[i], y[r * n + i], 1e-6);
-        }
+        var observer = new EmulatorObserver();
+        KernelScenario.Named(name).Run(way with { Observer = observer });
+        Assert.NotEmpty(observer.Launched);
+        return observer.Digest;
     }
 
+    /// <summary>No kernel of the product is left out of these tests.</summary>
     [Fact]
-    public void Shared_scan_equals_reference()
+    public void Every_kernel_is_launched_by_a_scenario()
     {
-        float[] x = [.. Enumerable.Range(0, 3 * 256).Select(k => (float)(k * 7 % 13))];
-        float[] y = InAllWays("Scan.cu", machine =>
+        var missing = new List<string>();
+        foreach (string file in KernelFiles)
         {
-            DevicePointer px = machine.Upload(x), py = machine.Empty<float>(x.Length);
-            machine.Launch("scan_shared", new LaunchConfiguration(3, 256), px, py);
-            return machine.Download<float>(py, x.Length);
-        });
-        for (int b = 0; b < 3; b++)
-        {
-            float sum = 0;
-            for (int t = 0; t < 256; t++) Assert.Equal(sum += x[b * 256 + t], y[b * 256 + t]);
+            var observer = new EmulatorObserver();
+            foreach (KernelScenario scenario in KernelScenario.All.Where(scenario => scenario.File == Path.GetFileName(file))) scenario.Run(new EmulatorOptions { Observer = observer });
+            foreach (Match kernel in KernelName().Matches(File.ReadAllText(file)))
+                if (!observer.Launched.Any(launched => launched.Contains(kernel.Groups["name"].Value, StringComparison.Ordinal))) missing.Add($"{kernel.Groups["name"].Value} of {Path.GetFileName(file)}");
         }
+        Assert.True(missing.Count == 0, $"no KernelScenario launches {string.Join(", ", missing)}");
     }
 
-    [Fact]
-    public void Linear_recurrence_equals_reference()
-    {
-        float[] a = Random(128, 8), b = Random(128, 9);
-        float[] h = InAllWays("Scan.cu", machine =>
-        {
-            DevicePointer pa = machine.Upload(a), pb = machine.Upload(b), ph = machine.Empty<float>(128);
-            machine.Launch("scan_linear", new LaunchConfiguration(2, 64), pa, pb, ph);
-            return machine.Download<float>(ph, 128);
-        });
-        double state = 0;
-        for (int k = 0; k < 128; k++)
-        {
-            state = k % 32 == 0 ? b[k] : a[k] * state + b[k];
-            Assert.Equal(state, h[k], 1e-5);
-        }
-    }
+    internal static string[] KernelFiles => Directory.GetFiles(Path.Combine(Compiler.RepositoryRoot, "kernels"), "*.cu");
 
-    [Fact]
-    public void Data_dependent_loops_equal_reference()
-    {
-        uint[] n = [.. Enumerable.Range(1, 128).Select(k => (uint)k)];
-        uint[] steps = InAllWays("Scan.cu", machine =>
-        {
-            DevicePointer pn = machine.Upload(n), ps = machine.Empty<uint>(128);
-            machine.Launch("collatz", new LaunchConfiguration(1, 128), pn, ps);
-            return machine.Download<uint>(ps, 128);
-        });
-        for (int k = 0; k < 128; k++)
-        {
-            uint want = 0;
-            for (uint x = n[k]; x != 1; want++) x = (x & 1) != 0 ? 3 * x + 1 : x >> 1;
-            Assert.Equal(want, steps[k]);
-        }
-    }
-
-    [Fact]
-    public void Decoupled_look_back_makes_progress_and_is_clean()
-    {
-        const int blocks = 9;
-        int[] x = [.. Enumerable.Range(0, blocks * 128).Select(k => k % 5)];
-        int[] y = InAllWays("Scan.cu", machine =>
-        {
-            DevicePointer px = machine.Upload(x), py = machine.Empty<int>(x.Length), flags = machine.Upload(new int[blocks], "flags"), sums = machine.Empty<int>(blocks, "sums"), ticket = machine.Upload(new uint[1], "ticket");
-            machine.Launch("look_back", new LaunchConfiguration(blocks, 128), px, py, flags, sums, ticket);
-            return machine.Download<int>(py, x.Length);
-        });
-        int sum = 0;
-        for (int k = 0; k < x.Length; k++) Assert.Equal(sum += x[k], y[k]);
-    }
+    [GeneratedRegex(@"__global__\s+void\s+(__launch_bounds__\([^)]*\)\s+)?(?<name>\w+)\s*\(")]
+    private static partial Regex KernelName();
 }

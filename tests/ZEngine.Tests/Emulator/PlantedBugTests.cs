@@ -13,7 +13,7 @@ public sealed class PlantedBugTests
 
     private static readonly string[] Lines = Sources.Read("PlantedBugs.cu").Split('\n');
     private static readonly Dictionary<string, Case> Cases = ReadCases();
-    private static readonly Lazy<ModuleImage> Faulty = new(() => Compile("//ok")), Correct = new(() => Compile("//bug"));
+    internal static readonly Lazy<ModuleImage> Faulty = new(() => Compile("//ok")), Correct = new(() => Compile("//bug"));
 
     // Lines are blanked, never removed, so that numbers stay.
     private static ModuleImage Compile(string dropped) => Compiler.Compile(new CompileRequest

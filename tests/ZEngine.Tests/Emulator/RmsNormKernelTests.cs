@@ -64,25 +64,47 @@ public sealed class RmsNormKernelTests
         return result;
     }
 
-    [Theory]
-    [InlineData("rms_norm")]
-    [InlineData("rms_norm_odd")]
-    public void Recorded_cases_under_every_policy(string name)
+    /// <summary>The recorded cases, and the 16-bit types against the same kernel in float.</summary>
+    internal static void Scenario(EmulatorOptions options)
     {
-        Dictionary<string, (int[] Shape, float[] Data)> golden = Safetensors.Read(Path.Combine(AppContext.BaseDirectory, "golden", "ops", name, "tensors.safetensors"));
-        int D = golden["in.x"].Shape[^1];
-        byte[]? first = null;
-        foreach (SchedulingPolicy policy in Enum.GetValues<SchedulingPolicy>())
+        foreach (string name in (string[])["rms_norm", "rms_norm_odd"])
         {
-            Norm norm = Run(golden["in.x"].Data, golden["in.weight"].Data, golden["gout.y"].Data, 1e-5f, D, 4, new EmulatorOptions { Policy = policy, Checks = EmulatorChecks.All });
+            Dictionary<string, (int[] Shape, float[] Data)> golden = Safetensors.Read(Path.Combine(AppContext.BaseDirectory, "golden", "ops", name, "tensors.safetensors"));
+            Norm norm = Run(golden["in.x"].Data, golden["in.weight"].Data, golden["gout.y"].Data, 1e-5f, golden["in.x"].Shape[^1], 4, options);
             Close(golden["out.y"].Data, norm.Y);
             Close(golden["grad.x"].Data, norm.Dx);
             Close(golden["grad.weight"].Data, norm.DWeight);
-            byte[] bits = [.. MemoryMarshal.AsBytes<float>(norm.Y), .. MemoryMarshal.AsBytes<float>(norm.Dx), .. MemoryMarshal.AsBytes<float>(norm.DWeight)];
-            first ??= bits;
-            Assert.Equal(first, bits);
+        }
+        Half(options, "bf16", x => (ushort)(BitConverter.SingleToUInt32Bits(x) >> 16), x => BitConverter.UInt32BitsToSingle((uint)x << 16), 1 / 256f);
+        Half(options, "f16", x => BitConverter.HalfToUInt16Bits((Half)x), x => (float)BitConverter.UInt16BitsToHalf(x), 1 / 2048f);
+    }
+
+    private static void Half(EmulatorOptions options, string type, Func<float, ushort> narrow, Func<ushort, float> widen, float rounding)
+    {
+        const int R = 7, D = 256, P = 2;
+        var random = new Random(D);
+        ushort[] Some(int n) => [.. Enumerable.Range(0, n).Select(_ => narrow((float)(random.NextDouble() * 2 - 1)))];
+        float[] Wide(ushort[] values) => [.. values.Select(widen)];
+        ushort[] x = Some(R * D), weight = Some(D), dy = Some(R * D);
+        Norm want = Run(Wide(x), Wide(weight), Wide(dy), 1e-5f, D, P, options);
+        string[] names = [$"rms_norm_forward<{type}, 8, 1>", $"rms_norm_backward<{type}, 8, 1>", $"rms_norm_weight_backward<{type}>"];
+        using var machine = new Machine(Compiler.CompileKernel("RmsNorm.cu", $"sm_{options.Architecture}", names), options);
+        DevicePointer px = machine.Upload(x, "x"), pw = machine.Upload(weight, "weight"), pdy = machine.Upload(dy, "dy"), y = machine.Empty<ushort>(R * D, "y"), s = machine.Empty<float>(R, "s");
+        DevicePointer dx = machine.Empty<ushort>(R * D, "dx"), partial = machine.Empty<float>(P * D, "partial"), dWeight = machine.Empty<ushort>(D, "dweight");
+        machine.Launch(names[0], new LaunchConfiguration(R, Threads), Bytes(new ForwardArgs { X = px, Weight = pw, Y = y, S = s, Eps = 1e-5f, D = D }));
+        machine.Launch(names[1], new LaunchConfiguration(P, Threads, 4 * D), Bytes(new BackwardArgs { X = px, Weight = pw, Dy = pdy, S = s, Dx = dx, Partial = partial, R = R, D = D }));
+        machine.Launch(names[2], new LaunchConfiguration((D + Threads - 1) / Threads, Threads), Bytes(new WeightArgs { Partial = partial, DWeight = dWeight, P = P, D = D }));
+        Near(want.Y, Wide(machine.Download<ushort>(y, R * D)));
+        Near(want.Dx, Wide(machine.Download<ushort>(dx, R * D)));
+        Near(want.DWeight, Wide(machine.Download<ushort>(dWeight, D)));
+        Assert.Empty(machine.Faults);
+        void Near(float[] a, float[] b)
+        {
+            for (int k = 0; k < a.Length; k++) Assert.True(Math.Abs(a[k] - b[k]) <= rounding * Math.Abs(a[k]) + 1e-5, $"{type} [{k}]: got {b[k]:R}, want {a[k]:R}");
         }
     }
+
+    private static byte[] Bytes<T>(T value) where T : unmanaged => MemoryMarshal.AsBytes<T>(new Span<T>(ref value)).ToArray();
 
     private static void Close(float[] want, float[] got)
     {

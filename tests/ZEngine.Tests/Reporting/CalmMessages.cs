@@ -18,7 +18,10 @@ internal sealed class CalmMessages(Action<string> writeLine, bool isColored) : I
             {
                 case ITestStarting test: _names[test.TestUniqueID] = test.TestDisplayName; break;
                 case ITestFinished test: _names.Remove(test.TestUniqueID); break;
-                case ITestPassed: _passed++; break;
+                case ITestPassed test:
+                    _passed++;
+                    Tell(test.Output);
+                    break;
                 case ITestFailed test: Fail(NameOf(test), test); break;
                 case ITestSkipped test:
                     _skipped++;
@@ -36,6 +39,12 @@ internal sealed class CalmMessages(Action<string> writeLine, bool isColored) : I
     }
 
     public ValueTask DisposeAsync() => default;
+
+    /// <summary>Of what passing tests write, the rates by which tests are tested themselves.</summary>
+    private void Tell(string output)
+    {
+        foreach (string line in output.Split('\n')) if (line.StartsWith("kill rate ", StringComparison.Ordinal)) writeLine(line.TrimEnd());
+    }
 
     private string NameOf(ITestMessage test) => _names.GetValueOrDefault(test.TestUniqueID, "a test without a name");
 

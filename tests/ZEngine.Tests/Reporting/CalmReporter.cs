@@ -6,7 +6,7 @@ using ZEngine.Tests.Reporting;
 
 namespace ZEngine.Tests.Reporting;
 
-/// <summary><c>-reporter zengine</c>: one line per failure or skip, and one line at the end.</summary>
+/// <summary><c>-reporter zengine</c>: one line per failure, skip and kill rate, and one line at the end.</summary>
 public sealed class CalmReporter : IRunnerReporter
 {
     public bool CanBeEnvironmentallyEnabled => false;

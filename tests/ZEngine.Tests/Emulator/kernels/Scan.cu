@@ -25,7 +25,7 @@ extern "C" __global__ void collatz(const unsigned* n, unsigned* steps)
     steps[i] = k;
 }
 // Each block adds its sum to its predecessor's, which it waits for. A ticket gives blocks their number in the order in which they start.
-extern "C" __global__ void look_back(const int* x, int* y, volatile int* flags, volatile int* sums, unsigned* ticket)
+extern "C" __global__ void look_back(const int* x, int* y, volatile int* flags, int* sums, unsigned* ticket)
 {
     __shared__ int s[128], base, number;
     const int t = threadIdx.x;

@@ -1,0 +1,101 @@
+using ZEngine.Cuda;
+using ZEngine.Emulator;
+using ZEngine.Models;
+using ZEngine.Training;
+
+namespace ZEngine.Tests.Cuda;
+
+/// <summary>A captured step does at each replay what it did the first time.</summary>
+public sealed class CudaGraphTests : IDisposable
+{
+    private readonly EmulatedCudaDriver _driver = new();
+    private readonly CudaDevice _device;
+
+    public CudaGraphTests() => _device = Devices.OpenEmulated(_driver);
+
+    public void Dispose()
+    {
+        _device.Dispose();
+        _driver.Dispose();
+    }
+
+    [Fact]
+    public void Replays_read_what_was_written_since()
+    {
+        using Tensor x = Tensor.From<float>([1, 2, 3], [3], _device);
+        Tensor Step() { using TensorScope scope = TensorScope.Enter(); return scope.Keep(ZEngine.Ops.Add(ZEngine.Ops.Multiply(x, x), x)); }
+        Step().Dispose();
+        Tensor? y = null;
+        using CudaGraph graph = _device.Capture(() => y = Step());
+        long launches = _device.Launches;
+        graph.Launch();
+        Assert.Equal(launches + 1, _device.Launches);
+        Assert.Equal([2, 6, 12], y!.ToArray<float>());
+        x.CopyFrom<float>([4, 5, 6]);
+        graph.Launch();
+        Assert.Equal([20, 30, 42], y.ToArray<float>());
+        y.Dispose();
+    }
+
+    [Fact]
+    public void Memory_of_a_graph_is_not_handed_to_others()
+    {
+        using Tensor x = Tensor.From<float>([1, 2, 3], [3], _device);
+        using (Tensor warm = ZEngine.Ops.Scale(x, 2)) { }
+        long reserved = _device.ReservedBytes;
+        Tensor? y = null;
+        CudaGraph graph = _device.Capture(() =>
+        {
+            using Tensor middle = ZEngine.Ops.Scale(x, 2);                                    // goes back inside the capture, and is used at every replay
+            y = ZEngine.Ops.Add(middle, x);
+        });
+        Tensor[] others = [.. Enumerable.Range(0, 50).Select(_ => Tensor.Zeros([3], DType.Float32, _device))];
+        graph.Launch();
+        Assert.Equal([3, 6, 9], y!.ToArray<float>());
+        Assert.All(others, other => Assert.Equal([0, 0, 0], other.ToArray<float>()));
+        foreach (Tensor other in others) other.Dispose();
+        y.Dispose();
+        graph.Dispose();
+        Assert.Equal(reserved, _device.ReservedBytes);
+        Assert.Throws<ObjectDisposedException>(graph.Launch);
+    }
+
+    [Fact]
+    public void What_a_replay_could_not_do_is_an_error_and_leaves_the_device_whole()
+    {
+        using Tensor x = Tensor.From<float>([1, 2], [2], _device);
+        Assert.Contains("must not copy to the host", Assert.Throws<InvalidOperationException>(() => _device.Capture(() => x.ToArray<float>())).Message, StringComparison.Ordinal);
+        Assert.Contains("must not copy from the host", Assert.Throws<InvalidOperationException>(() => _device.Capture(() => x.CopyFrom<float>([3, 4]))).Message, StringComparison.Ordinal);
+        Assert.Contains("must not wait", Assert.Throws<InvalidOperationException>(() => _device.Capture(_device.Synchronize)).Message, StringComparison.Ordinal);
+        Assert.Contains("going on already", Assert.Throws<InvalidOperationException>(() => _device.Capture(() => _device.Capture(() => { }))).Message, StringComparison.Ordinal);
+        Assert.Equal([1, 2], x.ToArray<float>());
+    }
+
+    [Fact]
+    public void Captured_training_steps_equal_plain_ones()
+    {
+        float[] Train(bool isCaptured)
+        {
+            using LanguageModel model = CudaTrainingTests.NewLlama(_device);
+            using var adam = new AdamW(model.Parameters);
+            using Tensor tokens = Tensor.From<long>([.. Enumerable.Range(0, 24).Select(i => (long)(i * 7 % 31))], [2, 12], _device);
+            void Step()
+            {
+                using Tape tape = Tape.Begin();
+                Tensor loss = ZEngine.Ops.CrossEntropy(model.Forward(tokens), tokens);
+                tape.Backward(loss);
+                adam.Step(1e-2f, Gradients.Norm(model.Parameters), 1);
+            }
+            Step();                                            // makes the optimizer's state and compiles the kernels
+            if (!isCaptured) for (int i = 0; i < 3; i++) Step();
+            else
+            {
+                using CudaGraph graph = _device.Capture(Step);
+                for (int i = 0; i < 3; i++) graph.Launch();
+                Assert.Equal(4, adam.StepCount);
+            }
+            return [.. model.Parameters.SelectMany(parameter => parameter.Value.ToArray<float>())];
+        }
+        Assert.Equal(Train(isCaptured: false), Train(isCaptured: true));
+    }
+}
