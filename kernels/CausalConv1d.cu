@@ -17,8 +17,8 @@
 //            steps·D; and (K + 1)·D floats of weight and bias. The states are read and written once. Backward writes P·(K + 1)·D floats with
 //            P = ceil(tiles / 4); causal_conv1d_weight_backward reads these.
 // Precision  loads T, computes and accumulates f32, stores T. Deterministic: no atomics, fixed order of additions.
-// Limits     K ≤ W. isWide: D, strides and addresses are multiples of 16 bytes; accesses of x and y are then of 16 bytes, for 16-bit types of 8 bytes where the
-//            registers ask for it (backward; W = 8, there of 4 bytes backward). Else accesses are of one element.
+// Limits     K ≤ W, and W is 4 or 8. isWide: D, strides and addresses are multiples of 16 bytes. V, the elements of an access, is then 16 bytes forward where
+//            W = 4 and 4 elements where W = 8, and 16 / W elements backward, as the registers allow; else 1.
 // Variants   causal_conv1d_forward<{f32|bf16|f16}, 4, true>; causal_conv1d_forward<{f32|bf16|f16}, 8, {true|false}>;
 //            causal_conv1d_backward<{f32|bf16|f16}, 4, true>; causal_conv1d_backward<{f32|bf16|f16}, 8, {true|false}>; causal_conv1d_weight_backward
 #include "common/Columns.cuh"
@@ -29,7 +29,7 @@
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
-constexpr int kBlocks = 4;                                    // of a multiprocessor at least: at most 128 registers
+constexpr int kBlocks = 3;                                    // of a multiprocessor at least: at most 168 registers
 
 struct CausalConv1dShape                                      // mirrored in CudaCausalConv1d.cs, field for field
 {
@@ -320,8 +320,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_backward(cons
     Gradients<W, V> gradients;
     if (number < shape.tiles && first + lane * V < shape.D) walk_back(args, number, first + lane * V, gradients);
     #pragma unroll
-    for (int i = 0; i < W; i++) store<V>(&sSums[warp][i][lane * V], gradients.dweight[i]);
-    store<V>(&sSums[warp][W][lane * V], gradients.dbias);
+    for (int i = 0; i < W; i++) stash<V>(&sSums[warp][i][lane * V], gradients.dweight[i]);
+    stash<V>(&sSums[warp][W][lane * V], gradients.dbias);
     __syncthreads();                                          // the shares of all warps are there
     for (int place = threadIdx.x; place < (shape.K + 1) * kChannels; place += kThreads)
     {

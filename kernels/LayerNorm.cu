@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kMaxThreads) layer_norm_forward(const LayerNor
     {
         f32 u[V];
         load<V>(u, x + d);
-        store<V>(sX + d, u);
+        stash<V>(sX + d, u);
         #pragma unroll
         for (int v = 0; v < V; v++) sum += u[v];
     }
@@ -97,7 +97,7 @@ __device__ inline void add_to(f32* to, const f32 (&by)[V])
     load<V>(sum, to);
     #pragma unroll
     for (int v = 0; v < V; v++) sum[v] += by[v];
-    store<V>(to, sum);
+    stash<V>(to, sum);
 }
 
 template <typename T, bool isWide>
@@ -113,8 +113,8 @@ __global__ void __launch_bounds__(kMaxThreads) layer_norm_backward(const LayerNo
     for (int d = threadIdx.x * V; d < args.D; d += blockDim.x * V)
     {
         const f32 zeros[V] = {};
-        if (args.hasWeight) store<V>(sSums + d, zeros);
-        if (args.hasBias) store<V>(sBias + d, zeros);
+        if (args.hasWeight) stash<V>(sSums + d, zeros);
+        if (args.hasBias) stash<V>(sBias + d, zeros);
     }
     for (i64 r = blockIdx.x; r < args.R; r += gridDim.x)
     {
@@ -129,8 +129,8 @@ __global__ void __launch_bounds__(kMaxThreads) layer_norm_backward(const LayerNo
             load<V>(g, dy + d);
             if (args.isStashed)
             {
-                store<V>(sX + d, n);
-                store<V>(sDy + d, g);
+                stash<V>(sX + d, n);
+                stash<V>(sDy + d, g);
             }
             if (args.hasBias) add_to<V>(sBias + d, g);
             if (args.hasWeight) load<V>(w, args.weight + d);
@@ -150,8 +150,16 @@ __global__ void __launch_bounds__(kMaxThreads) layer_norm_backward(const LayerNo
         for (int d = threadIdx.x * V; d < args.D; d += blockDim.x * V)
         {
             f32 n[V], g[V], w[V];
-            load<V>(n, args.isStashed ? sX + d : x + d);
-            load<V>(g, args.isStashed ? sDy + d : dy + d);
+            if (args.isStashed)
+            {
+                load<V>(n, sX + d);
+                load<V>(g, sDy + d);
+            }
+            else
+            {
+                load<V>(n, x + d);
+                load<V>(g, dy + d);
+            }
             if (args.hasWeight) load<V>(w, args.weight + d);
             #pragma unroll
             for (int v = 0; v < V; v++)

@@ -245,7 +245,7 @@ struct FloatOperand
             if (isInnerK)
                 #pragma unroll
                 for (int v = 0; v < 4; v++) sTile[place(k + v, o)] = value[v];
-            else store<4>(sTile + place(k, o), value);
+            else stash<4>(sTile + place(k, o), value);
         }
     }
 };

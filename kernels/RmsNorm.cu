@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_forward(const RmsNormArg
             if (args.gate == kGateBefore) u[v] *= silu(g[v]);
             sum = fmaf(u[v], u[v], sum);
         }
-        store<V>(sU + d, u);
+        stash<V>(sU + d, u);
     }
     const f32 s = 1.0f / sqrtf(block_sum(sum, sPartial) / args.N + args.eps);
     T* y = args.y + r * args.D + first;
@@ -117,9 +117,9 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBa
             if (args.gate != kNoGate) load<V>(g, z + d);
             if (args.isStashed)
             {
-                store<V>(sX + d, u);
-                store<V>(sDy + d, n);
-                if (args.gate != kNoGate) store<V>(sZ + d, g);
+                stash<V>(sX + d, u);
+                stash<V>(sDy + d, n);
+                if (args.gate != kNoGate) stash<V>(sZ + d, g);
             }
             #pragma unroll
             for (int v = 0; v < V; v++)

@@ -41,6 +41,7 @@ struct Heads
         f32 c[V], s[V];
         load<V>(c, cosine + i);
         load<V>(s, sine + i);
+        #pragma unroll 2                                      // more at once spills
         for (i64 h = 0; h < count; h++)
         {
             f32 a[V], b[V];
@@ -59,6 +60,7 @@ struct Heads
         f32 c[V / 2], s[V / 2];
         load<V / 2>(c, cosine + i / 2);
         load<V / 2>(s, sine + i / 2);
+        #pragma unroll 2                                      // more at once spills
         for (i64 h = 0; h < count; h++)
         {
             f32 u[V];
@@ -73,6 +75,7 @@ struct Heads
     __device__ inline void rotate_pair(i64 i) const
     {
         const f32 c = cosine[i / 2], s = sine[i / 2];
+        #pragma unroll 2                                      // more at once spills
         for (i64 h = 0; h < count; h++)
         {
             f32 a = to_f32(x[h * headStride + i]), b = to_f32(x[h * headStride + i + 1]);
@@ -84,6 +87,7 @@ struct Heads
 
     template <int V> __device__ inline void move(i64 i) const
     {
+        #pragma unroll 2                                      // more at once spills
         for (i64 h = 0; h < count; h++)
         {
             f32 u[V];

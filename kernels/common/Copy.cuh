@@ -22,11 +22,38 @@ __device__ inline void unpack(f32 (&to)[V], const Pack<T, V>& pack)
 template <int V, typename T>
 __device__ inline void load(f32 (&to)[V], const T* from) { unpack(to, load_pack<V>(from)); }
 
+// To shared memory.
 template <int V, typename T>
-__device__ inline void store(T* to, const f32 (&from)[V])
+__device__ inline void stash(T* to, const f32 (&from)[V])
 {
     Pack<T, V> pack;
     #pragma unroll
     for (int v = 0; v < V; v++) pack.at[v] = from_f32<T>(from[v]);
     *reinterpret_cast<Pack<T, V>*>(to) = pack;
+}
+
+// Words to global memory, by hand: behind a branch the compiler takes the store of a structure apart into its elements.
+__device__ inline void store_words(void* to, const u32 (&w)[4])
+{
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" :: "l"(__cvta_generic_to_global(to)), "r"(w[0]), "r"(w[1]), "r"(w[2]), "r"(w[3]) : "memory");
+}
+__device__ inline void store_words(void* to, const u32 (&w)[2]) { asm volatile("st.global.v2.u32 [%0], {%1, %2};" :: "l"(__cvta_generic_to_global(to)), "r"(w[0]), "r"(w[1]) : "memory"); }
+__device__ inline void store_words(void* to, const u32 (&w)[1]) { asm volatile("st.global.u32 [%0], %1;" :: "l"(__cvta_generic_to_global(to)), "r"(w[0]) : "memory"); }
+
+// To global memory.
+template <int V, typename T>
+__device__ inline void store(T* to, const f32 (&from)[V])
+{
+    if constexpr (V == 1) *to = from_f32<T>(from[0]);
+    else
+    {
+        constexpr int bytes = sizeof(T) * V, words = bytes < 16 ? bytes / 4 : 4;
+        struct Words { u32 at[bytes / 4 / words][words]; };
+        Pack<T, V> pack;
+        #pragma unroll
+        for (int v = 0; v < V; v++) pack.at[v] = from_f32<T>(from[v]);
+        const Words split = __builtin_bit_cast(Words, pack);
+        #pragma unroll
+        for (int w = 0; w < bytes / 4 / words; w++) store_words(reinterpret_cast<u32*>(to) + w * words, split.at[w]);
+    }
 }

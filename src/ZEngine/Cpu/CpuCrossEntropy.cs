@@ -78,7 +78,7 @@ internal sealed unsafe partial class CpuBackend
                 long target = TokenAt(targets, targetType, row);
                 losses[row] = target == options.IgnoreIndex ? 0 : (float)(
                     (1 - (double)options.LabelSmoothing) * (logPartition - x[target])
-                    + options.LabelSmoothing * (logPartition - linear / classes)
+                    + (options.LabelSmoothing == 0 ? 0 : options.LabelSmoothing * (logPartition - linear / classes))     // a masked class, -∞, must not become NaN
                     + options.ZLoss * logPartition * logPartition);
             }
         }

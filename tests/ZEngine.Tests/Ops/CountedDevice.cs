@@ -39,15 +39,11 @@ internal sealed class CountedDevice : IDisposable
     /// <summary>The bytes that a launch read and wrote.</summary>
     public static void Moved(long read, long written, LaunchProfile launch) => Assert.Equal((read, written), (launch.GlobalBytesRead, launch.GlobalBytesWritten));
 
-    /// <summary>Loads and stores of a launch ask for 16 bytes a lane, and sectors are full.</summary>
+    /// <summary>Every lane's loads and stores are of 16 bytes, and stores fill the sectors that they touch.</summary>
     public static void IsWide(LaunchProfile launch)
     {
-        foreach (InstructionClass kind in (ReadOnlySpan<InstructionClass>)[InstructionClass.GlobalLoad, InstructionClass.GlobalStore])
-        {
-            InstructionCounter counter = launch[kind];
-            Assert.Equal(counter.Bytes / 32, counter.Sectors);
-            Assert.Equal(16 * counter.Threads, counter.Bytes);
-        }
+        (InstructionCounter load, InstructionCounter store) = (launch[InstructionClass.GlobalLoad], launch[InstructionClass.GlobalStore]);
+        Assert.Equal((16 * load.Threads, 16 * store.Threads, store.Bytes / 32), (load.Bytes, store.Bytes, store.Sectors));
     }
 
     /// <summary>An op on 16-bit inputs gives what it gives on the same numbers in Float32, rounded: its output and the gradients of all inputs.</summary>
