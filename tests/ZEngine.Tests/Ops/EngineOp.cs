@@ -45,11 +45,7 @@ internal static class EngineOp
         int threads = CpuDevice.Threads;
         try
         {
-            Results first = Run(c, device, type, apply);
-            var reference = new OracleReference(c);
-            foreach ((string output, float[] values) in first.Outputs) reference.CheckOutput(output, values, EpsilonOf(first.Types[output]));
-            foreach ((string input, float[] values) in first.Gradients)
-                if (c.InputGradients.Count == 0 || c.InputGradients.ContainsKey(input)) reference.CheckInputGradient(input, values, EpsilonOf(first.Types["d" + input]));
+            Results first = Compare(new OracleReference(c), device, type, apply);
             if (name == "cpu")
             {
                 foreach (int count in (ReadOnlySpan<int>)[1, 3])
@@ -66,6 +62,17 @@ internal static class EngineOp
             CpuDevice.Threads = threads;
         }
         Assert.Equal(buffers, device.LiveBuffers);
+    }
+
+    /// <summary>Runs a case once and compares with its reference, whose inputs are rounded to the type already.</summary>
+    public static Results Compare(OracleReference reference, Device device, DType type, Application? application = null)
+    {
+        OpCase c = reference.Case;
+        Results results = Run(c, device, type, application ?? For(c.Op)!);
+        foreach ((string output, float[] values) in results.Outputs) reference.CheckOutput(output, values, EpsilonOf(results.Types[output]));
+        foreach ((string input, float[] values) in results.Gradients)
+            if (c.InputGradients.Count == 0 || c.InputGradients.ContainsKey(input)) reference.CheckInputGradient(input, values, EpsilonOf(results.Types["d" + input]));
+        return results;
     }
 
     private static double EpsilonOf(DType type) => type == DType.BFloat16 ? Close.BFloat16Epsilon : Close.Float32Epsilon;
@@ -100,7 +107,7 @@ internal static class EngineOp
         }
     }
 
-    private sealed class Results
+    internal sealed class Results
     {
         public Dictionary<string, float[]> Outputs { get; } = [];
         public Dictionary<string, float[]> Gradients { get; } = [];

@@ -20,6 +20,8 @@ internal sealed class OracleReference
         Double = OracleRun.InDouble(c);
     }
 
+    public OpCase Case => _case;
+
     /// <summary>The float64 run.</summary>
     public OracleRun Double { get; }
 

@@ -1,0 +1,45 @@
+using ZEngine.Cuda;
+using ZEngine.Emulator;
+using ZEngine.Tests.Ops;
+using ZEngine.Tests.Oracles;
+
+namespace ZEngine.Tests.Emulator.Scenarios;
+
+/// <summary>Small cases of an op on the CUDA device, compared with the oracle: a kernel file's scenario is which cases reach all of it.</summary>
+internal abstract class OpScenario : KernelScenario
+{
+    private readonly Dictionary<DType, OracleReference[]> _references = [];
+
+    /// <summary>The cases, which together launch every kernel of the file and reach every barrier in it.</summary>
+    protected virtual IEnumerable<OpCase> Cases => [];
+
+    /// <summary>The types of activations that are run.</summary>
+    protected virtual DType[] Types => [DType.Float32];
+
+    /// <summary>What the op's cases do not reach.</summary>
+    protected virtual void More(CudaDevice device) { }
+
+    public sealed override void Run(EmulatorOptions options)
+    {
+        using var driver = new EmulatedCudaDriver(options);
+        using CudaDevice device = Devices.OpenEmulated(driver);
+        foreach (DType type in Types)
+        foreach (OracleReference reference in ReferencesOf(type))
+            EngineOp.Compare(reference, device, type);
+        using TensorScope scope = TensorScope.Enter();
+        More(device);
+    }
+
+    protected static CaseBuilder Case(string op, string reason) => OpData.Case(op, reason);
+
+    /// <summary>Made once: a scenario runs many times.</summary>
+    private OracleReference[] ReferencesOf(DType type)
+    {
+        lock (_references)
+        {
+            if (!_references.TryGetValue(type, out OracleReference[]? references))
+                _references[type] = references = [.. Cases.Select(c => new OracleReference(type == DType.BFloat16 ? c.Quantize(x => (float)(BFloat16)x) : c))];
+            return references;
+        }
+    }
+}

@@ -1,0 +1,173 @@
+// One room: a scenario of an op is a few lines, and they are read side by side.
+using ZEngine.Cuda;
+using ZEngine.Tests.Ops;
+using ZEngine.Tests.Oracles;
+
+namespace ZEngine.Tests.Emulator.Scenarios;
+
+internal sealed class AdamWScenario : OpScenario
+{
+    public override string File => "AdamW.cu";
+
+    protected override void More(CudaDevice device)
+    {
+        const int N = 300;
+        float[] values = [.. Enumerable.Range(0, N).Select(i => MathF.Sin(i))];
+        Tensor value = Tensor.From<float>(values, [N], device), gradient = Tensor.From<float>(values, [N], device);
+        Tensor first = Tensor.Zeros([N], DType.Float32, device), second = Tensor.Zeros([N], DType.Float32, device), step = Tensor.Zeros([1], DType.Int64, device);
+        Tensor norm = ZEngine.Ops.Norm([gradient, value]);
+        Assert.Equal(Math.Sqrt(2 * values.Sum(x => (double)x * x)), norm.Item(), 1e-5);
+        ZEngine.Ops.AdamW([new AdamWSlot(value, null, gradient, first, second, IsDecayed: false)], new AdamWOptions(), 0.01f, step, norm);
+        // The first step of Adam moves every value by the learning rate against its gradient's sign.
+        float[] got = value.ToArray<float>();
+        for (int i = 0; i < N; i++) if (values[i] != 0) Assert.Equal(values[i] - 0.01f * MathF.Sign(values[i]), got[i], 1e-4f);
+        Assert.Equal(1, step.Item());
+    }
+}
+
+internal sealed class AttentionScenario : OpScenario
+{
+    public override string File => "Attention.cu";
+    protected override IEnumerable<OpCase> Cases => [Case("attention", "scenario").With("causal", true).Normal("q", [1, 3, 2, 4]).Normal("k", [1, 130, 1, 4]).Normal("v", [1, 130, 1, 4]).Build()];
+}
+
+internal sealed class CausalConv1dScenario : OpScenario
+{
+    public override string File => "CausalConv1d.cu";
+    protected override IEnumerable<OpCase> Cases =>
+        [Case("causal_conv1d", "scenario").With("activation", "silu").Normal("x", [1, 12, 5]).Normal("weight", [5, 4]).Normal("bias", [5]).Normal("initial_state", [1, 3, 5]).Build()];
+}
+
+internal sealed class CopyScenario : OpScenario
+{
+    public override string File => "Copy.cu";
+
+    protected override void More(CudaDevice device)
+    {
+        float[] values = [.. Enumerable.Range(0, 24).Select(i => i - 7.5f)];
+        Tensor x = Tensor.From<float>(values, [4, 6], device);
+        Assert.Equal([.. Enumerable.Range(0, 24).Select(i => values[i % 4 * 6 + i / 4])], x.Transpose(0, 1).Clone().ToArray<float>());
+        Assert.Equal(values, x.To(DType.BFloat16).To(DType.Float32).ToArray<float>());
+        Assert.Equal([.. values.Select(v => (int)v)], x.To(DType.Int32).ToArray<int>());
+        Tensor sum = Tensor.Empty([4, 6], DType.Float32, device);
+        ZEngine.Ops.Fill(sum, 2);
+        device.Backend.Accumulate(x, sum);
+        Assert.Equal([.. values.Select(v => v + 2)], sum.ToArray<float>());
+    }
+}
+
+internal sealed class CrossEntropyScenario : OpScenario
+{
+    public override string File => "CrossEntropy.cu";
+    protected override IEnumerable<OpCase> Cases => [Case("cross_entropy", "scenario").With("label_smoothing", 0.1).Normal("logits", [3, 300]).Integers("targets", [3], 300).Build()];
+}
+
+internal sealed class ElementwiseScenario : OpScenario
+{
+    public override string File => "Elementwise.cu";
+    protected override IEnumerable<OpCase> Cases =>
+    [
+        Case("elementwise", "scenario, silu").With("function", "silu").Normal("x", [3, 19]).Build(),
+        Case("elementwise", "scenario, max").With("function", "max").Normal("a", [4, 3, 19]).Normal("b", [19]).Build(),
+    ];
+
+    protected override void More(CudaDevice device) => Assert.Equal([2, 4], ZEngine.Ops.Scale(Tensor.From<float>([1, 2], [2], device), 2).ToArray<float>());
+}
+
+internal sealed class EmbeddingScenario : OpScenario
+{
+    public override string File => "Embedding.cu";
+    protected override IEnumerable<OpCase> Cases => [Case("embedding", "scenario").Normal("weight", [40, 5]).Integers("ids", [2, 70], 3).Build()];
+}
+
+internal sealed class GatedActivationScenario : OpScenario
+{
+    public override string File => "GatedActivation.cu";
+    protected override IEnumerable<OpCase> Cases => [Case("gated_mlp_activation", "scenario").With("activation", "silu").Normal("gate", [3, 20]).Normal("up", [3, 20]).Build()];
+}
+
+internal sealed class GroupedExpertsScenario : OpScenario
+{
+    public override string File => "GroupedExperts.cu";
+    protected override IEnumerable<OpCase> Cases => [RouteScenario.Experts];
+}
+
+internal sealed class LayerNormScenario : OpScenario
+{
+    public override string File => "LayerNorm.cu";
+    protected override IEnumerable<OpCase> Cases => [Case("layer_norm", "scenario").Normal("x", [3, 70]).Normal("weight", [70]).Normal("bias", [70]).Build()];
+}
+
+internal sealed class MatMulScenario : OpScenario
+{
+    public override string File => "MatMul.cu";
+    protected override DType[] Types => [DType.Float32, DType.BFloat16];
+    protected override IEnumerable<OpCase> Cases =>
+    [
+        // Five slices of 32: every buffer of the pipeline is filled again.
+        Case("matmul", "scenario, tile").With("transpose_b", true).Normal("a", [17, 150]).Normal("b", [9, 150]).Build(),
+        Case("matmul", "scenario, rows").With("transpose_b", true).Normal("a", [1, 40]).Normal("b", [5, 40]).Build(),
+    ];
+}
+
+internal sealed class RandomScenario : OpScenario
+{
+    public override string File => "Random.cu";
+
+    protected override void More(CudaDevice device)
+    {
+        var stream = new RandomStream(5);
+        float[] uniform = ZEngine.Ops.RandomUniform([40], device, stream).ToArray<float>(), normal = ZEngine.Ops.RandomNormal([40], device, stream).ToArray<float>();
+        for (int i = 0; i < 40; i++)
+        {
+            Assert.Equal(stream.Uniform(i), uniform[i]);
+            Assert.Equal(stream.Normal(i), normal[i], 1e-6f);
+        }
+    }
+}
+
+internal sealed class ReduceScenario : OpScenario
+{
+    public override string File => "Reduce.cu";
+    protected override IEnumerable<OpCase> Cases =>
+    [
+        Case("reduce", "scenario, rows").With("function", "sum").With("axis", 1).Normal("x", [3, 300]).Build(),
+        Case("reduce", "scenario, columns").With("function", "mean").With("axis", 0).Normal("x", [70, 5]).Build(),
+        Case("reduce", "scenario, largest").With("function", "max").With("axis", 1).Normal("x", [3, 70]).Build(),
+    ];
+
+    protected override void More(CudaDevice device)
+    {
+        Tensor x = Tensor.Zeros([1 << 17], DType.Float32, device);
+        ZEngine.Ops.Fill(x, 0.5f);
+        Assert.Equal(1 << 16, ZEngine.Ops.Sum(x).Item());
+    }
+}
+
+internal sealed class RmsNormScenario : OpScenario
+{
+    public override string File => "RmsNorm.cu";
+    protected override IEnumerable<OpCase> Cases => [Case("rms_norm", "scenario").With("gated", true).With("group_size", 35).Normal("x", [3, 70]).Normal("z", [3, 70]).Normal("weight", [70]).Build()];
+}
+
+internal sealed class RopeScenario : OpScenario
+{
+    public override string File => "Rope.cu";
+    protected override IEnumerable<OpCase> Cases => [Case("rope", "scenario").With("style", "half").With("position_offset", 3).Normal("x", [1, 3, 2, 8]).Build()];
+}
+
+internal sealed class RouteScenario : OpScenario
+{
+    internal static readonly OpCase Experts = Case("moe_swiglu", "scenario").With("top_k", 2).With("norm_topk", true)
+        .Normal("x", [40, 6]).Normal("router", [4, 6]).Normal("gate_proj", [4, 5, 6]).Normal("up_proj", [4, 5, 6]).Normal("down_proj", [4, 6, 5]).Build();
+
+    public override string File => "Route.cu";
+    protected override IEnumerable<OpCase> Cases => [Experts];
+}
+
+internal sealed class TreeAttentionScenario : OpScenario
+{
+    public override string File => "TreeAttention.cu";
+    protected override IEnumerable<OpCase> Cases =>
+        [Case("tree_attention", "scenario").With("shards", new[] { 0, 3, 3, 5 }).With("causal", false).Normal("q", [1, 2, 2, 4]).Normal("k", [1, 5, 1, 4]).Normal("v", [1, 5, 1, 4]).Build()];
+}
