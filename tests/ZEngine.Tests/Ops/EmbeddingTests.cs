@@ -79,7 +79,7 @@ public sealed class EmbeddingTests
         foreach (long width in (ReadOnlySpan<long>)[12, 5])
         {
             Tensor table = counted.Normal(1, 7, width).To(dtype);
-            Assert.Equal(ZEngine.Ops.Embedding(table.To(DType.Float32), tokens).ToArray<float>(), ZEngine.Ops.Embedding(table, tokens).ToArray<float>());
+            Assert.Equal(ZEngine.Ops.Embedding(table.To(DType.Float32), tokens).ToArray<float>(), ZEngine.Ops.Embedding(table, tokens).To(DType.Float32).ToArray<float>());
         }
     }
 
