@@ -24,16 +24,21 @@ constexpr int kChunk = 8192;                                  // elements of a b
 constexpr int kRun = 16;                                      // accesses whose squares are summed in f32
 
 
+// Addresses in a table are distances from a pointer that the host passes as null: of what begins at a parameter the compiler knows that it is global
+// memory. It would split 16-byte accesses through pointers that it loads from the table.
+template <typename T>
+__device__ inline T* at(u8* memory, i64 address) { return reinterpret_cast<T*>(memory + address); }
+
 struct AdamWPart                                              // mirrored in CudaAdamW.cs, field for field
 {
-    u8* value; f32* p; const f32* g; f32* m; f32* v;          // value is null where it is p itself
+    i64 value, p, g, m, v;                                    // value is 0 where it is p itself
     i64 n, firstBlock;
     i32 type, isDecayed, isWide, unused;
 };
 
 struct AdamWArgs                                              // mirrored in CudaAdamW.cs, field for field
 {
-    const AdamWPart* parts; u32* ticket; i64* step; const f32* norm;
+    u8* memory; const AdamWPart* parts; u32* ticket; i64* step; const f32* norm;
     f64 beta1, beta2, learningRate, weightDecay;
     f32 epsilon, maxNorm;
     i32 count, unused;
@@ -80,13 +85,13 @@ __device__ inline int part_of(const Part* parts, int count, i64 block)
 }
 
 template <int V>
-__device__ inline void step(const AdamWPart& part, const Update& u, i64 i)
+__device__ inline void step(u8* memory, const AdamWPart& part, const Update& u, i64 i)
 {
     f32 p[V], g[V], m[V], v[V];
-    load<V>(p, part.p + i);
-    load<V>(g, part.g + i);
-    load<V>(m, part.m + i);
-    load<V>(v, part.v + i);
+    load<V>(p, at<f32>(memory, part.p) + i);
+    load<V>(g, at<f32>(memory, part.g) + i);
+    load<V>(m, at<f32>(memory, part.m) + i);
+    load<V>(v, at<f32>(memory, part.v) + i);
     #pragma unroll
     for (int k = 0; k < V; k++)
     {
@@ -96,13 +101,20 @@ __device__ inline void step(const AdamWPart& part, const Update& u, i64 i)
         if (part.isDecayed) p[k] -= u.decay * p[k];
         p[k] -= u.rate * m[k] / (sqrtf(v[k] * u.secondScale) + u.epsilon);
     }
-    store<V>(part.m + i, m);
-    store<V>(part.v + i, v);
-    store<V>(part.p + i, p);
-    if (part.value == nullptr) return;
-    if (part.type == kFloat32) store<V>(reinterpret_cast<f32*>(part.value) + i, p);
-    else if (part.type == kBFloat16) store<V>(reinterpret_cast<bf16*>(part.value) + i, p);
-    else store<V>(reinterpret_cast<f16*>(part.value) + i, p);
+    store<V>(at<f32>(memory, part.m) + i, m);
+    store<V>(at<f32>(memory, part.v) + i, v);
+    store<V>(at<f32>(memory, part.p) + i, p);
+    if (part.value == 0) return;
+    if (part.type == kFloat32)
+    {
+        store<V>(at<f32>(memory, part.value) + i, p);
+        return;
+    }
+    u64 word = 0;                                             // one access; the compiler would not merge the elements
+    #pragma unroll
+    for (int k = 0; k < V; k++) word |= (u64)(part.type == kBFloat16 ? from_f32<bf16>(p[k]).bits : from_f32<f16>(p[k]).bits) << 16 * k;
+    if (V == kV) *at<u64>(memory, part.value + i * 2) = word;
+    else *at<u16>(memory, part.value + i * 2) = (u16)word;
 }
 
 __global__ void __launch_bounds__(kThreads) adamw(const AdamWArgs args)
@@ -121,9 +133,10 @@ __global__ void __launch_bounds__(kThreads) adamw(const AdamWArgs args)
     }
     __syncthreads();                                          // the part and the numbers of the update are there
     const Update update = sUpdate;
-    const i64 begin = (blockIdx.x - sPart.firstBlock) * kChunk, end = min(sPart.n, begin + kChunk), wideEnd = sPart.isWide ? end / kV * kV : begin;
-    for (i64 i = begin + threadIdx.x * kV; i < wideEnd; i += kThreads * kV) step<kV>(sPart, update, i);
-    for (i64 i = wideEnd + threadIdx.x; i < end; i += kThreads) step<1>(sPart, update, i);
+    const AdamWPart part = sPart;
+    const i64 begin = (blockIdx.x - part.firstBlock) * kChunk, end = min(part.n, begin + kChunk), wideEnd = part.isWide ? end / kV * kV : begin;
+    for (i64 i = begin + threadIdx.x * kV; i < wideEnd; i += kThreads * kV) step<kV>(args.memory, part, update, i);
+    for (i64 i = wideEnd + threadIdx.x; i < end; i += kThreads) step<1>(args.memory, part, update, i);
     if (threadIdx.x != 0) return;
     __threadfence();                                          // this block has read the counter
     if (atomicAdd(args.ticket, 1u) != gridDim.x - 1) return;
@@ -133,14 +146,13 @@ __global__ void __launch_bounds__(kThreads) adamw(const AdamWArgs args)
 
 struct NormPart                                               // mirrored in CudaAdamW.cs, field for field
 {
-    const f32* x;
-    i64 n, firstBlock;
+    i64 x, n, firstBlock;
     i32 isWide, unused;
 };
 
 struct NormArgs                                               // mirrored in CudaAdamW.cs, field for field
 {
-    const NormPart* parts; f64* partial; f32* norm;
+    u8* memory; const NormPart* parts; f64* partial; f32* norm;
     i64 chunk;
     i32 count, P;
 };
@@ -151,6 +163,7 @@ __global__ void __launch_bounds__(kThreads) norm_squares(const NormArgs args)
     __shared__ f64 sPartial[kThreads / kWarp];
     if (threadIdx.x == 0) sPart = args.parts[part_of(args.parts, args.count, blockIdx.x)];
     __syncthreads();                                          // the part is there
+    const f32* x = at<f32>(args.memory, sPart.x);
     const i64 begin = (blockIdx.x - sPart.firstBlock) * args.chunk, end = min(sPart.n, begin + args.chunk), wideEnd = sPart.isWide ? end / kV * kV : begin;
     f64 sum = 0;
     for (i64 i = begin + threadIdx.x * kV; i < wideEnd;)
@@ -159,14 +172,14 @@ __global__ void __launch_bounds__(kThreads) norm_squares(const NormArgs args)
         #pragma unroll 4
         for (int k = 0; k < kRun && i < wideEnd; k++, i += kThreads * kV)
         {
-            f32 x[kV];
-            load<kV>(x, sPart.x + i);
+            f32 value[kV];
+            load<kV>(value, x + i);
             #pragma unroll
-            for (int v = 0; v < kV; v++) run[v] = fmaf(x[v], x[v], run[v]);
+            for (int v = 0; v < kV; v++) run[v] = fmaf(value[v], value[v], run[v]);
         }
         sum += (f64)((run[0] + run[1]) + (run[2] + run[3]));
     }
-    for (i64 i = wideEnd + threadIdx.x; i < end; i += kThreads) sum += (f64)(sPart.x[i] * sPart.x[i]);
+    for (i64 i = wideEnd + threadIdx.x; i < end; i += kThreads) sum += (f64)(x[i] * x[i]);
     sum = block_sum(sum, sPartial);
     if (threadIdx.x == 0) args.partial[blockIdx.x] = sum;
 }

@@ -16,6 +16,7 @@
 // Variants   reduce_rows<{f32|bf16|f16}, {true|false}>; reduce_columns<{f32|bf16|f16}, {true|false}>; reduce_partials<{f32|bf16|f16}>;
 //            reduce_backward<{f32|bf16|f16}, {true|false}>
 #include "common/Copy.cuh"
+#include "common/Order.cuh"
 #include "common/Warp.cuh"
 
 constexpr int kThreads = 256;
@@ -30,15 +31,6 @@ struct ReduceArgs                                             // mirrored in Cud
     i64 outer, count, inner, chunk;
     i32 P, lanes, reduction;
 };
-
-// Integers in the order of the floats; NaN of either sign is the largest.
-__device__ inline u32 order_of(f32 x)
-{
-    const u32 bits = __float_as_uint(x);
-    return x != x ? ~0u : bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
-__device__ inline f32 float_of(u32 order) { return __uint_as_float(order & 0x80000000u ? order & 0x7fffffffu : ~order); }
 
 // For the place, as a loop that begins at place 0 and goes on to whatever is larger: NaN is larger than nothing, unless it stands first; -0 equals 0.
 __device__ inline u64 word_of(int reduction, f32 x, i64 place)

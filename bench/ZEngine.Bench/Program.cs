@@ -13,7 +13,8 @@ internal static class Program
     private const string Usage = """
         ZEngine.Bench ops [filter]                  BenchmarkDotNet over the classes whose name contains the filter
         ZEngine.Bench emulator [filter]             the emulator's throughput on kernels of its own
-        ZEngine.Bench peers WHAT                    this side of peers.sh
+        ZEngine.Bench peers WHAT                    this side of peers.sh; - for the table of the lines on the standard input
+        ZEngine.Bench start [rounds]                from the start of zengine generate to its first character
         ZEngine.Bench models [filter] [rounds]      whole models: training step, prefill and decode as shares of what this machine can do
         ZEngine.Bench [table] [filter] [--threads N] [--rounds N] [--cpu-clock] [--json FILE]
                                                     one line per op and shape: time, rate, share of what this machine can do;
@@ -29,7 +30,10 @@ internal static class Program
             case ["emulator", .. string[] rest]:
                 EmulatorBench.Run(rest.Length > 0 ? rest[0] : null);
                 return 0;
+            case ["peers", "-"]: return PeerTable.Run(Console.In);
             case ["peers", string what]: return PeerSpeed.Run(what);
+            case ["start"]: return StartTime.Run(5);
+            case ["start", string rounds] when int.TryParse(rounds, out int count) && count > 0: return StartTime.Run(count);
             case ["models"]: return ModelSpeed.Run("", 5);
             case ["models", string filter]: return ModelSpeed.Run(filter, 5);
             case ["models", string filter, string rounds] when int.TryParse(rounds, out int count) && count > 0: return ModelSpeed.Run(filter, count);

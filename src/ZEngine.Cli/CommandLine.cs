@@ -54,7 +54,7 @@ internal static class CommandLine
         OperationCanceledException => "interrupted.",
         // The runtime appends the name of the C# parameter, which means nothing here.
         ArgumentException { ParamName: not null } argument => OneLine(argument.Message.Split(" (Parameter '")[0]),
-        UserError or IOException or UnauthorizedAccessException or InvalidDataException or ArgumentException or InvalidOperationException => OneLine(e.Message),
+        UserError or IOException or UnauthorizedAccessException or InvalidDataException or ArgumentException or InvalidOperationException or NotFiniteNumberException => OneLine(e.Message),
         OutOfMemoryException => "not enough memory; take a smaller batch, length or model.",
         _ => $"{e.GetType().Name}: {OneLine(e.Message)} This is a fault of the program; ZENGINE_TRACE=1 shows where.",
     };

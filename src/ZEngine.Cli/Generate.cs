@@ -50,11 +50,20 @@ internal static class Generate
         var clock = Stopwatch.StartNew();
         TimeSpan first = default;
         int count = 0;
-        foreach (int token in session.Generate(tokens, sampling, terminal.Interruption))
+        try
         {
-            if (count++ == 0) first = clock.Elapsed;
-            terminal.Output.Write(decoder.Push(token));
-            terminal.Output.Flush();
+            foreach (int token in session.Generate(tokens, sampling, terminal.Interruption))
+            {
+                if (count++ == 0) first = clock.Elapsed;
+                terminal.Output.Write(decoder.Push(token));
+                terminal.Output.Flush();
+            }
+        }
+        catch (NotFiniteNumberException)
+        {
+            // Weights are mapped and not looked at before: a start reads only what it computes with.
+            ModelChoice.RequireFinite(model, folder);
+            throw;
         }
         terminal.Output.WriteLine(decoder.Flush());
         double seconds = (clock.Elapsed - first).TotalSeconds;

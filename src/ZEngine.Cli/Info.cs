@@ -13,11 +13,14 @@ internal static class Info
     public static Command Command(Terminal terminal)
     {
         var model = new Argument<string?>("model") { Description = $"A model folder, a config.json, or one of {ModelChoice.Presets}; without it, the machine.", Arity = ArgumentArity.ZeroOrOne };
-        var command = new Command("info", "Describes the machine, or a model part by part without loading its weights.") { model };
+        var check = new Option<bool>("--check") { Description = "Also opens the weights, compares them with the configuration, and reads every one to find NaN and infinite numbers." };
+        var command = new Command("info", "Describes the machine, or a model part by part without loading its weights.") { model, check };
         command.SetAction(parse =>
         {
             if (parse.GetValue(model) is { } name) DescribeModel(terminal, name);
+            else if (parse.GetValue(check)) throw new UserError(ExitCode.Usage, "--check needs a model folder: zengine info MODEL --check.");
             else DescribeMachine(terminal);
+            if (parse.GetValue(check)) CheckWeights(terminal, parse.GetRequiredValue(model)!);
         });
         return command;
     }
@@ -49,6 +52,14 @@ internal static class Info
         terminal.Console().Write(table);
         terminal.Line($"FLOPs of the forward pass at context length 0; state and cache per sequence.");
         if (!ModelChoice.IsPreset(name) && model.Config.UnreadKeys is { Count: > 0 } unread) terminal.Note($"warning: {model.Config.Path}: nothing reads {string.Join(", ", unread)}.");
+    }
+
+    private static void CheckWeights(Terminal terminal, string name)
+    {
+        string folder = ModelChoice.FolderOf(name);
+        using LanguageModel model = LanguageModel.Load(folder, Device.Cpu, isWritable: false);
+        ModelChoice.RequireFinite(model, folder);
+        terminal.Line($"The weights in {folder} are complete and finite.");
     }
 
     private static Text[] Row(ModelPart part) =>

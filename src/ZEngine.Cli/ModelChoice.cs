@@ -21,10 +21,26 @@ internal static class ModelChoice
             return preset;
         }
         string config = ConfigOf(name);
-        if (HasWeights(name)) return LanguageModel.Load(name, Device.Cpu, dtype);
+        if (HasWeights(name))
+        {
+            LanguageModel stored = LanguageModel.Load(name, Device.Cpu, dtype);
+            RequireFinite(stored, name);
+            return stored;
+        }
         LanguageModel model = LanguageModel.Create(ModelConfigFile.Open(config));
         model.Initialize(Device.Cpu, seed, dtype);
         return model;
+    }
+
+    /// <summary>Reads every weight; disposes the model where one is no number.</summary>
+    /// <exception cref="UserError">A weight is NaN or infinite.</exception>
+    public static void RequireFinite(LanguageModel model, string name)
+    {
+        IReadOnlyList<string> broken = model.FindNonFinite();
+        if (broken.Count == 0) return;
+        model.Dispose();
+        throw new UserError(ExitCode.BadInput,
+            $"{name}: NaN or infinite numbers in {string.Join(", ", broken.Take(4))}{(broken.Count > 4 ? $" and {broken.Count - 4} other tensors" : "")}; the file is damaged, or the training that wrote it went wrong.");
     }
 
     /// <summary>The structure of a model, without memory.</summary>

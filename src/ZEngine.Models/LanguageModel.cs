@@ -147,9 +147,13 @@ public abstract class LanguageModel : Module
 
     private protected Tensor Head(Tensor hidden) => HeadWeight.Project(hidden);
 
-    private protected static void RequireTokens(Tensor tokens)
+    /// <summary>Rejects tokens that the model cannot take before any state changes.</summary>
+    private protected void RequireTokens(Tensor tokens)
     {
         ArgumentNullException.ThrowIfNull(tokens);
+        if (tokens.IsDisposed) throw new ObjectDisposedException(nameof(tokens), $"LanguageModel: tokens {tokens}, by hand or with the scope that owned it.");
         if (tokens.Rank != 2 || tokens.Shape[1] == 0) throw new ArgumentException($"LanguageModel: tokens must be [B, L] with at least one step, got {tokens}.");
+        if (tokens.DType is not (DType.Int32 or DType.Int64)) throw new ArgumentException($"LanguageModel: tokens must be Int32 or Int64, got {tokens}.");
+        if (tokens.Device != Device) throw new ArgumentException($"LanguageModel: tokens must be on the model's device {Device}, got {tokens}.");
     }
 }

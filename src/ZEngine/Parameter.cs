@@ -58,6 +58,7 @@ public sealed class Parameter : IDisposable
     public void Materialize(Tensor value)
     {
         ArgumentNullException.ThrowIfNull(value);
+        if (value.IsDisposed) throw new ObjectDisposedException(nameof(value), $"Parameter {Name} {Tensor.ShapeText(_shape)}: the value, {value}, was disposed, by hand or with the scope that owned it.");
         if (!value.Shape.SequenceEqual(_shape) || !value.DType.IsFloat || !value.IsContiguous)
             throw new ArgumentException($"Parameter {Name} must be a contiguous float {Tensor.ShapeText(_shape)}, got {value}.");
         Dispose();

@@ -46,16 +46,27 @@ public readonly struct RandomStream(ulong seed, ulong stream = 0)
     }
 
     /// <summary>The number in [0, 1) at an index: 24 random bits.</summary>
-    public float Uniform(long index) => (Bits(index) >> 8) * (1f / (1 << 24));
+    public float Uniform(long index) => Uniform(Bits(index));
 
     /// <summary>The standard normal number at an index (Box and Muller 1958; two counters' words make two numbers).</summary>
     public float Normal(long index)
     {
-        (uint a, uint b, uint c, uint d) = Block((ulong)index >> 1);
-        ulong bits = (ulong)a << 32 | b;
-        double radius = Math.Sqrt(-2 * Math.Log(((bits >> 11) + 1) * (1.0 / (1UL << 53))));
-        double angle = 2 * Math.PI * (((ulong)c << 32 | d) >> 11) * (1.0 / (1UL << 53));
+        (double radius, double angle) = Polar(index >> 1);
         return (float)(radius * ((index & 1) == 0 ? Math.Cos(angle) : Math.Sin(angle)));
+    }
+
+    /// <summary>The numbers 2·pair and 2·pair + 1 of <see cref="Normal"/>.</summary>
+    internal (float, float) Normals(long pair)
+    {
+        (double radius, double angle) = Polar(pair);
+        return ((float)(radius * Math.Cos(angle)), (float)(radius * Math.Sin(angle)));
+    }
+
+    /// <summary>The numbers 4·block to 4·block + 3 of <see cref="Uniform(long)"/>.</summary>
+    internal (float, float, float, float) Uniforms(long block)
+    {
+        (uint a, uint b, uint c, uint d) = Block((ulong)block);
+        return (Uniform(a), Uniform(b), Uniform(c), Uniform(d));
     }
 
     /// <summary>An unbiased integer in [0, bound) from 64 bits at an index (bias below 2^-32 for bounds below 2^32).</summary>
@@ -64,5 +75,14 @@ public readonly struct RandomStream(ulong seed, ulong stream = 0)
         ArgumentOutOfRangeException.ThrowIfLessThan(bound, 1);
         (uint a, uint b, _, _) = Block((ulong)index);
         return (long)Math.BigMul((ulong)a << 32 | b, (ulong)bound, out _);
+    }
+
+    private static float Uniform(uint bits) => (bits >> 8) * (1f / (1 << 24));
+
+    private (double Radius, double Angle) Polar(long pair)
+    {
+        (uint a, uint b, uint c, uint d) = Block((ulong)pair);
+        ulong bits = (ulong)a << 32 | b;
+        return (Math.Sqrt(-2 * Math.Log(((bits >> 11) + 1) * (1.0 / (1UL << 53)))), 2 * Math.PI * (((ulong)c << 32 | d) >> 11) * (1.0 / (1UL << 53)));
     }
 }

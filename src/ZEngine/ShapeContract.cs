@@ -36,10 +36,15 @@ internal ref struct ShapeContract(string op)
         if (tensor is not null) Require(tensor, dims, name);
     }
 
-    /// <summary>A Float32 parameter or state.</summary>
-    public void RequireFloat32(Tensor? tensor, string dims, [CallerArgumentExpression(nameof(tensor))] string name = "")
+    /// <summary>An optional Float32 parameter.</summary>
+    public void OptionalFloat32(Tensor? tensor, string dims, [CallerArgumentExpression(nameof(tensor))] string name = "")
     {
-        if (tensor is null) return;
+        if (tensor is not null) RequireFloat32(tensor, dims, name);
+    }
+
+    /// <summary>A Float32 parameter or state.</summary>
+    public void RequireFloat32(Tensor tensor, string dims, [CallerArgumentExpression(nameof(tensor))] string name = "")
+    {
         RequireDevice(tensor, name);
         if (tensor.DType != DType.Float32) throw new ArgumentException($"{op}: {name} must be Float32, got {tensor.DType}.");
         RequireShape(tensor, dims, name);
@@ -69,10 +74,28 @@ internal ref struct ShapeContract(string op)
         if (layout.Length != this['L']) throw new ArgumentException($"{op}: cuSeqlens ends at {layout.Length} but L is {this['L']}.");
     }
 
+    /// <summary>An optional state: Float32, of this very shape.</summary>
+    public void OptionalStates(Tensor? tensor, scoped ReadOnlySpan<long> shape, [CallerArgumentExpression(nameof(tensor))] string name = "")
+    {
+        if (tensor is null) return;
+        RequireDevice(tensor, name);
+        if (tensor.DType != DType.Float32 || !tensor.Shape.SequenceEqual(shape))
+            throw new ArgumentException($"{op}: {name} must be Float32 {Tensor.ShapeText(shape)}, one state per sequence, got {tensor}.");
+    }
+
+    /// <summary>A tensor of any type and shape.</summary>
+    public void RequireAny(Tensor tensor, [CallerArgumentExpression(nameof(tensor))] string name = "") => RequireDevice(tensor, name);
+
     /// <summary>Any other condition on the call.</summary>
     public readonly void Require(bool holds, string message)
     {
         if (!holds) throw new ArgumentException($"{op}: {message}");
+    }
+
+    /// <summary>Any other condition on the call; the message is put together only where it does not hold.</summary>
+    public readonly void Require(bool holds, [InterpolatedStringHandlerArgument(nameof(holds))] ref ContractMessage message)
+    {
+        if (!holds) throw new ArgumentException($"{op}: {message.Text()}");
     }
 
     /// <summary>Binds a letter before the first tensor names it.</summary>
@@ -80,7 +103,7 @@ internal ref struct ShapeContract(string op)
 
     private void RequireDevice(Tensor tensor, string name)
     {
-        ArgumentNullException.ThrowIfNull(tensor, name);
+        if (tensor is null) throw new ArgumentNullException(name, $"{op}: {name} is null.");
         if (tensor.IsDisposed) throw new ObjectDisposedException(name, $"{op}: {name} {Tensor.ShapeText(tensor.Shape)} was disposed, by hand or with the scope that owned it.");
         _device ??= tensor.Device;
         if (_device != tensor.Device) throw new ArgumentException($"{op}: {name} is on {tensor.Device} but the tensors before it are on {_device}.");
@@ -143,4 +166,23 @@ internal ref struct ShapeContract(string op)
     {
         private long _size;                                    // plus one; zero is unbound
     }
+}
+
+/// <summary>An interpolated text that is put together only where a condition fails: contracts stand on every op of every token.</summary>
+[InterpolatedStringHandler]
+internal ref struct ContractMessage
+{
+    private DefaultInterpolatedStringHandler _text;
+
+    public ContractMessage(int literalLength, int formattedCount, bool holds, out bool isNeeded)
+    {
+        isNeeded = !holds;
+        if (isNeeded) _text = new DefaultInterpolatedStringHandler(literalLength, formattedCount, System.Globalization.CultureInfo.InvariantCulture);
+    }
+
+    public void AppendLiteral(string text) => _text.AppendLiteral(text);
+
+    public void AppendFormatted<T>(T value) => _text.AppendFormatted(value);
+
+    public string Text() => _text.ToStringAndClear();
 }

@@ -85,6 +85,8 @@ public readonly ref struct Tape : IDisposable
     public Tensor Watch(Tensor tensor)
     {
         ArgumentNullException.ThrowIfNull(tensor);
+        if (tensor.IsDisposed) throw new ObjectDisposedException(nameof(tensor), $"Tape.Watch: {tensor}: it has no gradient any more.");
+        if (!tensor.DType.IsFloat) throw new ArgumentException($"Tape.Watch: {tensor} holds no floating-point numbers, so it has no gradient.");
         _state.Watch(tensor);
         return tensor;
     }
@@ -94,6 +96,7 @@ public readonly ref struct Tape : IDisposable
     public void Backward(Tensor loss)
     {
         ArgumentNullException.ThrowIfNull(loss);
+        if (loss.IsDisposed) throw new ObjectDisposedException(nameof(loss), $"Tape.Backward: the loss, {loss}, was disposed, by hand or with the scope that owned it.");
         if (loss.Count != 1) throw new ArgumentException($"Tape.Backward: the loss must have one element, got {loss}; give the gradient of other tensors with it.");
         Tensor one = Tensor.Empty(loss.Shape, loss.DType, loss.Device);
         loss.Backend.Fill(one, 1);

@@ -59,6 +59,9 @@ internal sealed class TapeState(TensorScope.Owned scope)
             if (!Tracks(outputs[i])) throw new ArgumentException($"Tape.Backward: {outputs[i]} was not recorded by this tape.");
             if (!gradients[i].Shape.SequenceEqual(outputs[i].Shape))
                 throw new ArgumentException($"Tape.Backward: the gradient must have the output's shape {Tensor.ShapeText(outputs[i].Shape)}, got {gradients[i]}.");
+            if (gradients[i].IsDisposed) throw new ObjectDisposedException(nameof(gradients), $"Tape.Backward: the gradient, {gradients[i]}, was disposed, by hand or with the scope that owned it.");
+            if (!gradients[i].DType.IsFloat || gradients[i].Device != outputs[i].Device)
+                throw new ArgumentException($"Tape.Backward: the gradient must be a floating-point type on the output's device, {outputs[i]}, got {gradients[i]}.");
             // Another handle, so that the caller's tensor counts as shared and is never added to in place.
             Accumulate(TargetOf(outputs[i]), gradients[i].Detach());
         }

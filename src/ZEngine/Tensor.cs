@@ -55,7 +55,7 @@ public sealed partial class Tensor : IDisposable
     /// <summary>Whether ops on this tensor are recorded by the open tape.</summary>
     public bool RequiresGradient => Tape.Tracks(this);
 
-    internal Storage Storage => _storage ?? throw new ObjectDisposedException(nameof(Tensor), "The tensor was disposed, by hand or with the scope that owned it.");
+    internal Storage Storage => _storage ?? throw Disposed("Tensor");
 
     internal Backend Backend => Device.Backend;
 
@@ -129,6 +129,7 @@ public sealed partial class Tensor : IDisposable
     /// <exception cref="ArgumentException">Wrong number or type of values, or the tensor is not contiguous.</exception>
     public void CopyFrom<T>(ReadOnlySpan<T> values) where T : unmanaged
     {
+        RequireAlive(nameof(CopyFrom));
         RequireHostType<T>(values.Length, nameof(CopyFrom));
         Device.CopyFromHost(MemoryMarshal.AsBytes(values), Address);
     }
@@ -137,6 +138,7 @@ public sealed partial class Tensor : IDisposable
     /// <exception cref="ArgumentException">Wrong number or type of values.</exception>
     public void CopyTo<T>(Span<T> values) where T : unmanaged
     {
+        RequireAlive(nameof(CopyTo));
         if (!IsContiguous)
         {
             using TensorScope scope = TensorScope.Enter();
@@ -151,6 +153,7 @@ public sealed partial class Tensor : IDisposable
     /// <summary>All elements in row-major order.</summary>
     public T[] ToArray<T>() where T : unmanaged
     {
+        RequireAlive(nameof(ToArray));
         var values = new T[Count];
         CopyTo(values.AsSpan());
         return values;
@@ -159,6 +162,7 @@ public sealed partial class Tensor : IDisposable
     /// <summary>The value of a tensor of one element, as a float.</summary>
     public float Item()
     {
+        RequireAlive(nameof(Item));
         if (Count != 1) throw new ArgumentException($"Tensor.Item: needs one element, got {this}.");
         return DType switch
         {
@@ -175,6 +179,7 @@ public sealed partial class Tensor : IDisposable
     /// <summary>Sets every element to zero.</summary>
     public void Clear()
     {
+        RequireAlive(nameof(Clear));
         if (!IsContiguous) throw new ArgumentException($"Tensor.Clear: needs a contiguous tensor, got {this}.");
         Device.Clear(Address, Count * DType.Size);
     }
@@ -190,6 +195,14 @@ public sealed partial class Tensor : IDisposable
 
     /// <summary>For example <c>Float32 [2, 17, 64] on cpu</c>.</summary>
     public override string ToString() => $"{DType} {ShapeText(Shape)}{(IsDisposed ? ", disposed" : $" on {Device.Name}")}";
+
+    /// <summary>Rejects a use of a tensor whose memory was given back.</summary>
+    internal void RequireAlive(string call)
+    {
+        if (_storage is null) throw Disposed($"Tensor.{call}");
+    }
+
+    private ObjectDisposedException Disposed(string call) => new(nameof(Tensor), $"{call}: {DType} {ShapeText(Shape)} was disposed, by hand or with the scope that owned it.");
 
     /// <summary>The number of elements of a shape.</summary>
     internal static long CountOf(ReadOnlySpan<long> shape, string what)

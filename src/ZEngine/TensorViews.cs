@@ -6,6 +6,7 @@ public sealed partial class Tensor
     /// <summary>The same elements under another shape; one size may be -1 and is worked out. A view where strides allow it, else a copy.</summary>
     public Tensor Reshape(params ReadOnlySpan<long> shape)
     {
+        RequireAlive(nameof(Reshape));
         Axes target = default;
         ResolveShape(shape, target);
         ReadOnlySpan<long> sizes = ((ReadOnlySpan<long>)target)[..shape.Length];
@@ -24,6 +25,7 @@ public sealed partial class Tensor
     /// <summary>The part of one axis that begins at <paramref name="start"/> and has <paramref name="length"/> indices, as a view.</summary>
     public Tensor Slice(int axis, long start, long length)
     {
+        RequireAlive(nameof(Slice));
         axis = ResolveAxis(axis, nameof(Slice));
         if (start < 0 || length < 0 || start > _shape[axis] - length)
             throw new ArgumentException($"Tensor.Slice: {start}..{start + length} is outside axis {axis} of {this}.");
@@ -36,6 +38,7 @@ public sealed partial class Tensor
     /// <summary>One index of an axis, which disappears, as a view.</summary>
     public Tensor Select(int axis, long index)
     {
+        RequireAlive(nameof(Select));
         axis = ResolveAxis(axis, nameof(Select));
         if (index < 0 || index >= _shape[axis]) throw new ArgumentException($"Tensor.Select: {index} is outside axis {axis} of {this}.");
         Axes sizes = _shape, strides = _strides;
@@ -48,6 +51,7 @@ public sealed partial class Tensor
     /// <summary>Two axes exchanged, as a view.</summary>
     public Tensor Transpose(int axis0, int axis1)
     {
+        RequireAlive(nameof(Transpose));
         (axis0, axis1) = (ResolveAxis(axis0, nameof(Transpose)), ResolveAxis(axis1, nameof(Transpose)));
         (Axes sizes, Axes strides) = (_shape, _strides);
         (sizes[axis0], sizes[axis1]) = (sizes[axis1], sizes[axis0]);
@@ -57,16 +61,25 @@ public sealed partial class Tensor
     }
 
     /// <summary>This tensor if its elements stand in row-major order without gaps, else a copy that does.</summary>
-    public Tensor Contiguous() => WithDenseInner(Rank);
+    public Tensor Contiguous()
+    {
+        RequireAlive(nameof(Contiguous));
+        return WithDenseInner(Rank);
+    }
 
     /// <summary>The values in another element type, or this tensor when it has that type. Floats round to nearest even; integers are cut toward zero and saturate, and NaN becomes 0.</summary>
-    public Tensor To(DType dtype) => dtype == DType ? this : Copied(dtype);
+    public Tensor To(DType dtype)
+    {
+        RequireAlive(nameof(To));
+        return dtype == DType ? this : Copied(dtype);
+    }
 
     /// <summary>The values on another device, or this tensor when it is there.</summary>
     /// <exception cref="InvalidOperationException">A recorded tensor: gradients do not cross devices.</exception>
     public Tensor To(Device device)
     {
         ArgumentNullException.ThrowIfNull(device);
+        RequireAlive(nameof(To));
         if (device == Device) return this;
         if (RequiresGradient) throw new InvalidOperationException($"Tensor.To: {this} is recorded by a tape, and gradients do not cross devices.");
         Tensor source = Contiguous(), copy = Empty(Shape, DType, device);
@@ -79,6 +92,7 @@ public sealed partial class Tensor
     public void WriteTo(Stream stream)
     {
         ArgumentNullException.ThrowIfNull(stream);
+        RequireAlive(nameof(WriteTo));
         using TensorScope scope = TensorScope.Enter();
         using NoGradient pause = Tape.NoGrad();
         Contiguous().ForEachHostBlock((bytes, _) => stream.Write(bytes));
@@ -100,10 +114,18 @@ public sealed partial class Tensor
     private delegate void HostBlock(ReadOnlySpan<byte> bytes, long at);
 
     /// <summary>Another handle on the same elements that no tape knows: gradients stop here.</summary>
-    public Tensor Detach() => View(_offset, Shape, Strides);
+    public Tensor Detach()
+    {
+        RequireAlive(nameof(Detach));
+        return View(_offset, Shape, Strides);
+    }
 
     /// <summary>A contiguous copy.</summary>
-    public Tensor Clone() => Copied(DType);
+    public Tensor Clone()
+    {
+        RequireAlive(nameof(Clone));
+        return Copied(DType);
+    }
 
     /// <summary>This tensor if its last <paramref name="axes"/> axes are dense, else a contiguous copy.</summary>
     internal Tensor WithDenseInner(int axes) => HasDenseInner(Math.Min(axes, Rank)) ? this : Copied(DType);

@@ -8,7 +8,7 @@ namespace ZEngine.Bench;
 /// <summary>ZEngine's side of the comparison with llama.cpp and with transformers on PyTorch, on the same shapes: one line per figure, for <c>peers.sh</c> to put beside theirs.</summary>
 internal static class PeerSpeed
 {
-    private const int Vocabulary = 8192, Batch = 4, Length = 512;
+    private const int Vocabulary = 8192, Batch = 4, Length = 512, Rounds = 5;
 
     public static int Run(string what)
     {
@@ -30,55 +30,62 @@ internal static class PeerSpeed
         }
     }
 
-    /// <summary>Prefill of 512 tokens and decoding of 32, in tokens per second; the best of three.</summary>
+    /// <summary>Prefill of 512 tokens and decoding of 32 from an empty context, in tokens per second: what <c>llama-bench</c> measures, a warm-up and the mean of five.</summary>
     private static int Inference(string name, LanguageModel model)
     {
         using (model)
         {
             model.Initialize(Device.Cpu, 1);
-            (double prefill, double decode) = (0, 0);
-            for (int round = 0; round < 3; round++)
+            Print(name, "prefill 512 tok/s", Mean(() =>
             {
-                using Session session = model.NewSession(maxLength: Length + 40);
+                using Session session = model.NewSession(maxLength: Length);
                 var clock = Stopwatch.StartNew();
                 session.Append(Ids(Length));
-                prefill = Math.Max(prefill, Length / clock.Elapsed.TotalSeconds);
-                using Session empty = model.NewSession(maxLength: 64);          // as llama-bench does: from an empty context
-                empty.Append(Ids(1));
-                decode = Math.Max(decode, Decode(empty));
-            }
-            Print(name, "prefill 512 tok/s", prefill);
-            Print(name, "decode tok/s", decode);
+                return Length / clock.Elapsed.TotalSeconds;
+            }));
+            Print(name, "decode tok/s", Mean(() =>
+            {
+                using Session session = model.NewSession(maxLength: 64);
+                return Decode(session);
+            }));
         }
         return 0;
     }
 
-    /// <summary>A training step of batch 4 and 512 tokens, in seconds, and decoding, in tokens per second; the best of three.</summary>
+    /// <summary>A training step of batch 4 and 512 tokens, in seconds, and decoding, in tokens per second; as above.</summary>
     private static int Training(string name, LanguageModel model)
     {
         using (model)
         {
             model.Initialize(Device.Cpu, 1);
             using var adam = new AdamW(model.Parameters);
-            (double step, double decode) = (double.MaxValue, 0);
-            for (int round = 0; round < 3; round++)
+            Print(name, "training step s", Mean(() => Step(model, adam)));
+            Print(name, "decode tok/s", Mean(() =>
             {
-                var clock = Stopwatch.StartNew();
-                using (Tape tape = Tape.Begin())
-                {
-                    Tensor tokens = Tensor.From<int>(Ids(Batch * Length), [Batch, Length], Device.Cpu);
-                    tape.Backward(Ops.CrossEntropy(model.Forward(tokens), tokens));
-                    adam.Step(1e-4f, Gradients.Norm(model.Parameters), 1);
-                }
-                step = Math.Min(step, clock.Elapsed.TotalSeconds);
                 using Session session = model.NewSession(maxLength: 64);
                 session.Append(Ids(8));
-                decode = Math.Max(decode, Decode(session));
-            }
-            Print(name, "training step s", step);
-            Print(name, "decode tok/s", decode);
+                return Decode(session);
+            }));
         }
         return 0;
+    }
+
+    private static double Step(LanguageModel model, AdamW adam)
+    {
+        var clock = Stopwatch.StartNew();
+        using (Tape tape = Tape.Begin())
+        {
+            Tensor tokens = Tensor.From<int>(Ids(Batch * Length), [Batch, Length], Device.Cpu);
+            tape.Backward(Ops.CrossEntropy(model.Forward(tokens), tokens));
+            adam.Step(1e-4f, Gradients.Norm(model.Parameters), 1);
+        }
+        return clock.Elapsed.TotalSeconds;
+    }
+
+    private static double Mean(Func<double> measure)
+    {
+        measure();
+        return Enumerable.Range(0, Rounds).Average(_ => measure());
     }
 
     private static double Decode(Session session)

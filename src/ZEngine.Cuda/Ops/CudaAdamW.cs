@@ -16,7 +16,7 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct AdamWPart
     {
-        public ulong Value, P, G, M, V;
+        public long Value, P, G, M, V;
         public long N, FirstBlock;
         public int Type, IsDecayed, IsWide, Unused;
     }
@@ -25,7 +25,7 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct AdamWArgs
     {
-        public ulong Parts, Ticket, Step, Norm;
+        public ulong Memory, Parts, Ticket, Step, Norm;
         public double Beta1, Beta2, LearningRate, WeightDecay;
         public float Epsilon, MaxNorm;
         public int Count, Unused;
@@ -35,8 +35,7 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct NormPart
     {
-        public ulong X;
-        public long N, FirstBlock;
+        public long X, N, FirstBlock;
         public int IsWide, Unused;
     }
 
@@ -44,7 +43,7 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct NormArgs
     {
-        public ulong Parts, Partial, Norm;
+        public ulong Memory, Parts, Partial, Norm;
         public long Chunk;
         public int Count, P;
     }
@@ -78,7 +77,7 @@ internal sealed partial class CudaBackend
         foreach (Tensor tensor in tensors)
         {
             if (tensor.Count == 0) continue;
-            parts[count++] = new NormPart { X = Pointer(tensor), N = tensor.Count, FirstBlock = blocks, IsWide = AreAligned(tensor) };
+            parts[count++] = new NormPart { X = tensor.Address, N = tensor.Count, FirstBlock = blocks, IsWide = AreAligned(tensor) };
             blocks += (tensor.Count + chunk - 1) / chunk;
         }
         using Tensor table = Upload<NormPart>(parts), partial = Tensor.Empty([2 * Math.Max(1, blocks)], DType.Float32, norm.Device);
@@ -93,7 +92,7 @@ internal sealed partial class CudaBackend
         bool isValueAligned = slot.Value.Address % (4 * slot.Value.DType.Size) == 0;
         return new AdamWPart
         {
-            Value = slot.Master is null ? 0 : Pointer(slot.Value), P = Pointer(master), G = Pointer(slot.Gradient), M = Pointer(slot.FirstMoment), V = Pointer(slot.SecondMoment),
+            Value = slot.Master is null ? 0 : slot.Value.Address, P = master.Address, G = slot.Gradient.Address, M = slot.FirstMoment.Address, V = slot.SecondMoment.Address,
             N = slot.Value.Count, Type = (int)slot.Value.DType, IsDecayed = slot.IsDecayed ? 1 : 0,
             IsWide = isValueAligned ? AreAligned(master, slot.Gradient, slot.FirstMoment, slot.SecondMoment) : 0,
         };

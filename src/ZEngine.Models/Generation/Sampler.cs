@@ -25,15 +25,15 @@ internal sealed class Sampler
         foreach (int token in tokens) _seen.Add(token);
     }
 
-    /// <exception cref="InvalidOperationException">A logit is not a number, or the largest is infinite: the model's weights or state are broken.</exception>
+    /// <exception cref="NotFiniteNumberException">A logit is not a number, or the largest is infinite: the model's weights or state are broken.</exception>
     public int Next(ReadOnlySpan<float> logits)
     {
         logits.CopyTo(_logits);
         for (int token = 0; token < _logits.Length; token++)
-            if (float.IsNaN(_logits[token])) throw new InvalidOperationException($"Sampler: the logit of token {token} is NaN; the model's weights are broken.");
+            if (float.IsNaN(_logits[token])) throw new NotFiniteNumberException($"Sampler: the logit of token {token} is NaN; the model's weights are broken.");
         foreach (int token in _seen) _logits[token] = _logits[token] > 0 ? _logits[token] / _options.RepetitionPenalty : _logits[token] * _options.RepetitionPenalty;
         float largest = _logits[Likeliest(_logits)];
-        if (!float.IsFinite(largest)) throw new InvalidOperationException($"Sampler: the largest logit is {(largest > 0 ? "" : "-")}Infinity; the model's weights are broken.");
+        if (!float.IsFinite(largest)) throw new NotFiniteNumberException($"Sampler: the largest logit is {(largest > 0 ? "" : "-")}Infinity; the model's weights are broken.");
         int chosen = _options.Temperature == 0 ? Likeliest(_logits) : Draw();
         Remember([chosen]);
         return chosen;

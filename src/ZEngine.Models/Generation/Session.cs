@@ -55,6 +55,7 @@ public sealed class Session : IDisposable
     /// <param name="prompt">At least one token.</param>
     /// <param name="sampling">How tokens are chosen.</param>
     /// <param name="cancellationToken">Ends the text between two tokens.</param>
+    /// <exception cref="NotFiniteNumberException">Logits are NaN or infinite: see <see cref="LanguageModel.FindNonFinite"/>.</exception>
     public IEnumerable<int> Generate(int[] prompt, SamplingOptions sampling, CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(prompt);

@@ -1,3 +1,4 @@
+using System.Numerics;
 using System.Runtime.InteropServices;
 
 namespace ZEngine.Models;
@@ -28,16 +29,12 @@ internal sealed class FiniteCheck(DType dtype) : Stream
     public override long Seek(long offset, SeekOrigin origin) => throw new NotSupportedException();
     public override void SetLength(long value) => throw new NotSupportedException();
 
-    private static bool IsFinite(ReadOnlySpan<uint> bits, uint exponent)
+    private static bool IsFinite<T>(ReadOnlySpan<T> bits, T exponent) where T : unmanaged, IBinaryInteger<T>
     {
-        foreach (uint element in bits)
-            if ((element & exponent) == exponent) return false;
-        return true;
-    }
-
-    private static bool IsFinite(ReadOnlySpan<ushort> bits, ushort exponent)
-    {
-        foreach (ushort element in bits)
+        var mask = new Vector<T>(exponent);
+        for (; bits.Length >= Vector<T>.Count; bits = bits[Vector<T>.Count..])
+            if (Vector.EqualsAny(new Vector<T>(bits) & mask, mask)) return false;
+        foreach (T element in bits)
             if ((element & exponent) == exponent) return false;
         return true;
     }

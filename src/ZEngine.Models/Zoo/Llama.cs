@@ -1,93 +1,47 @@
+using System.Diagnostics.CodeAnalysis;
+
 namespace ZEngine.Models;
 
 /// <summary>Configuration of <see cref="Llama"/>, as in Hugging Face's <c>LlamaConfig</c> and <c>MistralConfig</c>.</summary>
-public sealed record LlamaConfig
+public sealed record LlamaConfig : TransformerConfig
 {
-    /// <summary>V.</summary>
-    public required int VocabularySize { get; init; }
-    /// <summary>D, the width of the residual stream.</summary>
-    public required int HiddenSize { get; init; }
-    /// <summary>Width F of the MLP.</summary>
-    public required int IntermediateSize { get; init; }
-    /// <summary>Number of layers.</summary>
-    public required int Layers { get; init; }
-    /// <summary>Query heads.</summary>
-    public required int Heads { get; init; }
-    /// <summary>Key and value heads.</summary>
-    public required int KeyValueHeads { get; init; }
-    /// <summary>P.</summary>
-    public required int HeadDimension { get; init; }
-    /// <summary>Base and scaling of the rotation.</summary>
-    public RotaryOptions Rotary { get; init; } = new();
-    /// <summary>Tokens that a query sees, itself included; 0 for all. Mistral's.</summary>
-    public int SlidingWindow { get; init; }
+    /// <summary>A configuration of one's own.</summary>
+    public LlamaConfig() { }
+
+    [SetsRequiredMembers]
+    private LlamaConfig(ModelConfigFile file, bool isMistral) : base(file, isMistral ? 14336 : 11008, isMistral ? 8 : null, normEpsilon: 1e-6, theta: 1e4)
+    {
+        ConfigRules.Ignore(file, "attention_dropout", "max_position_embeddings", "pretraining_tp");
+        if (!file.Has("sliding_window")) file.MarkRead("sliding_window");         // null says the same as absent
+        SlidingWindow = isMistral ? file.IntOrNull("sliding_window") ?? 0 : 0;
+        HasAttentionBias = file.Bool("attention_bias", false);
+        HasMlpBias = file.Bool("mlp_bias", false);
+    }
+
     /// <summary>Whether the attention's projections have a bias.</summary>
     public bool HasAttentionBias { get; init; }
     /// <summary>Whether the MLP's projections have a bias.</summary>
     public bool HasMlpBias { get; init; }
-    /// <summary>Whether the head is the embedding.</summary>
-    public bool IsTied { get; init; }
-    /// <summary>ε of the norms.</summary>
-    public double NormEpsilon { get; init; } = 1e-6;
-    /// <summary>Standard deviation of fresh matrices.</summary>
-    public double InitializerRange { get; init; } = 0.02;
-    /// <summary>The file that this was read from; null for a new one.</summary>
-    internal ModelConfigFile? File { get; init; }
 
     /// <summary>Reads a <c>config.json</c> of a Llama or a Mistral.</summary>
     /// <exception cref="InvalidDataException">A value is missing, wrong or not supported.</exception>
     public static LlamaConfig Read(ModelConfigFile file)
     {
         ArgumentNullException.ThrowIfNull(file);
-        bool isMistral = file.String("model_type") == "mistral";
-        ConfigRules.RequireText(file, "hidden_act", "silu");
-        ConfigRules.Ignore(file, "attention_dropout", "max_position_embeddings", "pretraining_tp");
-        if (!file.Has("sliding_window")) file.MarkRead("sliding_window");         // null says the same as absent
-        (int hidden, int heads) = (file.Int("hidden_size", 4096, max: ConfigRules.MaxWidth), file.Int("num_attention_heads", 32, max: ConfigRules.MaxWidth));
-        return new LlamaConfig
-        {
-            File = file,
-            VocabularySize = file.Int("vocab_size", 32000),
-            HiddenSize = hidden,
-            IntermediateSize = file.Int("intermediate_size", isMistral ? 14336 : 11008, max: ConfigRules.MaxWidth),
-            Layers = file.Int("num_hidden_layers", 32, max: ConfigRules.MaxLayers),
-            Heads = heads,
-            KeyValueHeads = file.Int("num_key_value_heads", isMistral ? 8 : heads, max: ConfigRules.MaxWidth),
-            HeadDimension = file.Int("head_dim", hidden / heads, max: ConfigRules.MaxWidth),
-            Rotary = RotaryOptions.Read(file),
-            SlidingWindow = isMistral ? file.IntOrNull("sliding_window") ?? 0 : 0,
-            HasAttentionBias = file.Bool("attention_bias", false),
-            HasMlpBias = file.Bool("mlp_bias", false),
-            IsTied = file.Bool("tie_word_embeddings", false),
-            NormEpsilon = file.Float("rms_norm_eps", 1e-6),
-            InitializerRange = file.Float("initializer_range", 0.02),
-        };
+        return new LlamaConfig(file, file.String("model_type") == "mistral");
     }
 
     /// <summary>The configuration as a file: the one it was read from while that says the same, or a new one.</summary>
     internal ModelConfigFile ToFile() => ConfigRules.FileOf(File, this, static file => Read(file), static config => config.NewFile());
 
-    private ModelConfigFile NewFile() => ModelConfigFile.Create(new Dictionary<string, object?>
+    internal void Validate() => Validate(nameof(Llama));
+
+    private ModelConfigFile NewFile()
     {
-        ["architectures"] = new[] { SlidingWindow > 0 ? "MistralForCausalLM" : "LlamaForCausalLM" },
-        ["model_type"] = SlidingWindow > 0 ? "mistral" : "llama",
-        ["vocab_size"] = VocabularySize,
-        ["hidden_size"] = HiddenSize,
-        ["intermediate_size"] = IntermediateSize,
-        ["num_hidden_layers"] = Layers,
-        ["num_attention_heads"] = Heads,
-        ["num_key_value_heads"] = KeyValueHeads,
-        ["head_dim"] = HeadDimension,
-        ["hidden_act"] = "silu",
-        ["max_position_embeddings"] = Rotary.MaxPositions,
-        ["rope_parameters"] = Rotary.ToValues(),
-        ["sliding_window"] = SlidingWindow > 0 ? SlidingWindow : null,
-        ["attention_bias"] = HasAttentionBias,
-        ["mlp_bias"] = HasMlpBias,
-        ["tie_word_embeddings"] = IsTied,
-        ["rms_norm_eps"] = NormEpsilon,
-        ["initializer_range"] = InitializerRange,
-    });
+        Dictionary<string, object?> values = SlidingWindow > 0 ? ToValues("MistralForCausalLM", "mistral") : ToValues("LlamaForCausalLM", "llama");
+        (values["attention_bias"], values["mlp_bias"]) = (HasAttentionBias, HasMlpBias);
+        return ModelConfigFile.Create(values);
+    }
 }
 
 /// <summary>Llama, and Mistral with its sliding window: the dense transformer.</summary>
@@ -104,8 +58,7 @@ public sealed class Llama : LanguageModel
     public Llama(LlamaConfig config) : base(ConfigRules.NotNull(config).ToFile())
     {
         _config = config;
-        ConfigRules.Require(config.Heads % config.KeyValueHeads == 0, $"Llama: {config.KeyValueHeads} key and value heads do not divide {config.Heads} attention heads.");
-        _ = config.Rotary.RotaryDimension(config.HeadDimension);
+        config.Validate();
         var attention = new SelfAttentionOptions(
             config.HiddenSize, config.Heads, config.KeyValueHeads, config.HeadDimension, (float)config.InitializerRange, config.HasAttentionBias, config.SlidingWindow);
         _embedding = Register("model.embed_tokens.weight", Mamba2Mixer.Matrix(config.VocabularySize, config.HiddenSize, (float)config.InitializerRange));

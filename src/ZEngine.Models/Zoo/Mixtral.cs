@@ -1,98 +1,58 @@
+using System.Diagnostics.CodeAnalysis;
+
 namespace ZEngine.Models;
 
 /// <summary>Configuration of <see cref="Mixtral"/>, as in Hugging Face's <c>MixtralConfig</c>.</summary>
-public sealed record MixtralConfig
+public sealed record MixtralConfig : TransformerConfig
 {
-    /// <summary>V.</summary>
-    public required int VocabularySize { get; init; }
-    /// <summary>D, the width of the residual stream.</summary>
-    public required int HiddenSize { get; init; }
-    /// <summary>Width F of each expert's MLP.</summary>
-    public required int IntermediateSize { get; init; }
-    /// <summary>Number of layers.</summary>
-    public required int Layers { get; init; }
-    /// <summary>Query heads.</summary>
-    public required int Heads { get; init; }
-    /// <summary>Key and value heads.</summary>
-    public required int KeyValueHeads { get; init; }
-    /// <summary>P.</summary>
-    public required int HeadDimension { get; init; }
+    private const double DefaultEpsilon = 1e-5, DefaultTheta = 1e6;
+
+    /// <summary>A configuration of one's own.</summary>
+    public MixtralConfig() => (NormEpsilon, Rotary) = (DefaultEpsilon, new RotaryOptions { Theta = DefaultTheta });
+
+    [SetsRequiredMembers]
+    private MixtralConfig(ModelConfigFile file) : base(file, 14336, 8, DefaultEpsilon, DefaultTheta)
+    {
+        if (file.Float("router_jitter_noise", 0.0) != 0) throw file.Error("router_jitter_noise", "must be 0");
+        // Whether the logits of the routers are handed out is the caller's affair; their loss is part of training here always.
+        ConfigRules.Ignore(file, "attention_dropout", "max_position_embeddings", "output_router_logits");
+        Experts = file.Int("num_local_experts", 8, max: ConfigRules.MaxLayers);
+        ExpertsPerToken = file.Int("num_experts_per_tok", 2, max: ConfigRules.MaxLayers);
+        AuxiliaryLossWeight = file.Float("router_aux_loss_coef", 0.001);
+        SlidingWindow = file.IntOrNull("sliding_window") ?? 0;
+    }
+
     /// <summary>E.</summary>
     public int Experts { get; init; } = 8;
     /// <summary>Experts that each token passes through.</summary>
     public int ExpertsPerToken { get; init; } = 2;
     /// <summary>Weight of the load-balancing loss in training.</summary>
     public double AuxiliaryLossWeight { get; init; } = 0.001;
-    /// <summary>Base and scaling of the rotation.</summary>
-    public RotaryOptions Rotary { get; init; } = new() { Theta = 1e6 };
-    /// <summary>Tokens that a query sees, itself included; 0 for all.</summary>
-    public int SlidingWindow { get; init; }
-    /// <summary>Whether the head is the embedding.</summary>
-    public bool IsTied { get; init; }
-    /// <summary>ε of the norms.</summary>
-    public double NormEpsilon { get; init; } = 1e-5;
-    /// <summary>Standard deviation of fresh matrices.</summary>
-    public double InitializerRange { get; init; } = 0.02;
-    /// <summary>The file that this was read from; null for a new one.</summary>
-    internal ModelConfigFile? File { get; init; }
 
     /// <summary>Reads a <c>config.json</c>.</summary>
     /// <exception cref="InvalidDataException">A value is missing, wrong or not supported.</exception>
     public static MixtralConfig Read(ModelConfigFile file)
     {
         ArgumentNullException.ThrowIfNull(file);
-        ConfigRules.RequireText(file, "hidden_act", "silu");
-        if (file.Float("router_jitter_noise", 0.0) != 0) throw file.Error("router_jitter_noise", "must be 0");
-        // Whether the logits of the routers are handed out is the caller's affair; their loss is part of training here always.
-        ConfigRules.Ignore(file, "attention_dropout", "max_position_embeddings", "output_router_logits");
-        (int hidden, int heads) = (file.Int("hidden_size", 4096, max: ConfigRules.MaxWidth), file.Int("num_attention_heads", 32, max: ConfigRules.MaxWidth));
-        return new MixtralConfig
-        {
-            File = file,
-            VocabularySize = file.Int("vocab_size", 32000, max: ConfigRules.MaxWidth),
-            HiddenSize = hidden,
-            IntermediateSize = file.Int("intermediate_size", 14336, max: ConfigRules.MaxWidth),
-            Layers = file.Int("num_hidden_layers", 32, max: ConfigRules.MaxLayers),
-            Heads = heads,
-            KeyValueHeads = file.Int("num_key_value_heads", 8, max: ConfigRules.MaxWidth),
-            HeadDimension = file.Int("head_dim", hidden / heads, max: ConfigRules.MaxWidth),
-            Experts = file.Int("num_local_experts", 8, max: ConfigRules.MaxLayers),
-            ExpertsPerToken = file.Int("num_experts_per_tok", 2, max: ConfigRules.MaxLayers),
-            AuxiliaryLossWeight = file.Float("router_aux_loss_coef", 0.001),
-            Rotary = RotaryOptions.Read(file, 1e6),
-            SlidingWindow = file.IntOrNull("sliding_window") ?? 0,
-            IsTied = file.Bool("tie_word_embeddings", false),
-            NormEpsilon = file.Float("rms_norm_eps", 1e-5),
-            InitializerRange = file.Float("initializer_range", 0.02),
-        };
+        return new MixtralConfig(file);
     }
 
     /// <summary>The configuration as a file: the one it was read from, or a new one.</summary>
     internal ModelConfigFile ToFile() => ConfigRules.FileOf(File, this, static file => Read(file), static config => config.NewFile());
 
-    private ModelConfigFile NewFile() => ModelConfigFile.Create(new Dictionary<string, object?>
+    internal void Validate()
     {
-        ["architectures"] = new[] { "MixtralForCausalLM" },
-        ["model_type"] = "mixtral",
-        ["vocab_size"] = VocabularySize,
-        ["hidden_size"] = HiddenSize,
-        ["intermediate_size"] = IntermediateSize,
-        ["num_hidden_layers"] = Layers,
-        ["num_attention_heads"] = Heads,
-        ["num_key_value_heads"] = KeyValueHeads,
-        ["head_dim"] = HeadDimension,
-        ["num_local_experts"] = Experts,
-        ["num_experts_per_tok"] = ExpertsPerToken,
-        ["router_aux_loss_coef"] = AuxiliaryLossWeight,
-        ["router_jitter_noise"] = 0.0,
-        ["hidden_act"] = "silu",
-        ["max_position_embeddings"] = Rotary.MaxPositions,
-        ["rope_parameters"] = Rotary.ToValues(),
-        ["sliding_window"] = SlidingWindow > 0 ? SlidingWindow : null,
-        ["tie_word_embeddings"] = IsTied,
-        ["rms_norm_eps"] = NormEpsilon,
-        ["initializer_range"] = InitializerRange,
-    });
+        Validate(nameof(Mixtral));
+        ConfigRules.Require(ExpertsPerToken <= Experts, $"Mixtral: a token cannot pass through {ExpertsPerToken} of {Experts} experts.");
+    }
+
+    private ModelConfigFile NewFile()
+    {
+        Dictionary<string, object?> values = ToValues("MixtralForCausalLM", "mixtral");
+        (values["num_local_experts"], values["num_experts_per_tok"]) = (Experts, ExpertsPerToken);
+        (values["router_aux_loss_coef"], values["router_jitter_noise"]) = (AuxiliaryLossWeight, 0.0);
+        return ModelConfigFile.Create(values);
+    }
 }
 
 /// <summary>Mixtral: a transformer whose MLPs are mixtures of experts; no token is dropped.</summary>
@@ -112,10 +72,8 @@ public sealed class Mixtral : LanguageModel
     public Mixtral(MixtralConfig config) : base(ConfigRules.NotNull(config).ToFile())
     {
         _config = config;
-        ConfigRules.Require(config.Heads % config.KeyValueHeads == 0, $"Mixtral: {config.KeyValueHeads} key and value heads do not divide {config.Heads} attention heads.");
-        ConfigRules.Require(config.ExpertsPerToken <= config.Experts, $"Mixtral: a token cannot pass through {config.ExpertsPerToken} of {config.Experts} experts.");
+        config.Validate();
         (long hidden, long inner, long experts, float range) = (config.HiddenSize, config.IntermediateSize, config.Experts, (float)config.InitializerRange);
-        _ = config.Rotary.RotaryDimension(config.HeadDimension);
         var attention = new SelfAttentionOptions(config.HiddenSize, config.Heads, config.KeyValueHeads, config.HeadDimension, range, Window: config.SlidingWindow);
         _embedding = Register("model.embed_tokens.weight", Mamba2Mixer.Matrix(config.VocabularySize, hidden, range));
         _layers = new Layer[config.Layers];

@@ -4,6 +4,9 @@ namespace ZEngine;
 
 internal sealed unsafe partial class CpuBackend
 {
+    /// <summary>An lse beyond this has lost more than exp does: half its last digit, 4e-6 here, is the relative error of every weight of the row.</summary>
+    private const float LargeLse = 64;
+
     internal override void AttentionBackward(AttentionInputs x, Tensor o, Tensor lse, Tensor dO, Tensor? dLse, Tensor dQ, Tensor dK, Tensor dV)
     {
         var view = new AttentionView(x);
@@ -39,7 +42,7 @@ internal sealed unsafe partial class CpuBackend
     {
         public void Run<T>(long begin, long end) where T : struct, IFloats<T>
         {
-            using var scratch = new CpuScratch(3 * QueryTile * view.P + 3 * QueryTile * KeyTile + QueryTile);
+            using var scratch = new CpuScratch(3 * QueryTile * view.P + 2 * QueryTile * KeyTile + 2 * QueryTile);
             for (long i = begin; i < end; i++) Head<T>(i / view.Heads, i % view.Heads, scratch.Data);
         }
 
@@ -60,7 +63,7 @@ internal sealed unsafe partial class CpuBackend
         {
             long p = view.P, group = head / view.HeadsPerGroup;
             float* q = scratch, dOutput = q + QueryTile * p, dQuery = dOutput + QueryTile * p, weights = dQuery + QueryTile * p, dScores = weights + QueryTile * KeyTile;
-            float* raw = dScores + QueryTile * KeyTile, inner = raw + QueryTile * KeyTile;
+            float* inner = dScores + QueryTile * KeyTile, unit = inner + QueryTile;
             for (long i = 0; i < queries; i++)
             {
                 long at = view.Index(row, query + i, head);
@@ -71,6 +74,7 @@ internal sealed unsafe partial class CpuBackend
             new Span<float>(dQuery, checked((int)(queries * p))).Clear();
 
             long from = view.Visible(query, lastQuery, firstKey, lastKey).First, to = view.Visible(query + queries - 1, lastQuery, firstKey, lastKey).Last;
+            UnitWeights<T>(row, head, query, queries, lastQuery, firstKey, lastKey, q, weights, unit);
             for (long key = from; key < to; key += KeyTile)
             {
                 long keys = Math.Min(KeyTile, to - key);
@@ -80,7 +84,7 @@ internal sealed unsafe partial class CpuBackend
                 {
                     (long first, long last) = view.Visible(query + i, lastQuery, firstKey, lastKey);
                     view.MaskRow<T>(weights + i * KeyTile, key, keys, first, last);
-                    ScoreGradients<T>(weights + i * KeyTile, dScores + i * KeyTile, keys, lse[view.Index(row, query + i, head)], inner[i]);
+                    ScoreGradients<T>(weights + i * KeyTile, dScores + i * KeyTile, keys, lse[view.Index(row, query + i, head)], unit[i], inner[i]);
                 }
                 CpuTiles.Multiply<T>(keys, p, queries, weights, 1, KeyTile, dOutput, p, dV + key * p, p, true);
                 CpuTiles.Multiply<T>(keys, p, queries, dScores, 1, KeyTile, q, p, dK + key * p, p, true);
@@ -89,9 +93,49 @@ internal sealed unsafe partial class CpuBackend
             for (long i = 0; i < queries; i++) CpuTiles.Scale<T>(dQuery + i * p, view.Scale, dQ + view.Index(row, query + i, head) * p, p);
         }
 
+        /// <summary>The factor under which the weights exp(score - lse) of each query add up to one: 1, and where lse is large, one over their sum.</summary>
+        private void UnitWeights<T>(long row, long head, long query, long queries, long lastQuery, long firstKey, long lastKey, float* q, float* scores, float* unit) where T : struct, IFloats<T>
+        {
+            bool isLarge = false;
+            for (long i = 0; i < queries; i++)
+            {
+                float size = MathF.Abs(lse[view.Index(row, query + i, head)]);
+                isLarge |= size > LargeLse && float.IsFinite(size);
+                unit[i] = 1;
+            }
+            if (!isLarge) return;
+            float* k = view.Transposed(transposedK, row, head / view.HeadsPerGroup), sums = stackalloc float[(int)QueryTile];
+            new Span<float>(sums, (int)QueryTile).Clear();
+            long from = view.Visible(query, lastQuery, firstKey, lastKey).First, to = view.Visible(query + queries - 1, lastQuery, firstKey, lastKey).Last;
+            for (long key = from; key < to; key += KeyTile)
+            {
+                long keys = Math.Min(KeyTile, to - key);
+                CpuTiles.Multiply<T>(queries, keys, view.P, q, view.P, 1, k + key, view.Keys, scores, KeyTile, false);
+                for (long i = 0; i < queries; i++)
+                {
+                    (long first, long last) = view.Visible(query + i, lastQuery, firstKey, lastKey);
+                    view.MaskRow<T>(scores + i * KeyTile, key, keys, first, last);
+                    float logSum = lse[view.Index(row, query + i, head)];
+                    if (!float.IsNegativeInfinity(logSum)) sums[i] += SumOfExp<T>(scores + i * KeyTile, keys, logSum);
+                }
+            }
+            for (long i = 0; i < queries; i++)
+                if (sums[i] > 0) unit[i] = 1 / sums[i];
+        }
+
+        private static float SumOfExp<T>(float* scores, long count, float shift) where T : struct, IFloats<T>
+        {
+            T total = T.Zero, by = T.Broadcast(shift);
+            long j = 0;
+            for (; j + T.Width <= count; j += T.Width) total += CpuMath.Exp(T.Load(scores + j) - by);
+            float sum = total.Sum();
+            for (; j < count; j++) sum += MathF.Exp(scores[j] - shift);
+            return sum;
+        }
+
         /// <summary>Scores become softmax weights; dScores, which come as dO·vᵀ, become the gradients of the scores before the soft cap.</summary>
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        private void ScoreGradients<T>(float* weights, float* dScores, long count, float logSum, float inner) where T : struct, IFloats<T>
+        private void ScoreGradients<T>(float* weights, float* dScores, long count, float logSum, float unit, float inner) where T : struct, IFloats<T>
         {
             if (float.IsNegativeInfinity(logSum))
             {
@@ -99,10 +143,10 @@ internal sealed unsafe partial class CpuBackend
                 new Span<float>(dScores, checked((int)count)).Clear();
                 return;
             }
-            T shift = T.Broadcast(logSum), subtracted = T.Broadcast(inner), inverseCap = T.Broadcast(view.SoftCap > 0 ? 1 / view.SoftCap : 0), one = T.Broadcast(1);
+            T shift = T.Broadcast(logSum), factor = T.Broadcast(unit), subtracted = T.Broadcast(inner), inverseCap = T.Broadcast(view.SoftCap > 0 ? 1 / view.SoftCap : 0), one = T.Broadcast(1);
             for (long j = 0; j < count; j += T.Width)
             {
-                T score = T.LoadUpTo(weights + j, count - j), weight = CpuMath.Exp(score - shift);
+                T score = T.LoadUpTo(weights + j, count - j), weight = CpuMath.Exp(score - shift) * factor;
                 T d = weight * (T.LoadUpTo(dScores + j, count - j) - subtracted);
                 if (view.SoftCap > 0)
                 {

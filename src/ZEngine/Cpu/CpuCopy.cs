@@ -9,7 +9,7 @@ internal sealed unsafe partial class CpuBackend
         long width = source.Rank == 0 ? 1 : source.Shape[^1];
         bool isFlat = source.IsContiguous && destination.IsContiguous;
         var walk = new StridedRows(source, destination, isFlat);
-        CpuThreads.For(walk.Rows, isFlat ? 1 : RowGrain(width), new CopyJob(walk, (byte*)source.Address, source.DType, (byte*)destination.Address, destination.DType));
+        CpuThreads.For(walk.Rows, isFlat ? 1 : Math.Max(16, RowGrain(width)), new CopyJob(walk, (byte*)source.Address, source.DType, (byte*)destination.Address, destination.DType));
     }
 
     internal override void Fill(Tensor tensor, float value)
@@ -114,16 +114,41 @@ internal sealed unsafe partial class CpuBackend
 
     private readonly struct CopyJob(StridedRows rows, byte* source, DType from, byte* destination, DType to) : IParallelJob
     {
+        private const int RowsAtOnce = 16;                     // floats in a cache line
+
         public void Run(long begin, long end)
         {
+            if (from == to && from.Size == sizeof(float) && rows.SourceStep != 1 && rows.DestinationStep == 1)
+            {
+                for (long row = begin; row < end; row += RowsAtOnce) Gather(row, Math.Min(RowsAtOnce, end - row));
+                return;
+            }
             for (long row = begin; row < end; row++)
             {
                 (long sourceAt, long destinationAt, long width) = rows.At(row);
                 byte* s = source + sourceAt * from.Size, d = destination + destinationAt * to.Size;
                 if (from == to && rows.SourceStep == 1 && rows.DestinationStep == 1) Buffer.MemoryCopy(s, d, width * to.Size, width * to.Size);
+                else if (from == DType.Float32 && to == DType.BFloat16) for (long i = 0; i < width; i++) ((BFloat16*)d)[i * rows.DestinationStep] = (BFloat16)((float*)s)[i * rows.SourceStep];
+                else if (from == DType.BFloat16 && to == DType.Float32) for (long i = 0; i < width; i++) ((float*)d)[i * rows.DestinationStep] = (float)((BFloat16*)s)[i * rows.SourceStep];
                 else if (from == DType.Int64 || to == DType.Int64) ConvertThroughInt64(s, d, width);
                 else for (long i = 0; i < width; i++) Store(d, to, i * rows.DestinationStep, Load(s, from, i * rows.SourceStep));
             }
+        }
+
+        /// <summary>Rows whose elements lie apart: neighbouring rows of a transposed tensor share cache lines, so several are copied column by column.</summary>
+        private void Gather(long row, long count)
+        {
+            uint** from = stackalloc uint*[RowsAtOnce];
+            uint** to = stackalloc uint*[RowsAtOnce];
+            long width = 0;
+            for (long i = 0; i < count; i++)
+            {
+                (long sourceAt, long destinationAt, width) = rows.At(row + i);
+                from[i] = (uint*)source + sourceAt;
+                to[i] = (uint*)destination + destinationAt;
+            }
+            for (long column = 0; column < width; column++)
+            for (long i = 0; i < count; i++) to[i][column] = from[i][column * rows.SourceStep];
         }
 
         private void ConvertThroughInt64(byte* s, byte* d, long width)

@@ -22,7 +22,7 @@ public sealed class CpuDevice : Device
         set
         {
             ArgumentOutOfRangeException.ThrowIfLessThan(value, 1);
-            ArgumentOutOfRangeException.ThrowIfGreaterThan(value, 1024);
+            ArgumentOutOfRangeException.ThrowIfGreaterThan(value, CpuThreads.MaxThreads);
             CpuThreads.Count = value;
         }
     }

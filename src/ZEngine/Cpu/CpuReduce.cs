@@ -7,10 +7,13 @@ internal sealed unsafe partial class CpuBackend
     /// <summary>Elements summed in one float register before the sum goes on in double: bounds the rounding error of long sums.</summary>
     private const long SumBlock = 256;
 
+    /// <summary>Columns to a piece at least: four of the widest registers.</summary>
+    private const long MinColumns = 64;
+
     internal override void ReduceForward(Reduction reduction, Tensor x, long outer, long count, long inner, Tensor y)
     {
-        if (inner == 1) CpuThreads.For(outer, RowGrain(count), new ReduceRowsJob(reduction, F32(x), count, F32(y)));
-        else For(outer * inner, RowGrain(count), new ReduceColumnsKernel(reduction, F32(x), count, inner, F32(y)));
+        if (inner == 1) For(outer, RowGrain(count), new ReduceRowsKernel(reduction, F32(x), count, F32(y)));
+        else For(outer * inner, Math.Max(MinColumns, RowGrain(count)), new ReduceColumnsKernel(reduction, F32(x), count, inner, F32(y)));
     }
 
     internal override void ReduceBackward(Reduction reduction, Tensor? x, Tensor dy, long outer, long count, long inner, Tensor dx) =>
@@ -31,23 +34,38 @@ internal sealed unsafe partial class CpuBackend
         return sum;
     }
 
-    private readonly struct ReduceRowsJob(Reduction reduction, float* x, long count, float* y) : IParallelJob
+    /// <summary>The larger; NaN where one of them is NaN.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static T Larger<T>(T a, T b) where T : struct, IFloats<T> => T.SelectNaN(a, a, T.Max(a, b));
+
+    private readonly struct ReduceRowsKernel(Reduction reduction, float* x, long count, float* y) : IKernel
     {
-        public void Run(long begin, long end)
+        public void Run<T>(long begin, long end) where T : struct, IFloats<T>
         {
             for (long row = begin; row < end; row++)
             {
                 float* values = x + row * count;
-                if (reduction == Reduction.Max)
+                y[row] = reduction switch
                 {
-                    float max = values[0];
-                    for (long i = 1; i < count; i++) max = MathF.Max(max, values[i]);
-                    y[row] = max;
-                    continue;
-                }
-                double sum = CpuSimd.Width == 16 ? SumOf<Floats16>(values, count) : CpuSimd.Width == 8 ? SumOf<Floats8>(values, count) : SumOf<Floats4>(values, count);
-                y[row] = (float)(reduction == Reduction.Mean ? sum / count : sum);
+                    Reduction.Max => Largest<T>(values),
+                    Reduction.Mean => (float)(SumOf<T>(values, count) / count),
+                    _ => (float)SumOf<T>(values, count),
+                };
             }
+        }
+
+        [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+        private float Largest<T>(float* values) where T : struct, IFloats<T>
+        {
+            T lanes = T.Broadcast(values[0]);
+            long i = 0;
+            for (; i + T.Width <= count; i += T.Width) lanes = Larger(lanes, T.Load(values + i));
+            float* each = stackalloc float[16];
+            lanes.Store(each);
+            float max = each[0];
+            for (int lane = 1; lane < T.Width; lane++) max = MathF.Max(max, each[lane]);
+            for (; i < count; i++) max = MathF.Max(max, values[i]);
+            return max;
         }
     }
 
@@ -59,24 +77,49 @@ internal sealed unsafe partial class CpuBackend
             for (long at = begin; at < end;)
             {
                 (long row, long column) = Math.DivRem(at, inner);
-                long columns = Math.Min(inner - column, end - at);
-                for (long i = 0; i < columns; i += T.Width) Column<T>(x + row * count * inner + column + i, columns - i).StoreUpTo(y + at + i, columns - i);
+                long columns = Math.Min(inner - column, end - at), i = 0;
+                float* first = x + row * count * inner + column;
+                for (; i + 4 * T.Width <= columns; i += 4 * T.Width) FourColumns<T>(first + i, y + at + i);
+                for (; i < columns; i += T.Width) Column<T>(first + i, columns - i).StoreUpTo(y + at + i, columns - i);
                 at += columns;
             }
         }
 
+        /// <summary>Four registers side by side: whole cache lines of every row.</summary>
+        private void FourColumns<T>(float* first, float* to) where T : struct, IFloats<T>
+        {
+            if (count == 0)
+            {
+                for (int i = 0; i < 4; i++) T.Zero.Store(to + i * T.Width);
+                return;
+            }
+            (T a, T b, T c, T d) = (T.Load(first), T.Load(first + T.Width), T.Load(first + 2 * T.Width), T.Load(first + 3 * T.Width));
+            for (long i = 1; i < count; i++)
+            {
+                float* row = first + i * inner;
+                a = With(a, T.Load(row));
+                b = With(b, T.Load(row + T.Width));
+                c = With(c, T.Load(row + 2 * T.Width));
+                d = With(d, T.Load(row + 3 * T.Width));
+            }
+            Finish(a).Store(to);
+            Finish(b).Store(to + T.Width);
+            Finish(c).Store(to + 2 * T.Width);
+            Finish(d).Store(to + 3 * T.Width);
+        }
+
         private T Column<T>(float* first, long lanes) where T : struct, IFloats<T>
         {
-            T result = T.LoadUpTo(first, lanes);
-            if (reduction == Reduction.Max)
-            {
-                for (long i = 1; i < count; i++) result = T.SelectNaN(result, result, T.Max(result, T.LoadUpTo(first + i * inner, lanes)));   // NaN stays
-                return result;
-            }
             if (count == 0) return T.Zero;
-            for (long i = 1; i < count; i++) result += T.LoadUpTo(first + i * inner, lanes);
-            return reduction == Reduction.Mean ? result / T.Broadcast(count) : result;
+            T result = T.LoadUpTo(first, lanes);
+            for (long i = 1; i < count; i++) result = With(result, T.LoadUpTo(first + i * inner, lanes));
+            return Finish(result);
         }
+
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        private T With<T>(T result, T next) where T : struct, IFloats<T> => reduction == Reduction.Max ? Larger(result, next) : result + next;
+
+        private T Finish<T>(T result) where T : struct, IFloats<T> => reduction == Reduction.Mean ? result / T.Broadcast(count) : result;
     }
 
     private readonly struct ReduceBackwardJob(Reduction reduction, float* x, float* dy, long count, long inner, float* dx) : IParallelJob

@@ -10,7 +10,7 @@ internal static unsafe class CpuRowDots
     /// <summary>Beyond this the packed multiplication is faster.</summary>
     public const int MaxRows = 16;
 
-    private const int PieceBytes = 128 << 10;
+    private const int PieceBytes = 32 << 10;                 // a thread that is done first waits for half a piece at most
     private const int WeightRows = 4;                          // several rows of x: weights are taken by four rows
     private const int BlockK = 1024;                           // and stay in the first-level cache for all rows of x
     private const int AheadBytes = 4096;                       // how far the weights are fetched ahead of their use
@@ -18,7 +18,7 @@ internal static unsafe class CpuRowDots
     /// <summary>c[i, j] = Σ x[i, p]·w[j, p] (+ bias[j]).</summary>
     public static void Multiply(long m, long n, long k, float* x, long xStride, CpuMatrix w, float* c, long rowStride, float* bias, bool isAdding)
     {
-        // Long pieces, so that the weights arrive as a stream; short enough that every thread gets some.
+        // A thread's pieces follow each other, so the weights arrive as a stream however short they are.
         long rows = Math.Max(1, PieceBytes / Math.Max(1, k * w.DType.Size)), grain = Math.Clamp(n / (8 * CpuThreads.Count), 1, rows);
         grain = (grain + WeightRows - 1) / WeightRows * WeightRows;
         CpuThreads.For(n, grain, new Job(m, k, x, xStride, w, c, rowStride, bias, isAdding));

@@ -37,20 +37,21 @@ public static partial class Ops
     {
         ArgumentNullException.ThrowIfNull(slots);
         var contract = new ShapeContract(nameof(AdamW));
+        contract.RequireAny(step);
         contract.Require(step.DType == DType.Int64 && step.Count == 1, $"step must be one Int64, got {step}.");
         contract.Require(maxNorm == 0 || gradientNorm is not null, "maxNorm needs gradientNorm.");
-        contract.RequireFloat32(gradientNorm, "");
+        contract.OptionalFloat32(gradientNorm, "");
         foreach (AdamWSlot slot in slots)
         {
             contract.RequireWeight(slot.Value, "...");
             contract.RequireFloat32(slot.Gradient, "...");
             contract.RequireFloat32(slot.FirstMoment, "...");
             contract.RequireFloat32(slot.SecondMoment, "...");
-            contract.RequireFloat32(slot.Master, "...");
-            contract.Require(slot.Value.IsContiguous, $"value {slot.Value} is not contiguous.");
+            contract.OptionalFloat32(slot.Master, "...");
+            contract.Require(slot.Value.IsContiguous, $"slot.Value {slot.Value} is not contiguous.");
             contract.Require(slot.Master is not null || slot.Value.DType == DType.Float32, $"a value of type {slot.Value.DType} needs a Float32 master copy.");
             foreach (Tensor? tensor in (ReadOnlySpan<Tensor?>)[slot.Gradient, slot.FirstMoment, slot.SecondMoment, slot.Master])
-                contract.Require(tensor is null || tensor.Shape.SequenceEqual(slot.Value.Shape) && tensor.IsContiguous, $"value is {slot.Value} but one of its tensors is {tensor}.");
+                contract.Require(tensor is null || tensor.Shape.SequenceEqual(slot.Value.Shape) && tensor.IsContiguous, $"slot.Value is {slot.Value}, but the master copy, the gradient or a moment of it is {tensor}{(tensor!.IsContiguous ? "" : ", not contiguous")}.");
         }
         step.Backend.AdamW(slots, options, learningRate, step, gradientNorm, maxNorm);
     }

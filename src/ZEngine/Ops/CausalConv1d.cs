@@ -16,11 +16,11 @@ public static partial class Ops
         var contract = new ShapeContract(nameof(CausalConv1d));
         contract.Require(x, "B L D");
         contract.RequireFloat32(weight, "D K");
-        contract.RequireFloat32(bias, "D");
+        contract.OptionalFloat32(bias, "D");
         contract.Require(contract['K'] >= 1, "weight must have at least one tap.");
         contract.RequireLayout(layout);
         long sequences = layout?.Count ?? contract['B'];
-        if (initialState is not null) RequireStates(nameof(CausalConv1d), initialState, [sequences, contract['K'] - 1, contract['D']]);
+        contract.OptionalStates(initialState, [sequences, contract['K'] - 1, contract['D']]);
 
         using TensorScope scope = TensorScope.Enter();
         var inputs = new CausalConv1dInputs(x.WithDenseInner(1), weight.Contiguous(), bias?.Contiguous(), initialState?.Contiguous(), hasSilu, layout);
@@ -45,13 +45,6 @@ public static partial class Ops
             x.X.Backend.CausalConv1dBackward(x, dy, dOutputs[1]?.Contiguous(), d);
             return [d.X, d.Weight, d.Bias, d.InitialState];
         });
-
-    /// <summary>States are Float32, one per sequence.</summary>
-    private static void RequireStates(string op, Tensor states, ReadOnlySpan<long> shape, string name = "initialState")
-    {
-        if (states.DType != DType.Float32 || !states.Shape.SequenceEqual(shape))
-            throw new ArgumentException($"{op}: {name} must be Float32 {Tensor.ShapeText(shape)}, one state per sequence, got {states}.");
-    }
 }
 
 /// <summary>The channels of x are dense; its batch and time axes may have any strides.</summary>

@@ -8,18 +8,18 @@ public static partial class Ops
     public static void Copy(Tensor source, Tensor destination)
     {
         var shape = new ShapeContract(nameof(Copy));
-        ArgumentNullException.ThrowIfNull(source);
-        ArgumentNullException.ThrowIfNull(destination);
+        shape.RequireAny(source);
+        shape.RequireAny(destination);
         shape.Require(source.Shape.SequenceEqual(destination.Shape), $"source is {source} but destination is {destination}.");
-        shape.Require(source.Device == destination.Device, $"source is on {source.Device} but destination is on {destination.Device}.");
         source.Backend.Copy(source, destination);
     }
 
     /// <summary>Sets every element of a contiguous tensor to one value.</summary>
     public static void Fill(Tensor tensor, float value)
     {
-        ArgumentNullException.ThrowIfNull(tensor);
-        if (!tensor.IsContiguous) throw new ArgumentException($"Fill: tensor must be contiguous, got strides {Tensor.ShapeText(tensor.Strides)} for {tensor}.");
+        var contract = new ShapeContract(nameof(Fill));
+        contract.RequireAny(tensor);
+        contract.Require(tensor.IsContiguous, $"tensor must be contiguous, got strides {Tensor.ShapeText(tensor.Strides)} for {tensor}.");
         tensor.Backend.Fill(tensor, value);
     }
 
@@ -30,6 +30,7 @@ public static partial class Ops
     {
         var contract = new ShapeContract(nameof(Concat));
         contract.Require(!parts.IsEmpty, "needs at least one tensor.");
+        foreach (Tensor part in parts) contract.RequireAny(part);
         Tensor first = parts[0];
         axis = axis < 0 ? axis + first.Rank : axis;
         contract.Require(axis >= 0 && axis < first.Rank, $"{first} has no axis {axis}.");
@@ -38,7 +39,7 @@ public static partial class Ops
         for (int i = 0; i < parts.Length; i++)
         {
             Tensor part = parts[i];
-            contract.Require(part.DType == first.DType && part.Rank == first.Rank && part.Device == first.Device, $"part {i} is {part} but part 0 is {first}.");
+            contract.Require(part.DType == first.DType && part.Rank == first.Rank, $"part {i} is {part} but part 0 is {first}.");
             for (int other = 0; other < sizes.Length; other++)
                 contract.Require(other == axis || part.Shape[other] == sizes[other], $"part {i} is {part} but part 0 is {first}: they differ beside axis {axis}.");
             lengths[i] = part.Shape[axis];
@@ -64,9 +65,14 @@ public static partial class Ops
     /// <remarks>One record for all parts: their gradients are written into one buffer.</remarks>
     public static Tensor[] Split(Tensor x, params ReadOnlySpan<long> widths)
     {
-        ArgumentNullException.ThrowIfNull(x);
+        var contract = new ShapeContract(nameof(Split));
+        contract.RequireAny(x);
         long total = 0;
-        foreach (long width in widths) total += width;
+        foreach (long width in widths)
+        {
+            contract.Require(width >= 0, $"widths must not be negative, got {width}.");
+            total += width;
+        }
         if (x.Rank == 0 || total != x.Shape[^1]) throw new ArgumentException($"Split: widths {Tensor.ShapeText(widths)} add up to {total}, but x is {x}.");
 
         var parts = new Tensor[widths.Length];

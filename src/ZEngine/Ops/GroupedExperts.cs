@@ -21,11 +21,7 @@ public static partial class Ops
         ArgumentNullException.ThrowIfNull(routing);
         var contract = new ShapeContract(nameof(GroupedExperts));
         contract.Require(x, "... D");
-        contract.RequireWeight(down, "E D hidden");
-        contract.RequireWeight(up, "E rows D");
-        long hiddenRows = (isGated ? 2 : 1) * down.Shape[2];
-        contract.Require(up.Shape[1] == hiddenRows, $"up must have {hiddenRows} rows for {down.Shape[2]} hidden channels {(isGated ? "with" : "without")} a gate, got {Tensor.ShapeText(up.Shape)}.");
-        if (isGated) RequireGate(contract, function);
+        RequireExperts(ref contract, up, down, function, isGated);
         RequireRouting(contract, routing, x.Count / Math.Max(1, contract['D']), contract['E'], skipped);
 
         using TensorScope scope = TensorScope.Enter();
@@ -47,20 +43,33 @@ public static partial class Ops
     /// <returns>y [..., D] and the two losses of the router, see <see cref="Routing"/>.</returns>
     public static (Tensor Y, Tensor AuxLoss, Tensor ZLoss) Moe(Tensor x, Tensor router, Tensor up, Tensor down, RouteOptions options, Pointwise function = Pointwise.Silu, bool isGated = true)
     {
+        var contract = new ShapeContract(nameof(Moe));
+        contract.Require(x, "... D");
+        contract.RequireWeight(router, "E D");
+        RequireExperts(ref contract, up, down, function, isGated);
         using TensorScope scope = TensorScope.Enter();
         Routing routing = Route(Linear(x, router), options);
         return (scope.Keep(GroupedExperts(x, routing, up, down, function, isGated)), scope.Keep(routing.AuxLoss), scope.Keep(routing.ZLoss));
     }
 
+    private static void RequireExperts(ref ShapeContract contract, Tensor up, Tensor down, Pointwise function, bool isGated)
+    {
+        contract.RequireWeight(down, "E D hidden");
+        contract.RequireWeight(up, "E rows D");
+        long hiddenRows = (isGated ? 2 : 1) * down.Shape[2];
+        contract.Require(up.Shape[1] == hiddenRows, $"up must have {hiddenRows} rows for {down.Shape[2]} hidden channels {(isGated ? "with" : "without")} a gate, got {Tensor.ShapeText(up.Shape)}.");
+        if (isGated) RequireGate(contract, function);
+    }
+
     private static void RequireRouting(ShapeContract contract, Routing routing, long tokens, long experts, long skipped)
     {
         (Tensor chosen, Tensor weights) = (routing.Experts, routing.Weights);
-        contract.RequireIndex(chosen, "...");
-        contract.RequireFloat32(weights, "...");
-        contract.RequireFloat32(routing.Load, "...");
-        contract.Require(chosen.DType == DType.Int32 && chosen.Rank == 2 && weights.Shape.SequenceEqual(chosen.Shape), $"a routing has Int32 experts and Float32 weights [tokens, slots], got {chosen} and {weights}.");
-        contract.Require(chosen.Shape[0] == tokens, $"the routing is for {chosen.Shape[0]} tokens, but x has {tokens}.");
-        contract.Require(skipped >= 0 && routing.Load.Count - skipped == experts, $"the routing knows {routing.Load.Count} experts, {skipped} of them skipped, but there are weights for {experts}.");
+        contract.RequireIndex(routing.Experts, "...");
+        contract.RequireFloat32(routing.Weights, "...");
+        contract.RequireFloat32(routing.Load, "experts");
+        contract.Require(chosen.DType == DType.Int32 && chosen.Rank == 2 && weights.Shape.SequenceEqual(chosen.Shape), $"routing.Experts must be Int32 [tokens, slots] and routing.Weights of that shape, got {chosen} and {weights}.");
+        contract.Require(chosen.Shape[0] == tokens, $"routing.Experts {Tensor.ShapeText(chosen.Shape)} is for {chosen.Shape[0]} tokens, but x has {tokens}.");
+        contract.Require(skipped >= 0 && routing.Load.Count - skipped == experts, $"routing.Load knows {routing.Load.Count} experts, {skipped} of them skipped, but there are weights for {experts}.");
     }
 
     private static Tensor RecordGroupedExperts(GroupedExpertsInputs x, Tensor hidden, Tensor y) => Tape.Record(

@@ -13,8 +13,8 @@ public static partial class Ops
     {
         var contract = new ShapeContract(nameof(LayerNorm));
         contract.Require(x, "... D");
-        contract.RequireFloat32(weight, "D");
-        contract.RequireFloat32(bias, "D");
+        contract.OptionalFloat32(weight, "D");
+        contract.OptionalFloat32(bias, "D");
 
         using TensorScope scope = TensorScope.Enter();
         var inputs = new LayerNormInputs(x.WithEvenRows(), weight?.Contiguous(), bias?.Contiguous(), epsilon);

@@ -14,6 +14,7 @@ public static partial class Ops
         var contract = new ShapeContract(nameof(MatMul));
         contract.Require(a, "...");
         contract.RequireWeight(b, "...");
+        contract.OptionalFloat32(bias, "...");
         contract.Require(a.Rank >= 2 && b.Rank >= 2, $"a and b need two axes or more, got {Tensor.ShapeText(a.Shape)} and {Tensor.ShapeText(b.Shape)}.");
         // A stack of rows against one matrix is one tall product.
         bool isStack = a.Rank > 2 && b.Rank == 2 && !transposeA;
@@ -22,7 +23,6 @@ public static partial class Ops
         contract.Require(inner == innerB, $"inner sizes differ: a {Tensor.ShapeText(a.Shape)}{(transposeA ? " transposed" : "")} has {inner}, b {Tensor.ShapeText(b.Shape)}{(transposeB ? " transposed" : "")} has {innerB}.");
         contract.Require(isStack || a.Shape[..^2].SequenceEqual(b.Shape[..^2]), $"leading axes differ: a is {Tensor.ShapeText(a.Shape)}, b is {Tensor.ShapeText(b.Shape)}.");
         contract.Require(bias is null || bias.Rank == 1 && bias.Shape[0] == columns, $"bias must be [{columns}], got {(bias is null ? "" : Tensor.ShapeText(bias.Shape))}.");
-        contract.RequireFloat32(bias, "...");
 
         using TensorScope scope = TensorScope.Enter();
         Span<long> shape = stackalloc long[Tensor.MaxRank];
@@ -44,7 +44,10 @@ public static partial class Ops
     /// <param name="bias">[out] or null.</param>
     public static Tensor Linear(Tensor x, Tensor weight, Tensor? bias = null)
     {
-        ArgumentNullException.ThrowIfNull(x);
+        var contract = new ShapeContract(nameof(Linear));
+        contract.Require(x, "... in");
+        contract.RequireWeight(weight, "out in");
+        contract.OptionalFloat32(bias, "out");
         if (x.Rank >= 2) return MatMul(x, weight, transposeB: true, bias: bias);
         using TensorScope scope = TensorScope.Enter();
         return scope.Keep(MatMul(x.Reshape(1, -1), weight, transposeB: true, bias: bias).Reshape(-1));

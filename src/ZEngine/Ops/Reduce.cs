@@ -34,7 +34,8 @@ public static partial class Ops
 
     private static Tensor ReduceAll(Reduction reduction, Tensor x)
     {
-        ArgumentNullException.ThrowIfNull(x);
+        var contract = new ShapeContract(reduction.ToString());
+        contract.Require(x, "...");
         using TensorScope scope = TensorScope.Enter();
         return scope.Keep(Reduce(reduction, x.Reshape(x.Count), 0, false));
     }

@@ -27,7 +27,7 @@ public static partial class Ops
         contract.RequireFloat32(sine, "positions pairs");
         contract.RequireLayout(layout);
         contract.Require(2 * cosine.Shape[1] <= contract['P'], $"{cosine.Shape[1]} pairs need {2 * cosine.Shape[1]} channels, but P is {contract['P']}.");
-        contract.Require(offset >= 0 && offset + contract['L'] <= cosine.Shape[0], $"positions {offset}..{offset + contract['L']} exceed the table of {cosine.Shape[0]}.");
+        contract.Require(offset >= 0 && offset + contract['L'] <= cosine.Shape[0], $"x {Tensor.ShapeText(x.Shape)} needs positions {offset}..{offset + contract['L']}, but cosine {Tensor.ShapeText(cosine.Shape)} has {cosine.Shape[0]}.");
 
         using TensorScope scope = TensorScope.Enter();
         var inputs = new RopeInputs(x.WithDenseInner(1), cosine.Contiguous(), sine.Contiguous(), offset, style, layout, IsInverse: false);

@@ -42,7 +42,7 @@ public static partial class Ops
         ArgumentNullException.ThrowIfNull(options);
         var contract = new ShapeContract(nameof(Route));
         contract.Require(logits, "... E");
-        contract.RequireFloat32(selectionBias, "E");
+        contract.OptionalFloat32(selectionBias, "E");
         contract.Require(options.TopK > 0 && options.TopK <= contract['E'], $"TopK must be from 1 to E = {contract['E']}, got {options.TopK}.");
         contract.Require(experts is null || selectionBias is null, "a selection bias has no effect on given experts.");
         long tokens = logits.Count / contract['E'];

@@ -29,13 +29,13 @@ public static partial class Ops
         shape.RequireFloat32(A, "D N");
         shape.Require(B, "B L G N");
         shape.Require(C, "B L G N");
-        shape.RequireFloat32(D, "D");
+        shape.OptionalFloat32(D, "D");
         shape.Optional(z, "B L D");
-        shape.RequireFloat32(dtBias, "D");
+        shape.OptionalFloat32(dtBias, "D");
         shape.Require(shape['G'] > 0 && shape['D'] % shape['G'] == 0, $"G = {shape['G']} does not divide D = {shape['D']}.");
         shape.RequireLayout(layout);
         long[] stateShape = [layout?.Count ?? shape['B'], shape['D'], shape['N']];
-        if (initialState is not null) RequireStates(nameof(SelectiveScan), initialState, stateShape);
+        shape.OptionalStates(initialState, stateShape);
 
         using TensorScope scope = TensorScope.Enter();
         var inputs = new SelectiveScanInputs(

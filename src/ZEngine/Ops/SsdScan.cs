@@ -36,16 +36,16 @@ public static partial class Ops
         shape.RequireFloat32(A, "H");
         shape.Require(B, "B L G N");
         shape.Require(C, "B L G N");
-        if (D is not null) shape.RequireFloat32(D, D.Rank == 1 ? "H" : "H P");
+        shape.OptionalFloat32(D, D?.Rank == 1 ? "H" : "H P");
         shape.Optional(z, "B L H P");
-        shape.RequireFloat32(dtBias, "H");
+        shape.OptionalFloat32(dtBias, "H");
         shape.Require(shape['G'] > 0 && shape['H'] % shape['G'] == 0, $"G = {shape['G']} does not divide H = {shape['H']}.");
         shape.RequireLayout(options.Layout);
         shape.Require(options.ChunkLength is >= 0 and <= 4096, $"ChunkLength must be from 0 to 4096, got {options.ChunkLength}.");
         shape.Require(options.MinDelta <= options.MaxDelta, $"MinDelta {options.MinDelta} is above MaxDelta {options.MaxDelta}.");
         long sequences = options.Layout?.Count ?? shape['B'];
         long[] stateShape = [sequences, shape['H'], shape['P'], shape['N']];
-        if (initialState is not null) RequireStates(nameof(SsdScan), initialState, stateShape);
+        shape.OptionalStates(initialState, stateShape);
 
         if (options.ChunkLength == 0) options = options with { ChunkLength = x.Backend.SsdChunkLength(shape['L'], shape['P'], shape['N']) };
         using TensorScope scope = TensorScope.Enter();

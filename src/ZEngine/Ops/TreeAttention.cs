@@ -18,9 +18,12 @@ public static partial class Ops
         shape.Require(options.Window == 0 && options.Layout is null, "a window or packed sequences cannot be given: shards know nothing of each other's keys.");
         shape.Require(groupSize is 0 or > 1, $"groupSize must be 0 or at least 2, got {groupSize}.");
         long total = 0, seen = 0;
-        foreach ((Tensor k, _) in shards)
+        foreach ((Tensor k, Tensor v) in shards)
         {
-            shape.Require(k.Rank == 4, $"every k must be [B, S, G, P], got {Tensor.ShapeText(k.Shape)}.");
+            ShapeContract shard = shape;                       // every shard has an S of its own
+            shard.Require(k, "B S G P");
+            shard.Require(v, "B S G P");
+            shape.Require(shard['G'] > 0 && shard['H'] % shard['G'] == 0, $"G = {shard['G']} does not divide H = {shard['H']}.");
             total += k.Shape[1];
         }
 

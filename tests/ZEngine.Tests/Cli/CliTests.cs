@@ -108,6 +108,7 @@ public sealed partial class CliTests : IDisposable
     [InlineData(3, "WRONG_JSON", "train", "--config", "WRONG_JSON")]
     [InlineData(3, "there is no model here", "generate", "NEW", "hello")]
     [InlineData(3, "WRONG_JSON", "info", "WRONG_JSON")]
+    [InlineData(2, "--check needs a model folder", "info", "--check")]
     [InlineData(3, "model_type", "info", "UNKNOWN_KEY")]
     public void Errors_are_one_line_and_an_exit_code(int code, string part, params string[] args)
     {
@@ -143,6 +144,34 @@ public sealed partial class CliTests : IDisposable
             Assert.Matches(@"\Azengine: [^\n]+\n\z", error.ReplaceLineEndings("\n"));
             Assert.Contains(part, error, StringComparison.Ordinal);
         }
+    }
+
+    [Fact]
+    public void Weights_that_are_no_numbers_are_named()
+    {
+        Zengine.Succeed(_zengine.Train("run", 1));
+        string folder = _zengine.Path("run", "model");
+        Assert.Contains("complete and finite", Zengine.Succeed("info", folder, "--check"), StringComparison.Ordinal);
+        using (LanguageModel model = LanguageModel.Load(folder, Device.Cpu))
+        {
+            Parameter broken = model.Parameters.First(parameter => parameter.Name.EndsWith("A_log", StringComparison.Ordinal));
+            ZEngine.Ops.Fill(broken.Value, float.NaN);
+            model.Save(_zengine.Path("broken"));
+        }
+        File.Copy(Path.Combine(folder, "tokenizer.json"), _zengine.Path("broken", "tokenizer.json"));
+        string[][] commands =
+        [
+            ["generate", _zengine.Path("broken"), "the"],
+            ["info", _zengine.Path("broken"), "--check"],
+            ["train", _zengine.Text, "--model", _zengine.Path("broken"), "--steps", "1", "--batch", "2", "--length", "32", "--held-out-block", "512", "--out", _zengine.Path("more")],
+        ];
+        foreach (string[] command in commands)
+        {
+            (int code, string _, string error) = Zengine.Run(command);
+            Assert.Equal(3, code);
+            Assert.Matches(@"\Azengine: [^\n]+NaN or infinite numbers in [^\n]*A_log; [^\n]+\n\z", error.ReplaceLineEndings("\n"));
+        }
+        Zengine.Succeed("info", _zengine.Path("broken"));          // reads no weights
     }
 
     [Fact]

@@ -32,7 +32,7 @@ public sealed class ShapeContractTests
         Assert.Equal("Scan: half must be Float32, got Float16.", Message((ref s) => s.RequireFloat32(half, "L")));
         Assert.Equal("Scan: tokens must be a floating-point type, got Int32.", Message((ref s) => s.RequireWeight(tokens, "L")));
         Assert.Equal("Scan: x must be Int32 or Int64, got Float32.", Message((ref s) => s.RequireIndex(x, "L")));
-        Assert.Equal("", Message((ref s) => { s.Require(x, "L"); s.Optional(null, "L"); s.RequireFloat32(null, "L"); s.RequireWeight(half, "L"); s.RequireIndex(tokens, "L"); }));
+        Assert.Equal("", Message((ref s) => { s.Require(x, "L"); s.Optional(null, "L"); s.OptionalFloat32(null, "L"); s.RequireWeight(half, "L"); s.RequireIndex(tokens, "L"); }));
     }
 
     [Fact]
@@ -41,7 +41,7 @@ public sealed class ShapeContractTests
         Tensor gone = Floats(2, 3), none = null!;
         gone.Dispose();
         Assert.Equal("Scan: gone [2, 3] was disposed, by hand or with the scope that owned it.", Message((ref s) => s.Require(gone, "B L")).Split(Environment.NewLine)[0]);
-        Assert.Equal("Value cannot be null. (Parameter 'none')", Message((ref s) => s.Require(none, "B L")));
+        Assert.Equal("Scan: none is null. (Parameter 'none')", Message((ref s) => s.Require(none, "B L")));
     }
 
     [Fact]

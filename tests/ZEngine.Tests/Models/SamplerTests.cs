@@ -112,7 +112,7 @@ public sealed class SamplerTests
             Assert.Equal("Sampler: the logit of token 1 is NaN; the model's weights are broken.", Message([0, float.NaN, 1]));
             Assert.Equal("Sampler: the largest logit is Infinity; the model's weights are broken.", Message([0, float.PositiveInfinity, 1]));
             Assert.Equal("Sampler: the largest logit is -Infinity; the model's weights are broken.", Message([float.NegativeInfinity, float.NegativeInfinity, float.NegativeInfinity]));
-            string Message(float[] logits) => Assert.Throws<InvalidOperationException>(() => new Sampler(options, 3).Next(logits)).Message;
+            string Message(float[] logits) => Assert.Throws<NotFiniteNumberException>(() => new Sampler(options, 3).Next(logits)).Message;
         }
     }
 

@@ -123,21 +123,50 @@ public sealed class AdamWTests
         }
     }
 
+    /// <summary>A captured step counts on at each replay, and replays are the same steps as those without a graph.</summary>
+    [Fact]
+    public void A_captured_step_is_the_same_step()
+    {
+        using var probe = new KernelProbe();
+        using TensorScope scope = TensorScope.Enter();
+        float[] Steps(bool isCaptured)
+        {
+            Tensor Random(ulong stream) => ZEngine.Ops.RandomNormal([10_000], probe.Device, new RandomStream(8, stream));
+            Tensor p = Random(1), g = Random(2), m = Tensor.Zeros([10_000], DType.Float32, probe.Device), v = Tensor.Zeros([10_000], DType.Float32, probe.Device), step = Tensor.Zeros([1], DType.Int64, probe.Device);
+            void Step() => ZEngine.Ops.AdamW([new AdamWSlot(p, null, g, m, v, true)], new AdamWOptions(), 0.1f, step, ZEngine.Ops.Norm([g]), 1);
+            Step();
+            if (isCaptured)
+            {
+                using ZEngine.Cuda.CudaGraph graph = probe.Device.Capture(Step);
+                graph.Launch();
+                graph.Launch();
+                probe.Device.Synchronize();
+            }
+            else
+            {
+                Step();
+                Step();
+            }
+            Assert.Equal(3, step.Item());
+            return p.ToArray<float>();
+        }
+        Assert.Equal(Steps(isCaptured: false), Steps(isCaptured: true));
+    }
+
     [Theory]
     [InlineData(DType.Float32, 28), InlineData(DType.BFloat16, 30)]
     public void Traffic_is_one_read_and_one_write_in_one_launch(DType type, int bytes)
     {
         using var probe = new KernelProbe();
         using TensorScope scope = TensorScope.Enter();
-        const int N = 2 * 8192, Parts = 3, PartBytes = 68;
+        const int N = 2 * 8192, Parts = 3, PartBytes = 72;
         Tensor Zeros() => Tensor.Zeros([N], DType.Float32, probe.Device);
         AdamWSlot[] slots = [.. Enumerable.Range(0, Parts).Select(_ => new AdamWSlot(Tensor.Zeros([N], type, probe.Device), type == DType.Float32 ? null : Zeros(), Zeros(), Zeros(), Zeros(), true))];
         Tensor step = Tensor.Zeros([1], DType.Int64, probe.Device), norm = Tensor.Zeros([], DType.Float32, probe.Device);
         LaunchProfile launch = Assert.Single(probe.Profile(() => ZEngine.Ops.AdamW(slots, new AdamWOptions(), 0.1f, step, norm, 1)));
         Assert.Equal(1, step.Item());
-        // Besides the parameters: the norm for every thread, and for one thread of each block the counter, its part, and the search for it: one look for
-        // the two blocks of the first part, two looks for the four others.
-        Assert.Equal(16L * N * Parts + 2 * Parts * (4 * 256 + 8 + PartBytes) + 8 * (2 + 2 * 4), launch.GlobalBytesRead - launch[InstructionClass.Atomic].Bytes);
+        // Besides the parameters: the norm for every thread, and for one thread of each block the counter, its part, and two looks for it at most.
+        Assert.InRange(launch.GlobalBytesRead - launch[InstructionClass.Atomic].Bytes - (16L * N * Parts), 0, 2 * Parts * ((4 * 256) + 8 + PartBytes + (2 * 8)));
         Assert.Equal((bytes - 16L) * N * Parts + 8, launch.GlobalBytesWritten);
         // Full sectors: stores of 16 bytes a thread, and of 8 for a value of 16 bits; the counter's is one more.
         InstructionCounter stores = launch[InstructionClass.GlobalStore];

@@ -15,6 +15,10 @@ public sealed class AttentionTests
     private static CaseBuilder Scores(string reason, int queries, int keys, int heads, int groups, int p, int batch = 1) => Case("attention", reason).With("causal", true)
         .Normal("q", [batch, queries, heads, p]).Normal("k", [batch, keys, groups, p]).Normal("v", [batch, keys, groups, p]);
 
+    /// <summary>Scores of about 16384·scale ± 256·|scale|, without a rounding of their own: what is lost is lost in the softmax.</summary>
+    private static CaseBuilder ExactScores(string reason, int queries, int keys, double scale) => Case("attention", reason).With("causal", true).With("scale", scale)
+        .Whole("q", [1, queries, 2, 16], 30, 34).Whole("k", [1, keys, 1, 16], 30, 34).Normal("v", [1, keys, 1, 16]);
+
     public static IEnumerable<TheoryDataRow<OpCase, string>> Cases() => Times([
         Scores("one query, one key", 1, 1, 1, 1, 3).Build("o", "lse"),
         Scores("edges of the tiles", 49, 65, 2, 1, 16).Build("o", "lse"),
@@ -26,6 +30,11 @@ public sealed class AttentionTests
         Scores("soft cap, lse too", 40, 70, 2, 1, 8).With("softcap", 3.0).Build("o", "lse"),
         Scores("no mask", 33, 20, 2, 1, 8).With("causal", false).Build("o", "lse"),
         Scores("queries that see nothing", 10, 4, 2, 1, 8).Build("o"),
+        ExactScores("scores of 256", 70, 130, 1.0 / 64).Build("o", "lse"),
+        ExactScores("scores of -256", 70, 130, -1.0 / 64).Build("o", "lse"),
+        ExactScores("scores of 1024, decode", 3, 300, 1.0 / 16).Build(),
+        ExactScores("scores of 256, packed", 90, 90, 1.0 / 64).With("cu_seqlens", new[] { 0, 30, 90 }).Build(),
+        ExactScores("scores of 256, soft cap", 70, 70, 1.0 / 64).With("softcap", 1024.0).Build(),
         Scores("packed", 120, 120, 4, 2, 8).With("cu_seqlens", new[] { 0, 1, 50, 120 }).Build("o", "lse"),
         Scores("packed, window", 120, 120, 2, 1, 8).With("cu_seqlens", new[] { 0, 30, 120 }).With("window", 11).Build(),
     ]);

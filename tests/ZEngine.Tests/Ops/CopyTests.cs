@@ -46,6 +46,24 @@ public sealed class CopyTests
     }
 
     [Fact]
+    public void Transposed_copies_hold_every_element_in_its_place()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        (int a, int b, int c) = (3, 37, 53);
+        Tensor x = Tensor.From<float>([.. Enumerable.Range(0, a * b * c).Select(i => (float)i)], [a, b, c], Device.Cpu);
+        float[] copy = x.Transpose(1, 2).ToArray<float>(), outer = x.Transpose(0, 2).ToArray<float>();
+        int[] whole = x.To(DType.Int32).Transpose(0, 2).ToArray<int>();
+        for (int i = 0; i < a; i++)
+        for (int j = 0; j < b; j++)
+        for (int k = 0; k < c; k++)
+        {
+            int value = (i * b + j) * c + k, at = (k * b + j) * a + i;
+            Assert.Equal(value, copy[(i * c + k) * b + j]);
+            Assert.Equal((value, value), (outer[at], whole[at]));
+        }
+    }
+
+    [Fact]
     public void Floats_round_to_nearest_even_once()
     {
         // 2^24 + 2^16 is a tie of BFloat16, and one more is just above it: rounding by way of Float32 would make a tie of that too.

@@ -1,3 +1,5 @@
+using ZEngine.Emulator;
+using ZEngine.Tests.Emulator;
 using ZEngine.Tests.Oracles;
 using static ZEngine.Tests.Ops.OpData;
 
@@ -79,15 +81,111 @@ public sealed class GroupedExpertsTests
         return results;
     }
 
+    public static TheoryData<string> DeviceNames => [.. Devices.Names];
+
+    private static Tensor Random(Device device, ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, device, new RandomStream(4, stream));
+
+    /// <summary>Sizes with tails, empty experts and several tiles of one expert; every pair of types; what the CPU makes of the same values.</summary>
+    [Theory]
+    [InlineData(1, 5, 6, 7, 2, true, DType.Float32, DType.Float32)]
+    [InlineData(150, 17, 3, 23, 2, true, DType.Float32, DType.BFloat16)]
+    [InlineData(90, 72, 4, 40, 3, true, DType.BFloat16, DType.BFloat16)]
+    [InlineData(70, 19, 4, 33, 2, false, DType.BFloat16, DType.BFloat16)]
+    [InlineData(0, 6, 3, 4, 2, true, DType.BFloat16, DType.BFloat16)]
+    [InlineData(40, 24, 5, 16, 2, false, DType.Float16, DType.Float16)]
+    [InlineData(40, 24, 5, 16, 2, true, DType.BFloat16, DType.Float32)]
+    public void Devices_agree(int tokens, int width, int experts, int hidden, int slots, bool isGated, DType dtype, DType weightType)
+    {
+        (float scale, long rows) = (0.3f, (isGated ? 2 : 1) * hidden);
+        float[][] Run(Device device, DType type)
+        {
+            using Tape tape = Tape.Begin();
+            Tensor On(Tensor x, DType rounded, DType own) => x.To(rounded).To(own).To(device).Clone();
+            Tensor x = tape.Watch(On(Random(1, tokens, width), dtype, type)), logits = tape.Watch(Random(device, 2, tokens, experts));
+            Tensor up = tape.Watch(On(ZEngine.Ops.Scale(Random(3, experts, rows, width), scale), weightType, weightType)), down = tape.Watch(On(ZEngine.Ops.Scale(Random(4, experts, width, hidden), scale), weightType, weightType));
+            Routing routing = ZEngine.Ops.Route(logits, new RouteOptions(slots));
+            Tensor y = ZEngine.Ops.GroupedExperts(x, routing, up, down, isGated ? Pointwise.Silu : Pointwise.Relu2, isGated);
+            tape.Backward(y, On(Random(5, tokens, width), dtype, type));
+            return [Floats(y), Floats(tape.GradientOf(x)), Floats(tape.GradientOf(up)), Floats(tape.GradientOf(down)), Floats(tape.GradientOf(logits))];
+        }
+        static float[] Floats(Tensor x) => x.To(DType.Float32).ToArray<float>();
+        float[][] want = Run(Device.Cpu, DType.Float32);
+        foreach (string name in Devices.Names.Where(name => name != "cpu"))
+        {
+            float[][] got = Run(Devices.Open(name), dtype), again = name == "emulator" ? Run(Devices.Open("scrambled emulator"), dtype) : got;
+            for (int i = 0; i < want.Length; i++)
+            {
+                Assert.Equal(got[i], again[i]);
+                double size = 1e-9 + Math.Sqrt(want[i].Sum(w => (double)w * w) / Math.Max(1, want[i].Length)), tolerance = size * (dtype == DType.Float32 ? 1e-5 : dtype == DType.Float16 ? 1e-2 : 6e-2);
+                for (int k = 0; k < want[i].Length; k++) Assert.Equal(want[i][k], got[i][k], tolerance + Math.Abs(want[i][k]) * tolerance / size);
+            }
+        }
+    }
+
     [Fact]
-    public void Skipped_experts_put_out_nothing()
+    public void Launches_traffic_and_products_are_the_header_s()
+    {
+        using var probe = new KernelProbe();
+        using TensorScope scope = TensorScope.Enter();
+        const int T = 64, D = 64, E = 2, F = 64, K = 2, Rows = T * K;   // every token goes to both experts: one tile of rows for each
+        Tensor New(ulong stream, params long[] shape) => Random(probe.Device, stream, shape).To(DType.BFloat16);
+        Tensor x = New(1, T, D), up = New(3, E, 2 * F, D), down = New(4, E, D, F);
+        Routing routing = ZEngine.Ops.Route(Random(probe.Device, 2, T, E), new RouteOptions(K));
+        LaunchProfile[] forward = probe.Profile(() => ZEngine.Ops.GroupedExperts(x, routing, up, down));
+        Assert.Equal(4, forward.Length);
+        Assert.Equal(8L * Rows + 4 * (E + 1), forward[0].GlobalBytesWritten);
+        Assert.Equal(4L * Rows * 2 * (E + 1) - 4L * Rows, forward[0].GlobalBytesRead);          // the block after the last expert's walks once
+        CheckProduct(forward[1], Rows, 2 * F, D, E, 2L * Rows * 3 * F);
+        CheckProduct(forward[2], Rows, D, F, E, 2L * Rows * D);
+        Assert.Equal((2L * Rows * D) + (Rows * D / 8 * 8), forward[3].GlobalBytesRead);          // each access of 16 bytes reads its row and its weight
+        Assert.Equal(2L * T * D, forward[3].GlobalBytesWritten);
+
+        var inputs = new GroupedExpertsInputs(x, routing.Experts, routing.Weights, up, down, Pointwise.Silu, true, 0);
+        Tensor hidden = New(6, Rows, 2 * F), dUp = Tensor.Empty(up.Shape, DType.Float32, probe.Device), dDown = Tensor.Empty(down.Shape, DType.Float32, probe.Device);
+        LaunchProfile[] backward = probe.Profile(() => probe.Device.Backend.GroupedExpertsBackward(inputs, hidden, x, Tensor.EmptyLike(x), Tensor.EmptyLike(routing.Weights), dUp, dDown));
+        Assert.Equal(7, backward.Length);
+        CheckProduct(backward[1], Rows, F, D, E, 2L * Rows * F);
+        Assert.Equal((2L * Rows * 3 * F) + (4 * Rows), backward[2].GlobalBytesWritten);
+        Assert.Equal(2L * Rows * D * F, backward[3].MatrixFlops);
+        Assert.Equal(4L * E * D * F, backward[3].GlobalBytesWritten);
+        Assert.Equal(2L * Rows * D * 2 * F, backward[4].MatrixFlops);
+        Assert.Equal(4L * E * 2 * F * D, backward[4].GlobalBytesWritten);
+        CheckProduct(backward[5], Rows, D, 2 * F, E, 2L * Rows * D);
+    }
+
+    /// <summary>No padded product at whole tiles; operands once for each tile, with an index for each 16 bytes at most; matrices read from shared memory without conflicts.</summary>
+    private static void CheckProduct(LaunchProfile product, int rows, int n, int k, int experts, long written)
+    {
+        Assert.Equal(2L * rows * n * k, product.MatrixFlops);
+        Assert.Equal(written, product.GlobalBytesWritten);
+        long tiles = n / 64, operands = (2L * rows * k * tiles) + (2L * experts * n * k);
+        Assert.InRange(product.GlobalBytesRead, operands, operands * 3 / 2);
+        Assert.Equal(4 * product[InstructionClass.MatrixLoad].Executions, product[InstructionClass.MatrixLoad].Wavefronts);
+    }
+
+    [Fact]
+    public void An_expert_that_does_not_exist_is_an_error_on_a_gpu()
+    {
+        using var driver = new EmulatedCudaDriver();
+        using ZEngine.Cuda.CudaDevice device = Devices.OpenEmulated(driver);
+        using TensorScope scope = TensorScope.Enter();
+        Tensor Zeros(params long[] shape) => Tensor.Zeros(shape, DType.Float32, device);
+        Routing routing = ZEngine.Ops.Route(Zeros(5, 3), new RouteOptions(2)) with { Experts = Tensor.From<int>([0, 1, 2, 0, 1, 2, 0, 1, 2, -1], [5, 2], device) };
+        device.Synchronize();
+        ZEngine.Ops.GroupedExperts(Zeros(5, 6), routing, Zeros(3, 8, 6), Zeros(3, 6, 4));
+        Assert.ThrowsAny<Exception>(device.Synchronize);
+    }
+
+    [Theory, MemberData(nameof(DeviceNames))]
+    public void Skipped_experts_put_out_nothing(string device)
     {
         using Tape tape = Tape.Begin();
-        Tensor x = tape.Watch(Random(1, 2, 3, 6)), logits = tape.Watch(Tensor.From<float>([0, 9, 0, 9, 0, 9, 0, 9, 0, 9, 1, 0], [2, 3, 2], Device.Cpu)), up = tape.Watch(Random(3, 1, 8, 6)), down = tape.Watch(Random(4, 1, 6, 4));
+        Device on = Devices.Open(device);
+        Tensor x = tape.Watch(Random(on, 1, 2, 3, 6)), logits = tape.Watch(Tensor.From<float>([0, 9, 0, 9, 0, 9, 0, 9, 0, 9, 1, 0], [2, 3, 2], on)), up = tape.Watch(Random(on, 3, 1, 8, 6)), down = tape.Watch(Random(on, 4, 1, 6, 4));
         Routing routing = ZEngine.Ops.Route(logits, new RouteOptions(1));
         Assert.Equal([1, 1, 1, 1, 1, 0], routing.Experts.ToArray<int>());
         Tensor y = ZEngine.Ops.GroupedExperts(x, routing, up, down, skipped: 1);
-        tape.Backward(y, Random(6, 2, 3, 6));
+        tape.Backward(y, Random(on, 6, 2, 3, 6));
         Assert.All(y.ToArray<float>()[..30], value => Assert.Equal(0, value));
         Assert.All(y.ToArray<float>()[30..], value => Assert.NotEqual(0, value));
         Assert.All(tape.GradientOf(x).ToArray<float>()[..30], value => Assert.Equal(0, value));
@@ -124,8 +222,8 @@ public sealed class GroupedExpertsTests
         Routing routing = ZEngine.Ops.Route(Zeros(5, 3), new RouteOptions(2));
         Assert.Equal("GroupedExperts: up must have 8 rows for 4 hidden channels with a gate, got [3, 4, 6].", Message(() => ZEngine.Ops.GroupedExperts(x, routing, Zeros(3, 4, 6), Zeros(3, 6, 4))));
         Assert.Equal("GroupedExperts: down must be [E, D, hidden], got [3, 5, 4]: D is 6 but axis 1 is 5.", Message(() => ZEngine.Ops.GroupedExperts(x, routing, Zeros(3, 8, 6), Zeros(3, 5, 4))));
-        Assert.Equal("GroupedExperts: the routing knows 3 experts, 0 of them skipped, but there are weights for 2.", Message(() => ZEngine.Ops.GroupedExperts(x, routing, Zeros(2, 8, 6), Zeros(2, 6, 4))));
-        Assert.Equal("GroupedExperts: the routing is for 5 tokens, but x has 4.", Message(() => ZEngine.Ops.GroupedExperts(Zeros(4, 6), routing, Zeros(3, 8, 6), Zeros(3, 6, 4))));
+        Assert.Equal("GroupedExperts: routing.Load knows 3 experts, 0 of them skipped, but there are weights for 2.", Message(() => ZEngine.Ops.GroupedExperts(x, routing, Zeros(2, 8, 6), Zeros(2, 6, 4))));
+        Assert.Equal($"GroupedExperts: routing.Experts {Tensor.ShapeText(routing.Experts.Shape)} is for 5 tokens, but x has 4.", Message(() => ZEngine.Ops.GroupedExperts(Zeros(4, 6), routing, Zeros(3, 8, 6), Zeros(3, 6, 4))));
         Tensor wrong = Tensor.From<int>([0, 1, 2, 0, 1, 2, 0, 1, 2, -1], [5, 2], Device.Cpu);
         Assert.Equal("GroupedExperts: expert 9 of [5, 2] is -1, but there are 3 experts.", Message(() => ZEngine.Ops.GroupedExperts(x, routing with { Experts = wrong }, Zeros(3, 8, 6), Zeros(3, 6, 4))));
         Assert.StartsWith("GroupedExperts: Relu2 is not the activation of a gated unit;", Message(() => ZEngine.Ops.GroupedExperts(x, routing, Zeros(3, 8, 6), Zeros(3, 6, 4), Pointwise.Relu2)));

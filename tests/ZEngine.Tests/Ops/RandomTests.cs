@@ -1,3 +1,6 @@
+using ZEngine.Emulator;
+using ZEngine.Tests.Emulator;
+
 namespace ZEngine.Tests.Ops;
 
 /// <summary>Random tensors are the numbers of their stream.</summary>
@@ -24,6 +27,44 @@ public sealed class RandomTests
         {
             CpuDevice.Threads = before;
         }
+    }
+
+    public static TheoryData<string> DeviceNames => [.. Devices.Names];
+
+    /// <summary>Uniform numbers bit by bit; normal ones within one unit of the last place, and nearly all of them exactly.</summary>
+    [Theory, MemberData(nameof(DeviceNames))]
+    public void Numbers_are_the_same_on_every_device(string device)
+    {
+        using TensorScope scope = TensorScope.Enter();
+        var random = new RandomStream(0x123456789ABCDEF, 0xFEDCBA987654321);
+        foreach (long count in (ReadOnlySpan<long>)[1, 2, 3, 4, 5, 60_003])
+        {
+            Tensor normal = ZEngine.Ops.RandomNormal([count], Devices.Open(device), random), uniform = ZEngine.Ops.RandomUniform([count], Devices.Open(device), random, -1, 3);
+            float[] n = normal.ToArray<float>(), u = uniform.ToArray<float>();
+            int differing = 0;
+            for (int i = 0; i < count; i++)
+            {
+                Assert.Equal(-1 + 4 * random.Uniform(i), u[i]);
+                float want = random.Normal(i);
+                if (want == n[i]) continue;
+                differing++;
+                Assert.InRange(n[i], MathF.BitDecrement(want), MathF.BitIncrement(want));
+            }
+            Assert.InRange(differing, 0, 1);
+        }
+    }
+
+    [Fact]
+    public void Traffic_is_one_write()
+    {
+        using var probe = new KernelProbe();
+        using TensorScope scope = TensorScope.Enter();
+        foreach (LaunchProfile launch in probe.Profile(() =>
+        {
+            ZEngine.Ops.RandomUniform([4096], probe.Device, new RandomStream(1));
+            ZEngine.Ops.RandomNormal([4096], probe.Device, new RandomStream(1));
+        }))
+            probe.CheckWide(launch, read: 0, written: 4 * 4096);
     }
 
     [Fact]

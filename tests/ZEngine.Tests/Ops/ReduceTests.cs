@@ -27,6 +27,7 @@ public sealed class ReduceTests
         Case("reduce", $"{f} of all").With("function", f).Normal("x", [7, 29]).Build(),
         Case("reduce", $"{f} of the last axis").With("function", f).With("axis", 1).Normal("x", [7, 29]).Build(),
         Case("reduce", $"{f} of a middle axis, kept").With("function", f).With("axis", 1).With("keep_axis", true).Normal("x", [3, 5, 19]).Build(),
+        Case("reduce", $"{f} of a middle axis, wide").With("function", f).With("axis", 1).Normal("x", [3, 5, 150]).Build(),
         Case("reduce", $"{f} of the first axis").With("function", f).With("axis", 0).Normal("x", [9, 4, 3]).Build(),
     }));
 
@@ -149,6 +150,22 @@ public sealed class ReduceTests
         Assert.Equal(backward.GlobalBytesWritten / 32, backward[InstructionClass.GlobalStore].Sectors);
         Assert.Equal(backward.GlobalBytesWritten / 512, backward[InstructionClass.GlobalStore].Requests);
         Assert.Equal(4L * 12 * 1024 / 4, backward.GlobalBytesRead);          // one dy for four elements, from the cache
+    }
+
+    [Fact]
+    public void Largest_is_NaN_wherever_one_is()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        foreach (int size in (int[])[1, 5, 40, 130])
+        for (int at = 0; at < size; at++)
+        {
+            float[] values = [.. Enumerable.Range(0, size).Select(i => (float)i)];
+            values[at] = float.NaN;
+            Tensor x = Tensor.From<float>(values, [size], Device.Cpu);
+            Assert.Equal(float.NaN, ZEngine.Ops.Max(x, 0).Item());
+            Tensor columns = ZEngine.Ops.Concat(1, x.Reshape(size, 1), Tensor.Zeros([size, 90], DType.Float32, Device.Cpu));
+            Assert.Equal([float.NaN, .. new float[90]], ZEngine.Ops.Max(columns, 0).ToArray<float>());
+        }
     }
 
     [Fact]

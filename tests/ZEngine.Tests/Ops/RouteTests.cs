@@ -1,9 +1,16 @@
+using ZEngine.Emulator;
+using ZEngine.Tests.Emulator;
+
 namespace ZEngine.Tests.Ops;
 
 /// <summary>The parts of routing that the layer's oracle does not reach: the z-loss, sigmoid scores, a selection bias, given experts.</summary>
 public sealed class RouteTests
 {
     private static Tensor Random(ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(7, stream));
+
+    private static Tensor Random(Device device, ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, device, new RandomStream(7, stream));
+
+    public static TheoryData<string> DeviceNames => [.. Devices.Names];
 
     private static double[] Softmax(ReadOnlySpan<float> logits)
     {
@@ -35,10 +42,15 @@ public sealed class RouteTests
     [InlineData(RouterScore.Softmax, true), InlineData(RouterScore.Softmax, false), InlineData(RouterScore.Sigmoid, true), InlineData(RouterScore.Sigmoid, false)]
     public void Weights_losses_and_gradients_equal_the_formulas(RouterScore score, bool normalize)
     {
+        foreach (string name in Devices.Names) CheckFormulas(Devices.Open(name), score, normalize);
+    }
+
+    private static void CheckFormulas(Device device, RouterScore score, bool normalize)
+    {
         var options = new RouteOptions(3, normalize, score, 2.5f);
         using Tape tape = Tape.Begin();
         const int T = 40, E = 7;
-        Tensor logits = tape.Watch(Random(1, T, E)), factors = Random(2, T, 3);
+        Tensor logits = tape.Watch(Random(device, 1, T, E)), factors = Random(device, 2, T, 3);
         Routing routing = ZEngine.Ops.Route(logits, options);
         int[] chosen = routing.Experts.ToArray<int>();
         float[] values = logits.ToArray<float>(), f = factors.ToArray<float>();
@@ -59,11 +71,57 @@ public sealed class RouteTests
         }
     }
 
+    /// <summary>More tokens than one block takes, more experts than lanes, every type of logits: what the CPU makes of the same values.</summary>
+    [Theory]
+    [InlineData(300, 40, 6, RouterScore.Softmax), InlineData(37, 70, 33, RouterScore.Sigmoid), InlineData(1, 1, 1, RouterScore.Softmax), InlineData(0, 5, 2, RouterScore.Softmax)]
+    public void Devices_agree(int tokens, int experts, int slots, RouterScore score)
+    {
+        foreach (string name in Devices.Names.Where(name => name != "cpu"))
+        foreach (DType dtype in (ReadOnlySpan<DType>)[DType.Float32, DType.BFloat16, DType.Float16])
+        {
+            var options = new RouteOptions(slots, true, score, 1.5f);
+            Tensor? Bias(Device device) => score == RouterScore.Sigmoid ? Random(device, 3, experts) : null;
+            float[][] Run(Device device, DType type)
+            {
+                using Tape tape = Tape.Begin();
+                Tensor logits = tape.Watch(Random(Device.Cpu, 1, tokens, experts).To(dtype).To(type).To(device).Clone());
+                Routing routing = ZEngine.Ops.Route(logits, options, Bias(device));
+                tape.Backward([routing.Weights, routing.AuxLoss, routing.ZLoss], [Random(device, 2, tokens, slots), Tensor.Scalar(0.5f, device), Tensor.Scalar(0.25f, device)]);
+                return [routing.Experts.To(DType.Float32).ToArray<float>(), routing.Weights.ToArray<float>(), routing.Load.ToArray<float>(), [routing.AuxLoss.Item(), routing.ZLoss.Item()],
+                    tape.GradientOf(logits).To(DType.Float32).ToArray<float>()];
+            }
+            float[][] want = Run(Device.Cpu, DType.Float32), got = Run(Devices.Open(name), dtype);
+            for (int i = 0; i < want.Length; i++)
+            for (int k = 0; k < want[i].Length; k++)
+                Assert.Equal(want[i][k], got[i][k], i < 4 || dtype == DType.Float32 ? 1e-6f * (1 + Math.Abs(want[i][k])) : 5e-3f * (1e-3f + Math.Abs(want[i][k])));
+        }
+    }
+
     [Fact]
-    public void Bias_changes_the_choice_and_not_the_weights()
+    public void Traffic_is_the_header_s()
+    {
+        using var probe = new KernelProbe();
+        using TensorScope scope = TensorScope.Enter();
+        const int T = 64, E = 32, K = 4, P = 8;                // 8 warps of 8 blocks
+        Tensor logits = Random(probe.Device, 1, T, E);
+        Routing? routing = null;
+        LaunchProfile[] stages = probe.Profile(() => routing = ZEngine.Ops.Route(logits, new RouteOptions(K)));
+        Assert.Equal(2, stages.Length);
+        Assert.Equal((8L * T * K) + (8 * P * (2 * E + 1)), stages[0].GlobalBytesWritten);
+        // The logits for the largest and again for the sum; the chosen experts for every lane, once for the divisor and once for the weights.
+        Assert.Equal((2L * 4 * T * E) + (2 * 32 * 4 * T * K), stages[0].GlobalBytesRead);
+        Assert.Equal((8L * P * (2 * E + 1), 4L * E + 8), (stages[1].GlobalBytesRead, stages[1].GlobalBytesWritten));
+        Tensor dLogits = Tensor.EmptyLike(logits);
+        LaunchProfile backward = Assert.Single(probe.Profile(() => probe.Device.Backend.RouteBackward(new RouteInputs(logits, null, null, new RouteOptions(K)), routing!, routing!.Weights, null, null, dLogits)));
+        Assert.Equal(4L * T * E, backward.GlobalBytesWritten);
+        Assert.Equal(4L * T * E / 32, backward[InstructionClass.GlobalStore].Sectors);
+    }
+
+    [Theory, MemberData(nameof(DeviceNames))]
+    public void Bias_changes_the_choice_and_not_the_weights(string device)
     {
         using TensorScope scope = TensorScope.Enter();
-        Tensor logits = Tensor.From<float>([1, 2, 3, 3, 2, 1], [2, 3], Device.Cpu), bias = Tensor.From<float>([5, 0, 0], [3], Device.Cpu);
+        Tensor logits = Tensor.From<float>([1, 2, 3, 3, 2, 1], [2, 3], Devices.Open(device)), bias = Tensor.From<float>([5, 0, 0], [3], Devices.Open(device));
         Routing routing = ZEngine.Ops.Route(logits, new RouteOptions(1, Normalize: false), bias);
         Assert.Equal([0, 0], routing.Experts.ToArray<int>());
         float[] weights = routing.Weights.ToArray<float>();
@@ -84,25 +142,26 @@ public sealed class RouteTests
             Assert.Throws<ArgumentException>(() => ZEngine.Ops.Route(Random(1, 1, 4), new RouteOptions(2), experts: Tensor.From<int>([0, 4], [1, 2], Device.Cpu))).Message);
     }
 
-    [Fact]
-    public void Even_load_gives_an_auxiliary_loss_of_the_number_of_slots()
+    [Theory, MemberData(nameof(DeviceNames))]
+    public void Even_load_gives_an_auxiliary_loss_of_the_number_of_slots(string device)
     {
         using TensorScope scope = TensorScope.Enter();
-        Tensor experts = Tensor.From<int>([0, 1, 2, 3, 0, 1, 2, 3], [4, 2], Device.Cpu);
-        Routing routing = ZEngine.Ops.Route(Tensor.Zeros([4, 4], DType.Float32, Device.Cpu), new RouteOptions(2), experts: experts);
+        Tensor experts = Tensor.From<int>([0, 1, 2, 3, 0, 1, 2, 3], [4, 2], Devices.Open(device));
+        Routing routing = ZEngine.Ops.Route(Tensor.Zeros([4, 4], DType.Float32, experts.Device), new RouteOptions(2), experts: experts);
         Assert.Equal(2, routing.AuxLoss.Item(), 1e-6f);
         Assert.Equal(MathF.Log(4) * MathF.Log(4), routing.ZLoss.Item(), 1e-6f);
     }
 
-    [Fact]
-    public void Large_logits_and_vanishing_scores_stay_finite()
+    [Theory, MemberData(nameof(DeviceNames))]
+    public void Large_logits_and_vanishing_scores_stay_finite(string device)
     {
         using Tape tape = Tape.Begin();
-        Tensor logits = tape.Watch(Tensor.From<float>([1e4f, -1e4f, 0, -1e4f, -2e4f, -1e4f], [2, 3], Device.Cpu));
+        Device on = Devices.Open(device);
+        Tensor logits = tape.Watch(Tensor.From<float>([1e4f, -1e4f, 0, -1e4f, -2e4f, -1e4f], [2, 3], on));
         foreach (RouterScore score in Enum.GetValues<RouterScore>())
         {
             Routing routing = ZEngine.Ops.Route(logits, new RouteOptions(2, Score: score));
-            tape.Backward([routing.Weights, routing.ZLoss], [Random(1, 2, 2), Tensor.Scalar(1, Device.Cpu)]);
+            tape.Backward([routing.Weights, routing.ZLoss], [Random(on, 1, 2, 2), Tensor.Scalar(1, on)]);
             Assert.All(routing.Weights.ToArray<float>(), value => Assert.True(float.IsFinite(value)));
         }
         Assert.All(tape.GradientOf(logits).ToArray<float>(), value => Assert.True(float.IsFinite(value)));

@@ -1,3 +1,5 @@
+using ZEngine.Emulator;
+using ZEngine.Tests.Emulator;
 using ZEngine.Tests.Oracles;
 using static ZEngine.Tests.Ops.OpData;
 
@@ -43,7 +45,9 @@ public sealed class TreeAttentionTests
         foreach (int groupSize in (ReadOnlySpan<int>)[2, 3]) EngineOp.Check(c, device, x => Apply(x, groupSize));
     }
 
-    private static Tensor Random(ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(3, stream));
+    private static Tensor Random(ulong stream, params long[] shape) => Random(Device.Cpu, stream, shape);
+
+    private static Tensor Random(Device device, ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, device, new RandomStream(3, stream));
 
     [Theory]
     [InlineData(0), InlineData(2), InlineData(4)]
@@ -69,14 +73,19 @@ public sealed class TreeAttentionTests
     [InlineData(100f), InlineData(-100f), InlineData(3e4f)]
     public void Parts_far_apart_merge_without_overflow(float distance)
     {
+        foreach (string name in Devices.Names) Merge(Devices.Open(name), distance);
+    }
+
+    private static void Merge(Device device, float distance)
+    {
         using Tape tape = Tape.Begin();
-        Tensor a = tape.Watch(Random(1, 1, 1, 2, 5)), b = tape.Watch(Random(2, 1, 1, 2, 5));
-        Tensor lseA = tape.Watch(Tensor.From<float>([distance, 0], [1, 1, 2], Device.Cpu)), lseB = tape.Watch(Tensor.From<float>([-distance, 0], [1, 1, 2], Device.Cpu));
+        Tensor a = tape.Watch(Random(device, 1, 1, 1, 2, 5)), b = tape.Watch(Random(device, 2, 1, 1, 2, 5));
+        Tensor lseA = tape.Watch(Tensor.From<float>([distance, 0], [1, 1, 2], device)), lseB = tape.Watch(Tensor.From<float>([-distance, 0], [1, 1, 2], device));
         (Tensor o, Tensor lse) = ZEngine.Ops.MergeAttention((a, lseA), (b, lseB));
         Assert.Equal((distance > 0 ? a : b).ToArray<float>()[..5], o.ToArray<float>()[..5]);
         Assert.Equal(Math.Abs(distance), lse.ToArray<float>()[0]);
         Assert.Equal(Math.Log(2), lse.ToArray<float>()[1], 1e-7);
-        tape.Backward([o, lse], [Random(3, 1, 1, 2, 5), Random(4, 1, 1, 2)]);
+        tape.Backward([o, lse], [Random(device, 3, 1, 1, 2, 5), Random(device, 4, 1, 1, 2)]);
         foreach (Tensor input in (ReadOnlySpan<Tensor>)[a, b, lseA, lseB]) Assert.All(tape.GradientOf(input).ToArray<float>(), value => Assert.True(float.IsFinite(value)));
     }
 
@@ -92,11 +101,14 @@ public sealed class TreeAttentionTests
         Assert.All(tape.GradientOf(q).ToArray<float>(), value => Assert.Equal(0, value));
     }
 
-    [Fact]
-    public void Order_of_the_parts_changes_rounding_at_most()
+    public static TheoryData<string> DeviceNames => [.. Devices.Names];
+
+    [Theory, MemberData(nameof(DeviceNames))]
+    public void Order_of_the_parts_changes_rounding_at_most(string device)
     {
         using TensorScope scope = TensorScope.Enter();
-        (Tensor, Tensor)[] parts = [.. Enumerable.Range(0, 6).Select(i => (Random((ulong)i, 2, 1, 3, 9), Random(20 + (ulong)i, 2, 1, 3)))];
+        Device on = Devices.Open(device);
+        (Tensor, Tensor)[] parts = [.. Enumerable.Range(0, 6).Select(i => (Random(on, (ulong)i, 2, 1, 3, 9), Random(on, 20 + (ulong)i, 2, 1, 3)))];
         (Tensor o, Tensor lse) = ZEngine.Ops.MergeAttention(parts);
         (Tensor again, _) = ZEngine.Ops.MergeAttention(parts);
         Assert.Equal(o.ToArray<float>(), again.ToArray<float>());
@@ -108,6 +120,88 @@ public sealed class TreeAttentionTests
         (Tensor levels, Tensor levelsLse) = ZEngine.Ops.MergeAttention((left, leftLse), (right, rightLse));
         Near(o, levels, 1e-6f);
         Near(lse, levelsLse, 1e-6f);
+    }
+
+    /// <summary>Widths that fit a group of lanes, need tails or several rounds; empty parts; every type; against the formulas in double.</summary>
+    [Theory]
+    [InlineData(1, 8, 3), InlineData(5, 64, 7), InlineData(3, 9, 2), InlineData(2, 272, 4), InlineData(1, 37, 64), InlineData(4, 1, 3)]
+    public void Merges_and_gradients_equal_the_formulas(int rows, int width, int count)
+    {
+        foreach (string name in Devices.Names)
+        foreach (DType dtype in (ReadOnlySpan<DType>)(name == "cpu" ? [DType.Float32] : [DType.Float32, DType.BFloat16, DType.Float16]))
+            CheckMerge(Devices.Open(name), dtype, rows, width, count, dtype == DType.Float32 ? 3e-6 : dtype == DType.Float16 ? 2e-3 : 1.5e-2);
+    }
+
+    private static void CheckMerge(Device device, DType dtype, int rows, int width, int count, double tolerance)
+    {
+        using Tape tape = Tape.Begin();
+        var parts = new (Tensor O, Tensor Lse)[count];
+        for (int i = 0; i < count; i++)
+        {
+            float[] own = Random((ulong)(100 + i), rows).ToArray<float>();
+            for (int r = 0; r < rows; r++) if ((r + i) % 3 == 1) own[r] = float.NegativeInfinity;
+            parts[i] = (tape.Watch(Random(device, (ulong)i, 1, rows, 1, width).To(dtype).Clone()), tape.Watch(Tensor.From<float>(own, [1, rows, 1], device)));
+        }
+        (Tensor o, Tensor lse) = ZEngine.Ops.MergeAttention(parts);
+        Tensor dO = Random(device, 50, 1, rows, 1, width).To(dtype), dLse = Random(device, 51, 1, rows, 1);
+        tape.Backward([o, lse], [dO, dLse]);
+        float[] Floats(Tensor x) => x.To(DType.Float32).ToArray<float>();
+        float[][] partO = [.. parts.Select(part => Floats(part.O))], partLse = [.. parts.Select(part => Floats(part.Lse))];
+        float[][] gradO = new float[count][], gradLse = new float[count][];
+        for (int i = 0; i < count; i++) (gradO[i], gradLse[i]) = (Floats(tape.GradientOf(parts[i].O)), Floats(tape.GradientOf(parts[i].Lse)));
+        float[] gotO = Floats(o), gotLse = Floats(lse), d = Floats(dO), dl = Floats(dLse);
+        for (int r = 0; r < rows; r++)
+        {
+            double sum = partLse.Sum(x => Math.Exp(x[r]));
+            if (sum == 0) Assert.Equal(float.NegativeInfinity, gotLse[r]);
+            else Assert.Equal(Math.Log(sum), gotLse[r], 2e-6);
+            double[] share = [.. partLse.Select(x => sum == 0 ? 0 : Math.Exp(x[r]) / sum)];
+            var want = new double[width];
+            for (int p = 0; p < width; p++)
+            {
+                for (int i = 0; i < count; i++) want[p] += share[i] * partO[i][r * width + p];
+                Assert.Equal(want[p], gotO[r * width + p], tolerance);
+            }
+            for (int i = 0; i < count; i++)
+            {
+                double dot = 0, size = 1;
+                for (int p = 0; p < width; p++)
+                {
+                    dot += d[r * width + p] * (partO[i][r * width + p] - want[p]);
+                    size += Math.Abs(d[r * width + p]);
+                    Assert.Equal(share[i] * d[r * width + p], gradO[i][r * width + p], tolerance);
+                }
+                Assert.Equal(share[i] * (dot + dl[r]), gradLse[i][r], tolerance * size);
+            }
+        }
+    }
+
+    [Fact]
+    public void Traffic_of_a_merge_is_one_read_of_every_part()
+    {
+        using var probe = new KernelProbe();
+        using TensorScope scope = TensorScope.Enter();
+        const int R = 16, P = 64, Parts = 4, Lanes = 8;
+        (Tensor, Tensor)[] parts = [.. Enumerable.Range(0, Parts).Select(i => (Random(probe.Device, (ulong)i, 1, R, 1, P).To(DType.BFloat16), Random(probe.Device, 20, 1, R, 1)))];
+        LaunchProfile forward = Assert.Single(probe.Profile(() => ZEngine.Ops.MergeAttention(parts)));
+        // Every lane of a row reads each part's lse twice, and there are Parts·R of them.
+        Assert.Equal((2L * Parts * R * P) + (2 * Lanes * 4 * Parts * R), forward.GlobalBytesRead);
+        Assert.Equal((2L * R * P) + (4 * R), forward.GlobalBytesWritten);
+
+        Tensor[] inputs = [.. parts.Select(part => part.Item1), .. parts.Select(part => part.Item2)], d = Array.ConvertAll(inputs, Tensor.EmptyLike);
+        Tensor o = Random(probe.Device, 30, 1, R, 1, P).To(DType.BFloat16), lse = Random(probe.Device, 31, 1, R, 1);
+        LaunchProfile backward = Assert.Single(probe.Profile(() => probe.Device.Backend.MergeAttentionBackward(inputs, o, lse, o, null, d)));
+        Assert.Equal((2L * (Parts + 2) * R * P) + (Lanes * 4 * R * (Parts + 1)), backward.GlobalBytesRead);
+        Assert.Equal((2L * Parts * R * P) + (4 * Parts * R), backward.GlobalBytesWritten);
+    }
+
+    [Fact]
+    public void More_parts_than_one_merge_takes_are_an_error_on_a_gpu()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Device device = Devices.Open("emulator");
+        (Tensor, Tensor)[] parts = [.. Enumerable.Repeat((Tensor.Zeros([1, 1, 1, 4], DType.Float32, device), Tensor.Zeros([1, 1, 1], DType.Float32, device)), 65)];
+        Assert.Equal("TreeAttention: 65 parts are to be merged at once, the kernel takes 64. Give a groupSize of at most 64.", Assert.Throws<NotSupportedException>(() => ZEngine.Ops.MergeAttention(parts)).Message);
     }
 
     [Fact]

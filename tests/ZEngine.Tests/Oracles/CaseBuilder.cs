@@ -24,6 +24,9 @@ internal sealed class CaseBuilder(string op, string reason, int seed)
 
     public CaseBuilder Uniform(string name, int[] shape, double low, double high) => Fill(name, shape, () => low + (high - low) * _noise.Uniform());
 
+    /// <summary>Whole numbers from <paramref name="low"/> to <paramref name="high"/>, inclusive, as floats: their products and sums are exact.</summary>
+    public CaseBuilder Whole(string name, int[] shape, int low, int high) => Fill(name, shape, () => low + Math.Floor((high - low + 1) * _noise.Uniform()));
+
     /// <summary>A = −exp(uniform): decay rates from −1 to −16, as Mamba initialises them.</summary>
     public CaseBuilder Decay(string name, int[] shape) => Fill(name, shape, () => -Math.Exp(Math.Log(16) * _noise.Uniform()));
 

@@ -48,7 +48,7 @@ public sealed partial class Letters
         _ => Word().IsMatch(dim.Item),
     });
 
-    [GeneratedRegex(@"\.(Require|Optional|RequireFloat32|RequireWeight|RequireIndex)\(\s*(?<tensor>[A-Za-z_][\w.!]*)\s*,(?<dims>[^;]*)\);")]
+    [GeneratedRegex(@"\.(Require|Optional|RequireFloat32|OptionalFloat32|RequireWeight|RequireIndex)\(\s*(?<tensor>[A-Za-z_][\w.!]*)\s*,(?<dims>[^;]*)\);")]
     private static partial Regex Requirement();
 
     [GeneratedRegex("(?<!\\$)\"(?<text>[^\"]*)\"")]
