@@ -22,7 +22,7 @@
 #include "common/Warp.cuh"
 
 constexpr int kThreads = 256;
-constexpr int kColumns = 4;                                   // a 16-byte store of y
+constexpr int kColumns = 4;                                   // of a thread, backward: a 16-byte store of a sum
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kDigits = 512;
 constexpr int kScanThreads = 1024;
