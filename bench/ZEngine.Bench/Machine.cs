@@ -83,7 +83,8 @@ internal sealed unsafe class Machine : IDisposable
         return (a + b + c + d + e + f + g + h + i + j + k + l).Sum();
     }
 
-    private static float Sum(float* x, long count) =>
+    /// <summary>Σ x over a whole number of rounds of four registers.</summary>
+    public static float Sum(float* x, long count) =>
         Vector512.IsHardwareAccelerated ? Sum<Floats16>(x, count) : Vector256.IsHardwareAccelerated ? Sum<Floats8>(x, count) : Sum<Floats4>(x, count);
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]

@@ -16,6 +16,7 @@ internal static class Program
         ZEngine.Bench peers WHAT                    this side of peers.sh; - for the table of the lines on the standard input
         ZEngine.Bench start [rounds]                from the start of zengine generate to its first character
         ZEngine.Bench models [filter] [rounds]      whole models: training step, prefill and decode as shares of what this machine can do
+        ZEngine.Bench decode [filter] [rounds]      decoding on one thread and on all, as a share of a sum over the bytes that a token streams
         ZEngine.Bench [table] [filter] [--threads N] [--rounds N] [--cpu-clock] [--json FILE]
                                                     one line per op and shape: time, rate, share of what this machine can do;
                                                     --cpu-clock counts the CPU time of one thread, for machines with other work (Linux)
@@ -37,6 +38,9 @@ internal static class Program
             case ["models"]: return ModelSpeed.Run("", 5);
             case ["models", string filter]: return ModelSpeed.Run(filter, 5);
             case ["models", string filter, string rounds] when int.TryParse(rounds, out int count) && count > 0: return ModelSpeed.Run(filter, count);
+            case ["decode"]: return DecodeSpeed.Run("", 5);
+            case ["decode", string filter]: return DecodeSpeed.Run(filter, 5);
+            case ["decode", string filter, string rounds] when int.TryParse(rounds, out int count) && count > 0: return DecodeSpeed.Run(filter, count);
             case ["table", .. string[] rest] when TableOptions.TryParse(rest, out TableOptions? options): return Table.Run(options);
             case [] or [[not '-', ..], ..] when TableOptions.TryParse(arguments, out TableOptions? options): return Table.Run(options);
             default:

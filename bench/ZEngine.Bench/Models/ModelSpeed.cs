@@ -7,7 +7,7 @@ namespace ZEngine.Bench;
 /// <summary>Whole models against the machine's own limits, in one run: training step and prefill as shares of the 1024³ product's rate, decoding as a share of a plain sum over the weights' bytes.</summary>
 internal static class ModelSpeed
 {
-    private const int Vocabulary = 8192, Batch = 4, Length = 512, Prompt = 4096, Tokens = 20;
+    private const int Vocabulary = 8192, Batch = 4, Length = 512, Prompt = 4096;
 
     public static int Run(string filter, int rounds)
     {
@@ -20,7 +20,7 @@ internal static class ModelSpeed
     }
 
     /// <summary>d 512, 8 layers; the hybrid has two uses of one shared block.</summary>
-    private static IEnumerable<(string, Func<LanguageModel>)> Models() =>
+    public static IEnumerable<(string Name, Func<LanguageModel> Create)> Models() =>
     [
         ("zamba2", () => new Zamba2(new Zamba2Config
         {
@@ -47,14 +47,14 @@ internal static class ModelSpeed
             product = Math.Min(product, Time(5, Product));
             step = Math.Min(step, Time(1, () => Step(model, adam, ids)));
             prefill = Math.Min(prefill, Time(1, () => Prefill(model, ids)));
-            decode = Math.Min(decode, DecodeBesideSum(model, ids, shares));
-            decodeNarrow = Math.Min(decodeNarrow, DecodeBesideSum(narrow, ids, narrowShares));
+            decode = Math.Min(decode, Decode(model, shares));
+            decodeNarrow = Math.Min(decodeNarrow, Decode(narrow, narrowShares));
         }
         double rate = 2.0 * 1024 * 1024 * 1024 / product;
         double forward = model.Parts.Sum(part => part.FlopsPerToken);
         double trained = 3 * (Batch * Length * forward + Batch * AttentionFlops(name, Length)), read = Prompt * (forward - 2.0 * Vocabulary * 512) + AttentionFlops(name, Prompt);
         return FormattableString.Invariant(
-            $"| {name} | {model.ParameterCount / 1e6:F1}M | {step * 1e3:F0} | {trained / step / 1e9:F0} | {trained / step / rate:F2} | {Prompt / prefill:F0} | {read / prefill / rate:F2} | {1 / decode:F0} | {Median(shares):F2} | {1 / decodeNarrow:F0} | {Median(narrowShares):F2} |");
+            $"| {name} | {model.ParameterCount / 1e6:F1}M | {step * 1e3:F0} | {trained / step / 1e9:F0} | {trained / step / rate:F2} | {Prompt / prefill:F0} | {read / prefill / rate:F2} | {1 / decode:F0} | {DecodeSpeed.Median(shares):F2} | {1 / decodeNarrow:F0} | {DecodeSpeed.Median(narrowShares):F2} |");
     }
 
     /// <summary>Products of queries, keys and values under a causal mask, forward, of one sequence.</summary>
@@ -79,40 +79,11 @@ internal static class ModelSpeed
         session.Append(ids.AsSpan(0, Prompt));
     }
 
-    /// <summary>Seconds for a token, and its share of the sum's rate: both means of as many repetitions, at the same moment, because the memory of a machine has faster and slower times.</summary>
-    private static double DecodeBesideSum(LanguageModel model, int[] ids, List<double> shares)
+    private static double Decode(LanguageModel model, List<double> shares)
     {
-        using Tensor blocks = Tensor.Zeros([Bytes(model) / sizeof(float) / 4096, 4096], DType.Float32, Device.Cpu);
-        double before = SumTime(blocks), decode = Decode(model, ids), after = SumTime(blocks);
-        shares.Add((before + after) / 2 / decode);
-        return decode;
-    }
-
-    /// <summary>Seconds for a token after a short prompt.</summary>
-    private static double Decode(LanguageModel model, int[] ids)
-    {
-        using Session session = model.NewSession(maxLength: 64);
-        session.Append(ids.AsSpan(0, 16));
-        session.Append(ids.AsSpan(16, 1));
-        var clock = Stopwatch.StartNew();
-        for (int i = 0; i < Tokens; i++) session.Append(ids.AsSpan(17 + i, 1));
-        return clock.Elapsed.TotalSeconds / Tokens;
-    }
-
-    private static long Bytes(LanguageModel model) => model.Parameters.Sum(parameter => parameter.Count * parameter.Value.DType.Size);
-
-    /// <summary>Seconds for a threaded sum over as many bytes as the weights have.</summary>
-    private static double SumTime(Tensor blocks)
-    {
-        var clock = Stopwatch.StartNew();
-        for (int i = 0; i < Tokens; i++) Ops.Sum(blocks, 1).Dispose();
-        return clock.Elapsed.TotalSeconds / Tokens;
-    }
-
-    private static double Median(List<double> values)
-    {
-        values.Sort();
-        return (values[values.Count / 2] + values[(values.Count - 1) / 2]) / 2;
+        (double token, double sum) = DecodeSpeed.Measure(model);
+        shares.Add(sum / token);
+        return token;
     }
 
     private static void Product() => Ops.MatMul(s_a, s_b).Dispose();

@@ -8,6 +8,9 @@ internal sealed unsafe partial class CpuBackend : Backend
     /// <summary>Elements that one piece of pointwise work covers.</summary>
     private const long PointwiseGrain = 16384;
 
+    /// <summary>The same where every element costs an elementary function.</summary>
+    private const long FunctionGrain = 4096;
+
     internal override bool AcceptsActivation(DType dtype) => dtype == DType.Float32;
 
     private static float* F32(Tensor? tensor) => tensor is null ? null : (float*)tensor.Address;

@@ -5,7 +5,7 @@ namespace ZEngine;
 internal sealed unsafe partial class CpuBackend
 {
     internal override void PointwiseForward(Pointwise function, Tensor x, Tensor y) =>
-        For(x.Count, PointwiseGrain, function, new PointwiseForwardKernel(F32(x), F32(y)));
+        For(x.Count, FunctionGrain, function, new PointwiseForwardKernel(F32(x), F32(y)));
 
     internal override void PointwiseBackward(Pointwise function, Tensor x, Tensor dy, Tensor dx) =>
         For(x.Count, PointwiseGrain, function, new PointwiseBackwardKernel(F32(x), F32(dy), F32(dx)));

@@ -26,10 +26,17 @@ internal sealed unsafe partial class CpuBackend
         double sum = 0;
         for (long block = 0; block < count; block += SumBlock)
         {
-            long end = Math.Min(count, block + SumBlock);
-            T partial = T.Zero;
-            for (long i = block; i < end; i += T.Width) partial += T.LoadUpTo(x + i, end - i);
-            sum += partial.Sum();
+            long end = Math.Min(count, block + SumBlock), i = block;
+            T a = T.Zero, b = T.Zero, c = T.Zero, d = T.Zero;
+            for (; i + 4 * T.Width <= end; i += 4 * T.Width)
+            {
+                a += T.Load(x + i);
+                b += T.Load(x + i + T.Width);
+                c += T.Load(x + i + 2 * T.Width);
+                d += T.Load(x + i + 3 * T.Width);
+            }
+            for (; i < end; i += T.Width) a += T.LoadUpTo(x + i, end - i);
+            sum += (a + b + (c + d)).Sum();
         }
         return sum;
     }

@@ -1,6 +1,5 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
-using System.Runtime.Intrinsics.X86;
 
 namespace ZEngine;
 
@@ -13,7 +12,7 @@ internal static unsafe class CpuRowDots
     private const int PieceBytes = 32 << 10;                 // a thread that is done first waits for half a piece at most
     private const int WeightRows = 4;                          // several rows of x: weights are taken by four rows
     private const int BlockK = 1024;                           // and stay in the first-level cache for all rows of x
-    private const int AheadBytes = 4096;                       // how far the weights are fetched ahead of their use
+    private const int AheadBytes = 16 << 10;                       // how far the weights are fetched ahead of their use
 
     /// <summary>c[i, j] = Σ x[i, p]·w[j, p] (+ bias[j]).</summary>
     public static void Multiply(long m, long n, long k, float* x, long xStride, CpuMatrix w, float* c, long rowStride, float* bias, bool isAdding)
@@ -122,8 +121,6 @@ internal static unsafe class CpuRowDots
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void FetchAhead<T, TWeight>(byte* w, long p) where T : struct, IFloats<T> where TWeight : struct, ICpuElements
     {
-        if (!Sse.IsSupported) return;
-        byte* at = w + p * TWeight.Size + AheadBytes;
-        for (int line = 0; line < 4 * T.Width * TWeight.Size; line += 64) Sse.Prefetch0(at + line);
+        for (int line = 0; line < 4 * T.Width * TWeight.Size; line += 64) CpuSimd.FetchAhead(w + p * TWeight.Size + line, AheadBytes);
     }
 }

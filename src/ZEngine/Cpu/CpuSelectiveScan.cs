@@ -86,13 +86,20 @@ internal sealed unsafe partial class CpuBackend
             if (from != null) CpuTiles.Transpose(from, N, count, N, to, Lanes);
         }
 
-        /// <summary>A·log2 e of some channels, as <see cref="ToLanes"/>; kept finite, so that Δ = 0 makes a decay of 1.</summary>
+        /// <summary>The rates of some channels, as <see cref="ToLanes"/>.</summary>
         public void ToRates<T>(long first, long count, float* to) where T : struct, IFloats<T>
         {
             ToLanes(A + first * N, count, to);
-            T most = T.Broadcast(float.MaxValue);
-            for (long i = 0; i < N * Lanes; i += T.Width) T.Max(-most, T.Min(most, T.Load(to + i) * T.Broadcast(Log2E))).Store(to + i);
+            for (long i = 0; i < N * Lanes; i += T.Width) ScanRate(T.Load(to + i)).Store(to + i);
         }
+    }
+
+    /// <summary>A·log2 e, kept finite, so that Δ = 0 makes a decay of 1.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static T ScanRate<T>(T a) where T : struct, IFloats<T>
+    {
+        T most = T.Broadcast(float.MaxValue);
+        return T.Max(-most, T.Min(most, a * T.Broadcast(Log2E)));
     }
 
     /// <summary>
@@ -265,7 +272,11 @@ internal sealed unsafe partial class CpuBackend
                 {
                     long rest = scan.N - n;
                     T h = input * T.LoadUpTo(B + n, rest);
-                    if (from != null) h = T.MulAdd(CpuMath.Exp(delta * T.LoadUpTo(a + n, rest)), T.LoadUpTo(from + n, rest), h);
+                    if (from != null)
+                    {
+                        CpuSimd.FetchAhead(from + n, StateAhead);
+                        h = T.MulAdd(ScanDecay(delta, ScanRate(T.LoadUpTo(a + n, rest))), T.LoadUpTo(from + n, rest), h);
+                    }
                     h.StoreUpTo(to + n, rest);
                     sum = T.MulAdd(h, T.LoadUpTo(C + n, rest), sum);
                 }

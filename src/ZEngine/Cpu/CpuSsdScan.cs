@@ -7,6 +7,9 @@ internal sealed unsafe partial class CpuBackend
     /// <summary>Heads of one group that one piece of work covers: they share C·Bᵀ.</summary>
     private const long SsdHeadBlock = 4;
 
+    /// <summary>How far a state is fetched ahead of its use: it has lain in memory since the token before.</summary>
+    private const int StateAhead = 8 << 10;
+
     internal override long SsdChunkLength(long length, long headDimension, long states) => Math.Clamp(length, 1, 64);
 
     internal override void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated)
@@ -226,23 +229,45 @@ internal sealed unsafe partial class CpuBackend
             float* scratch = stackalloc float[6], x = scan.X.At(row, step, head), B = scan.B.At(row, step, group), C = scan.C.At(row, step, group);
             var decay = new SsdDecay(scratch, 1);
             decay.Load<T>(scan, row, step, head, 1);
-            (float delta, T kept) = (decay.Delta[0], T.Broadcast(decay.FromStart[0]));
-            using var output = new CpuScratch(scan.P);
-            for (long p = 0; p < scan.P; p++)
+            long state = scan.State(sequence, head), n = scan.N;
+            float* output = y + scan.Dense(row, step, head), to = finalState + state, from = to;
+            if (scan.InitialState != null) from = scan.InitialState + state;
+            else new Span<float>(to, checked((int)(scan.P * n))).Clear();
+            T kept = T.Broadcast(scan.InitialState == null ? 0 : decay.FromStart[0]);
+            for (long p = 0; p < scan.P; p += 2)
             {
-                float* from = scan.InitialState == null ? null : scan.InitialState + scan.State(sequence, head) + p * scan.N, to = finalState + scan.State(sequence, head) + p * scan.N;
-                T input = T.Broadcast(delta * x[p]), sum = T.Zero;
-                for (long n = 0; n < scan.N; n += T.Width)
-                {
-                    long rest = scan.N - n;
-                    T value = input * T.LoadUpTo(B + n, rest);
-                    if (from != null) value = T.MulAdd(kept, T.LoadUpTo(from + n, rest), value);
-                    value.StoreUpTo(to + n, rest);
-                    sum = T.MulAdd(value, T.LoadUpTo(C + n, rest), sum);
-                }
-                output.Data[p] = sum.Sum();
+                long next = p + 1 < scan.P ? 1 : 0;            // where there is no second row, the first again
+                (output[p], output[p + next]) = StepRows<T>(n, from + p * n, to + p * n, next * n, kept, T.Broadcast(decay.Delta[0] * x[p]), T.Broadcast(decay.Delta[0] * x[p + next]), B, C);
             }
-            Finish<T>(row, step, head, output.Data);
+            Finish<T>(row, step, head, output);
+        }
+
+        /// <summary>Takes two rows of a state one step further; their products with C.</summary>
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        private static (float, float) StepRows<T>(long n, float* from, float* to, long next, T kept, T input0, T input1, float* B, float* C) where T : struct, IFloats<T>
+        {
+            T sum0 = T.Zero, sum1 = T.Zero;
+            long i = 0;
+            for (; i + T.Width <= n; i += T.Width)
+            {
+                CpuSimd.FetchAhead(from + i, StateAhead);
+                CpuSimd.FetchAhead(from + next + i, StateAhead);
+                T b = T.Load(B + i), c = T.Load(C + i);
+                T value0 = T.MulAdd(kept, T.Load(from + i), input0 * b), value1 = T.MulAdd(kept, T.Load(from + next + i), input1 * b);
+                value0.Store(to + i);
+                value1.Store(to + next + i);
+                (sum0, sum1) = (T.MulAdd(value0, c, sum0), T.MulAdd(value1, c, sum1));
+            }
+            if (i < n)
+            {
+                long rest = n - i;
+                T b = T.LoadUpTo(B + i, rest), c = T.LoadUpTo(C + i, rest);
+                T value0 = T.MulAdd(kept, T.LoadUpTo(from + i, rest), input0 * b), value1 = T.MulAdd(kept, T.LoadUpTo(from + next + i, rest), input1 * b);
+                value0.StoreUpTo(to + i, rest);
+                value1.StoreUpTo(to + next + i, rest);
+                (sum0, sum1) = (T.MulAdd(value0, c, sum0), T.MulAdd(value1, c, sum1));
+            }
+            return (sum0.Sum(), sum1.Sum());
         }
 
         /// <summary>Adds the skip, applies the gate and stores.</summary>

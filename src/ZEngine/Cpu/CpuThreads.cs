@@ -15,7 +15,7 @@ internal interface IParallelJob
 /// </remarks>
 internal static unsafe class CpuThreads
 {
-    private const int SpinsBeforeSleep = 200;                  // about 60 µs: longer than the gap between two ops of a step
+    private const int SpinsBeforeSleep = 1600;                 // about 60 µs: longer than the gap between two ops of a step
 
     public const int MaxThreads = 1024;
 
@@ -128,7 +128,7 @@ internal static unsafe class CpuThreads
             int spins = 0;
             while (Volatile.Read(ref s_generation) == seen || Volatile.Read(ref s_wanted) == 0)
             {
-                if (++spins < SpinsBeforeSleep) Thread.SpinWait(8);
+                if (++spins < SpinsBeforeSleep) Thread.SpinWait(1);
                 else
                 {
                     s_wake.Wait();
