@@ -79,8 +79,7 @@ __global__ void __launch_bounds__(kThreads) attention_softmax_forward(const Atte
     const f32 most = row.largest(sPartial);
     f32 sum = 0;
     for (i64 j = row.low + threadIdx.x; j < row.high; j += kThreads) sum += expf(row.value(j) - most);
-    sum = block_sum(sum, sPartial);
-    __syncthreads();                                          // below each thread overwrites keys that others have read above
+    sum = block_sum(sum, sPartial);                           // and its barriers: below a thread overwrites keys that others have read
     for (i64 j = threadIdx.x; j < args.S; j += kThreads) row.s[j] = j >= row.low && j < row.high ? expf(row.value(j) - most) / sum : 0.0f;
     if (threadIdx.x == 0) args.lse[row.query] = row.high > row.low ? most + logf(sum) : -kInfinity;
 }
@@ -101,7 +100,6 @@ __global__ void __launch_bounds__(kThreads) attention_softmax_backward(const Att
     }
     sum = block_sum(sum, sPartial);
     const f32 delta = block_sum(product, sPartial) / sum - (args.dLse ? args.dLse[row.query] : 0.0f);
-    __syncthreads();                                          // below each thread overwrites keys that others have read above
     for (i64 j = threadIdx.x; j < args.S; j += kThreads)
     {
         f32 p = 0, ds = 0;

@@ -58,7 +58,7 @@ constexpr int kSlice = 32, kStages = 3;
 template <typename T, int Tile, bool isInnerK>
 struct HalfOperand
 {
-    static constexpr int kRows = isInnerK ? Tile : kSlice, kChunks = (isInnerK ? kSlice : Tile) / 8;
+    static constexpr int kRows = isInnerK ? Tile : kSlice, kChunks = (isInnerK ? kSlice : Tile) / 8, kThreads = Tile * 2;
     static constexpr int kBytes = kRows * kChunks * 16;
 
     const T* from;                                            // the tile's first element at k = 0
@@ -66,10 +66,12 @@ struct HalfOperand
     int rows, columns;                                        // that exist from the tile's start on
 
     // Starts loading the slice that begins at k.
-    __device__ inline void load(u8* sTile, int k, int threads) const
+    __device__ inline void load(u8* sTile, int k) const
     {
-        for (int i = threadIdx.x; i < kRows * kChunks; i += threads)
+        #pragma unroll
+        for (int part = 0; part < kRows * kChunks / kThreads; part++)
         {
+            const int i = threadIdx.x + part * kThreads;
             const int r = i / kChunks, c = i % kChunks;
             const int row = isInnerK ? r : k + r, column = isInnerK ? k + c * 8 : c * 8;
             const int valid = row < rows ? max(0, min(8, columns - column)) : 0;
@@ -110,8 +112,8 @@ __global__ void __launch_bounds__(Tile * 2, 1) matmul_half(const MatMulArgs args
     const auto load_slice = [&](int slice)
     {
         u8* sLeft = sStages + slice % kStages * kStageBytes;
-        left.load(sLeft, slice * kSlice, kThreads);
-        right.load(sLeft + Left::kBytes, slice * kSlice, kThreads);
+        left.load(sLeft, slice * kSlice);
+        right.load(sLeft + Left::kBytes, slice * kSlice);
         copy_async_commit();
     };
 

@@ -17,6 +17,9 @@ internal abstract class KernelScenario
     /// <summary>Runs and compares. The driver must be made with these options, and its findings must not be caught.</summary>
     public abstract void Run(EmulatorOptions options);
 
+    /// <summary>Whether a kernel, by its mangled name, is of this file; an op may launch kernels of others.</summary>
+    public virtual bool Owns(string kernel) => true;
+
     /// <summary>Instructions that can be deleted unnoticed, and why: of kernels whose name contains a text, from source lines that contain one.</summary>
     public virtual IEnumerable<Survivor> Survivors => [];
 

@@ -19,6 +19,11 @@ internal abstract class OpScenario : KernelScenario
     /// <summary>What the op's cases do not reach.</summary>
     protected virtual void More(CudaDevice device) { }
 
+    /// <summary>The first sum of a block needs no barrier before it; the barrier serves kernels that sum again.</summary>
+    protected static Survivor FirstSum(string kernel) => new(kernel, "a former result in sPartial has been read by all", "the kernel's first sum: there is no former result");
+
+    public sealed override bool Owns(string kernel) => KernelSources.Current.Variants[File].Any(variant => kernel.Contains(variant.Split('<')[0], StringComparison.Ordinal));
+
     public sealed override void Run(EmulatorOptions options)
     {
         using var driver = new EmulatedCudaDriver(options);

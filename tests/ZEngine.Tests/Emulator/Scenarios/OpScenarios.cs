@@ -8,6 +8,12 @@ namespace ZEngine.Tests.Emulator.Scenarios;
 internal sealed class AdamWScenario : OpScenario
 {
     public override string File => "AdamW.cu";
+    public override IEnumerable<Survivor> Survivors =>
+    [
+        FirstSum("norm_total"), FirstSum("norm_squares"),
+        new("adamw", "this block has read the counter", "seeing the ticket orders what came before it here; on a GPU the fence does that", 2),
+        new("adamw", "so has every other", "as the fence before it", 2),
+    ];
 
     protected override void More(CudaDevice device)
     {
@@ -28,6 +34,7 @@ internal sealed class AdamWScenario : OpScenario
 internal sealed class AttentionScenario : OpScenario
 {
     public override string File => "Attention.cu";
+    public override IEnumerable<Survivor> Survivors => [FirstSum("attention_softmax_forward"), FirstSum("attention_softmax_backward")];
     protected override IEnumerable<OpCase> Cases => [Case("attention", "scenario").With("causal", true).Normal("q", [1, 3, 2, 4]).Normal("k", [1, 130, 1, 4]).Normal("v", [1, 130, 1, 4]).Build()];
 }
 
@@ -59,6 +66,7 @@ internal sealed class CopyScenario : OpScenario
 internal sealed class CrossEntropyScenario : OpScenario
 {
     public override string File => "CrossEntropy.cu";
+    public override IEnumerable<Survivor> Survivors => [FirstSum("cross_entropy_mean"), FirstSum("cross_entropy_forward")];
     protected override IEnumerable<OpCase> Cases => [Case("cross_entropy", "scenario").With("label_smoothing", 0.1).Normal("logits", [3, 300]).Integers("targets", [3], 300).Build()];
 }
 
@@ -77,7 +85,11 @@ internal sealed class ElementwiseScenario : OpScenario
 internal sealed class EmbeddingScenario : OpScenario
 {
     public override string File => "Embedding.cu";
-    protected override IEnumerable<OpCase> Cases => [Case("embedding", "scenario").Normal("weight", [40, 5]).Integers("ids", [2, 70], 3).Build()];
+    protected override IEnumerable<OpCase> Cases => [
+        Case("embedding", "scenario").Normal("weight", [40, 5]).Integers("ids", [2, 70], 3).Build(),
+        // 512 counts of each of nine tiles: more than the scan takes in one round.
+        Case("embedding", "scenario, many tokens").Normal("weight", [300, 1]).Integers("ids", [9300], 300).Build(),
+    ];
 }
 
 internal sealed class GatedActivationScenario : OpScenario
@@ -89,12 +101,14 @@ internal sealed class GatedActivationScenario : OpScenario
 internal sealed class GroupedExpertsScenario : OpScenario
 {
     public override string File => "GroupedExperts.cu";
+    public override IEnumerable<Survivor> Survivors => [FirstSum("experts_activation_backward")];
     protected override IEnumerable<OpCase> Cases => [RouteScenario.Experts];
 }
 
 internal sealed class LayerNormScenario : OpScenario
 {
     public override string File => "LayerNorm.cu";
+    public override IEnumerable<Survivor> Survivors => [FirstSum("layer_norm_forward"), FirstSum("layer_norm_backward")];
     protected override IEnumerable<OpCase> Cases => [Case("layer_norm", "scenario").Normal("x", [3, 70]).Normal("weight", [70]).Normal("bias", [70]).Build()];
 }
 
@@ -104,8 +118,8 @@ internal sealed class MatMulScenario : OpScenario
     protected override DType[] Types => [DType.Float32, DType.BFloat16];
     protected override IEnumerable<OpCase> Cases =>
     [
-        // Five slices of 32: every buffer of the pipeline is filled again.
-        Case("matmul", "scenario, tile").With("transpose_b", true).Normal("a", [17, 150]).Normal("b", [9, 150]).Build(),
+        // Five slices of 32, and three in the products of the gradients: buffers of the pipeline are filled again.
+        Case("matmul", "scenario, tile").With("transpose_b", true).Normal("a", [70, 130]).Normal("b", [70, 130]).Build(),
         Case("matmul", "scenario, rows").With("transpose_b", true).Normal("a", [1, 40]).Normal("b", [5, 40]).Build(),
     ];
 }
@@ -129,11 +143,18 @@ internal sealed class RandomScenario : OpScenario
 internal sealed class ReduceScenario : OpScenario
 {
     public override string File => "Reduce.cu";
+    public override IEnumerable<Survivor> Survivors =>
+    [
+        new("reduce_columnsIfLb0E", "the words of all columns are there", "with one column to a thread each finishes its own"),
+        new("reduce_partials", "the words of all columns are there", "with one column to a thread each finishes its own"),
+    ];
     protected override IEnumerable<OpCase> Cases =>
     [
         Case("reduce", "scenario, rows").With("function", "sum").With("axis", 1).Normal("x", [3, 300]).Build(),
+        Case("reduce", "scenario, wide rows").With("function", "sum").With("axis", 1).Normal("x", [2, 9000]).Build(),
         Case("reduce", "scenario, columns").With("function", "mean").With("axis", 0).Normal("x", [70, 5]).Build(),
-        Case("reduce", "scenario, largest").With("function", "max").With("axis", 1).Normal("x", [3, 70]).Build(),
+        Case("reduce", "scenario, wide columns").With("function", "sum").With("axis", 0).Normal("x", [70, 8]).Build(),
+        Case("reduce", "scenario, largest").With("function", "max").With("axis", 1).Normal("x", [2, 9001]).Build(),
     ];
 
     protected override void More(CudaDevice device)
@@ -147,6 +168,7 @@ internal sealed class ReduceScenario : OpScenario
 internal sealed class RmsNormScenario : OpScenario
 {
     public override string File => "RmsNorm.cu";
+    public override IEnumerable<Survivor> Survivors => [FirstSum("rms_norm_forward")];
     protected override IEnumerable<OpCase> Cases => [Case("rms_norm", "scenario").With("gated", true).With("group_size", 35).Normal("x", [3, 70]).Normal("z", [3, 70]).Normal("weight", [70]).Build()];
 }
 
@@ -158,10 +180,16 @@ internal sealed class RopeScenario : OpScenario
 
 internal sealed class RouteScenario : OpScenario
 {
-    internal static readonly OpCase Experts = Case("moe_swiglu", "scenario").With("top_k", 2).With("norm_topk", true)
-        .Normal("x", [40, 6]).Normal("router", [4, 6]).Normal("gate_proj", [4, 5, 6]).Normal("up_proj", [4, 5, 6]).Normal("down_proj", [4, 6, 5]).Build();
+    internal static readonly OpCase Experts = Case("moe_swiglu", "scenario").With("top_k", 2).With("normalize", true)
+        .Normal("x", [40, 70]).Normal("router", [2, 70]).Normal("gate_proj", [2, 69, 70], 0.3).Normal("up_proj", [2, 69, 70], 0.3).Normal("down_proj", [2, 70, 69], 0.3).Build();
 
     public override string File => "Route.cu";
+    public override IEnumerable<Survivor> Survivors =>
+    [
+        FirstSum("route_losses"),
+        new("route_forward", "the scores of all lanes are there", "a lane's later reads follow a shuffle of the whole warp"),
+        new("route_forward", "all lanes have read the scores", "the next token's maximum is a shuffle of the whole warp, before any score is written"),
+    ];
     protected override IEnumerable<OpCase> Cases => [Experts];
 }
 
