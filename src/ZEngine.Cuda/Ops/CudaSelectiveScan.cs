@@ -1,10 +1,159 @@
+using System.Runtime.InteropServices;
+
 namespace ZEngine.Cuda;
+
+/// <summary>How a selective scan is divided: by sizes alone, and never so that a sequence's numbers depend on what else is computed.</summary>
+/// <param name="States">States of one thread of the forward kernel.</param>
+/// <param name="Parts">Threads that share a channel.</param>
+/// <param name="Width">Channels of a block.</param>
+internal readonly record struct SelectiveScanPlan(int States, int Parts, int Width)
+{
+    /// <summary>As in kernels/SelectiveScanForward.cu.</summary>
+    private const int Steps = 8;
+
+    private const int FewStates = 8, ManyStates = 16, MaxStates = 256, MinWidth = 32, MaxWidth = 128;
+
+    public int Threads => Width * Parts;
+
+    /// <summary>The forward kernel's plan: as many channels share B and C as leave each multiprocessor a block.</summary>
+    public static SelectiveScanPlan For(long n, long channelsPerGroup, long groupsOfSequences, int multiprocessors)
+    {
+        if (n > MaxStates) throw new NotSupportedException($"SelectiveScan: N is {n:N0}, the kernels take at most {MaxStates} states.");
+        int states = n <= FewStates ? FewStates : ManyStates, parts = Math.Max(1, (int)((n + states - 1) / states));
+        int width = MaxWidth;
+        while (width > MinWidth && (width * parts > MaxWidth || width / 2 >= channelsPerGroup || groupsOfSequences * ((channelsPerGroup + width - 1) / width) < multiprocessors)) width /= 2;
+        return new SelectiveScanPlan(states, parts, width);
+    }
+
+    /// <summary>Dynamic shared memory of a forward block.</summary>
+    public int SharedBytes(int n, int elementSize) => 2 * Steps * (3 * Width + 2 * n) * elementSize + Steps * (2 * States * Parts + Width + Width * Parts) * sizeof(float);
+}
 
 internal sealed partial class CudaBackend
 {
-    internal override long SelectiveScanStretch => throw NoKernel("SelectiveScan");
+    private const string SelectiveScanForwardFile = "SelectiveScanForward.cu", SelectiveScanBackwardFile = "SelectiveScanBackward.cu";
 
-    internal override void SelectiveScanForward(SelectiveScanInputs x, Tensor y, Tensor finalState, Tensor? states) => throw NoKernel("SelectiveScan");
+    /// <summary>As in kernels/SelectiveScanBackward.cu: channels and threads of a block, states of a band, and bytes of its shared memory without the rows.</summary>
+    private const int ScanBackWidth = 64, ScanBackThreads = 128, ScanBand = 16, ScanBackShared = 47_744, ScanRowElements = 4 * 16 * ScanBackWidth;
 
-    internal override void SelectiveScanBackward(SelectiveScanInputs x, Tensor states, Tensor dy, Tensor? dFinalState, SelectiveScanInputs d) => throw NoKernel("SelectiveScan");
+    /// <summary>Mirrors SelectiveScanShape in kernels/common/SelectiveScan.cuh, field for field.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct SelectiveScanShape
+    {
+        public ulong A, D, DtBias, Starts;
+        public long L, Channels, UBatch, UStep, DtBatch, DtStep, ZBatch, ZStep, BBatch, BStep, BGroup, CBatch, CStep, CGroup;
+        public int N, G, ChannelsPerGroup, BlocksPerGroup, Width, Sequences, HasSoftplus, AreStatesWide;
+    }
+
+    /// <summary>Mirrors SelectiveScanArgs in kernels/SelectiveScanForward.cu, field for field.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct SelectiveScanArgs
+    {
+        public ulong U, Dt, B, C, Z, Initial, Y, FinalState, States;
+        public SelectiveScanShape Shape;
+    }
+
+    /// <summary>Mirrors SelectiveScanBackwardArgs in kernels/SelectiveScanBackward.cu, field for field.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct SelectiveScanBackwardArgs
+    {
+        public ulong U, Dt, B, C, Z, Dy, States, Dfinal, Du, Ddt, Dz, Dinitial, Partial, Sums, Carry;
+        public long Rows;
+        public SelectiveScanShape Shape;
+    }
+
+    /// <summary>Mirrors SelectiveScanSumArgs in kernels/SelectiveScanBackward.cu, field for field.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct SelectiveScanSumArgs
+    {
+        public ulong Partial, Sums, DB, DC, DA, DD, Dbias;
+        public long Width, Channels, Sequences;
+        public int N, BlocksPerGroup, Blocks;
+    }
+
+    /// <summary>As kStretch in kernels/common/SelectiveScan.cuh: what the backward kernel walks with everything in shared memory.</summary>
+    internal override long SelectiveScanStretch => 16;
+
+    internal override void SelectiveScanForward(SelectiveScanInputs x, Tensor y, Tensor finalState, Tensor? states)
+    {
+        long channels = x.U.Shape[2], groups = x.B.Shape[2];
+        var plan = SelectiveScanPlan.For(x.A.Shape[1], channels / groups, finalState.Shape[0] * groups, device.Multiprocessors);
+        using Tensor? starts = UploadScanSequences(x.Layout);
+        SelectiveScanShape shape = ScanShape(x, starts, plan.Width, IsAligned(finalState, 4));
+        Kernel(SelectiveScanForwardFile, $"selective_scan_forward<{y.DType}, {plan.States}, {IsScanWide(x, y)}>").Launch(ScanBlocks(shape), plan.Threads, plan.SharedBytes(shape.N, y.DType.Size), new SelectiveScanArgs
+        {
+            U = Pointer(x.U), Dt = Pointer(x.Dt), B = Pointer(x.B), C = Pointer(x.C), Z = Pointer(x.Z), Initial = Pointer(x.InitialState),
+            Y = Pointer(y), FinalState = Pointer(finalState), States = Pointer(states), Shape = shape,
+        });
+    }
+
+    internal override void SelectiveScanBackward(SelectiveScanInputs x, Tensor states, Tensor dy, Tensor? dFinalState, SelectiveScanInputs d)
+    {
+        if (x.U.Shape[0] * x.U.Shape[1] == 0)
+        {
+            if (d.InitialState is not null) CarryState(dFinalState, d.InitialState);
+            foreach (Tensor? parameter in (ReadOnlySpan<Tensor?>)[d.A, d.D, d.DtBias]) parameter?.Clear();
+            return;
+        }
+        using Tensor? starts = UploadScanSequences(x.Layout);
+        SelectiveScanShape shape = ScanShape(x, starts, ScanBackWidth, IsAligned(dFinalState, 4) && IsAligned(d.InitialState, 4));
+        long rows = x.U.Shape[0] * shape.L, n = shape.N;
+        int bands = (int)Math.Max(1, (n + ScanBand - 1) / ScanBand), blocks = ScanBlocks(shape);
+        using Tensor partial = Tensor.Empty([shape.BlocksPerGroup, 2, rows, shape.G, n], DType.Float32, dy.Device), sums = Tensor.Empty([shape.Sequences, n + 2, shape.Channels], DType.Float32, dy.Device);
+        using Tensor? carry = bands > 1 ? Tensor.Empty([blocks, bands, ScanBackThreads, 16], DType.Float32, dy.Device) : null;
+        Kernel(SelectiveScanBackwardFile, $"selective_scan_backward<{dy.DType}, {IsScanWide(x, dy)}>").Launch(blocks, ScanBackThreads, ScanBackShared + ScanRowElements * dy.DType.Size, new SelectiveScanBackwardArgs
+        {
+            U = Pointer(x.U), Dt = Pointer(x.Dt), B = Pointer(x.B), C = Pointer(x.C), Z = Pointer(x.Z), Dy = Pointer(dy), States = Pointer(states), Dfinal = Pointer(dFinalState),
+            Du = Pointer(d.U), Ddt = Pointer(d.Dt), Dz = Pointer(d.Z), Dinitial = Pointer(d.InitialState), Partial = Pointer(partial), Sums = Pointer(sums), Carry = Pointer(carry),
+            Rows = rows, Shape = shape,
+        });
+        long width = d.B.Count;
+        int inputBlocks = Blocks("SelectiveScan", 2 * width, ColumnsOfBlock), parameterBlocks = Blocks("SelectiveScan", (n + 2) * shape.Channels, ColumnsOfBlock);
+        Kernel(SelectiveScanBackwardFile, $"selective_scan_sum_backward<{dy.DType}>").Launch(Blocks("SelectiveScan", (long)inputBlocks + parameterBlocks), ColumnSumThreads, 0, new SelectiveScanSumArgs
+        {
+            Partial = Pointer(partial), Sums = Pointer(sums), DB = Pointer(d.B), DC = Pointer(d.C), DA = Pointer(d.A), DD = Pointer(d.D), Dbias = Pointer(d.DtBias),
+            Width = width, Channels = shape.Channels, Sequences = shape.Sequences, N = shape.N, BlocksPerGroup = shape.BlocksPerGroup, Blocks = inputBlocks,
+        });
+    }
+
+    /// <summary>The boundaries of packed sequences, then how many kept states stand before those of each.</summary>
+    private Tensor? UploadScanSequences(SequenceLayout? layout)
+    {
+        if (layout is null) return null;
+        var table = new long[2 * (layout.Count + 1)];
+        layout.CuSeqlens.CopyTo(table);
+        for (int i = 0, at = layout.Count + 1; i < layout.Count; i++, at++)
+            table[at + 1] = table[at] + (layout.End(i) - layout.Start(i) + SelectiveScanStretch - 1) / SelectiveScanStretch;
+        return Upload<long>(table);
+    }
+
+    private static SelectiveScanShape ScanShape(SelectiveScanInputs x, Tensor? starts, int width, bool areOtherStatesAligned)
+    {
+        long channels = x.U.Shape[2], groups = x.B.Shape[2], n = x.A.Shape[1];
+        int perGroup = Size32("SelectiveScan", "D / G", channels / groups);
+        return new SelectiveScanShape
+        {
+            A = Pointer(x.A), D = Pointer(x.D), DtBias = Pointer(x.DtBias), Starts = Pointer(starts), L = x.U.Shape[1], Channels = channels,
+            UBatch = x.U.Strides[0], UStep = x.U.Strides[1], DtBatch = x.Dt.Strides[0], DtStep = x.Dt.Strides[1], ZBatch = x.Z?.Strides[0] ?? 0, ZStep = x.Z?.Strides[1] ?? 0,
+            BBatch = x.B.Strides[0], BStep = x.B.Strides[1], BGroup = x.B.Strides[2], CBatch = x.C.Strides[0], CStep = x.C.Strides[1], CGroup = x.C.Strides[2],
+            N = (int)n, G = Size32("SelectiveScan", "G", groups), ChannelsPerGroup = perGroup, BlocksPerGroup = (int)(((long)perGroup + width - 1) / width), Width = width,
+            Sequences = Size32("SelectiveScan", "the number of sequences", x.Layout?.Count ?? x.U.Shape[0]), HasSoftplus = x.HasSoftplus ? 1 : 0,
+            AreStatesWide = n % 4 == 0 && areOtherStatesAligned && IsAligned(x.A, 4) && IsAligned(x.InitialState, 4) ? 1 : 0,
+        };
+    }
+
+    private static int ScanBlocks(in SelectiveScanShape shape) => Blocks("SelectiveScan", checked((long)shape.Sequences * shape.G * shape.BlocksPerGroup));
+
+    private static bool IsScanWide(SelectiveScanInputs x, Tensor y)
+    {
+        int elements = WideElements(y.DType);
+        if (x.U.Shape[2] / x.B.Shape[2] % elements != 0 || x.B.Shape[3] % elements != 0) return false;
+        foreach (Tensor? tensor in (ReadOnlySpan<Tensor?>)[x.U, x.Dt, x.B, x.C, x.Z, y])
+        {
+            if (!IsAligned(tensor, elements)) return false;
+            for (int axis = 0; axis < tensor?.Rank - 1; axis++)
+                if (tensor!.Shape[axis] > 1 && tensor.Strides[axis] % elements != 0) return false;
+        }
+        return true;
+    }
 }

@@ -1,0 +1,100 @@
+// SelectiveScan.cuh: what the forward and the backward selective scan share: sizes, the sequence and channels of a block, states, rows.
+#pragma once
+#include "common/Async.cuh"
+#include "common/Copy.cuh"
+#include "common/Pointwise.cuh"
+
+constexpr int kStretch = 16;                                  // steps from one kept state to the next
+
+constexpr f32 kLog2E = 1.44269502f, kLog2ERest = 1.92596299e-8f, kLn2 = 0.693147181f;   // log2 e is the sum of the first two
+
+struct SelectiveScanShape                                     // mirrored in CudaSelectiveScan.cs, field for field
+{
+    const f32* A; const f32* D; const f32* dtBias; const i64* starts;
+    i64 L, channels, uBatch, uStep, dtBatch, dtStep, zBatch, zStep, bBatch, bStep, bGroup, cBatch, cStep, cGroup;
+    i32 N, G, channelsPerGroup, blocksPerGroup, width, sequences, hasSoftplus, areStatesWide;
+};
+
+// The sequence and the channels of a block.
+struct ScanPlace
+{
+    i64 sequence, row, begin, end, kept, group, part, first;  // the sequence is [begin, end) of the row; its first kept state; the first channel
+    i32 columns;
+
+    __device__ inline ScanPlace(const SelectiveScanShape& shape)
+    {
+        const u32 blocks = (u32)shape.G * shape.blocksPerGroup, block = blockIdx.x % blocks;
+        sequence = blockIdx.x / blocks;
+        group = block / shape.blocksPerGroup;
+        part = block % shape.blocksPerGroup;
+        first = group * shape.channelsPerGroup + part * shape.width;
+        columns = (i32)min((i64)shape.width, shape.channelsPerGroup - part * shape.width);
+        row = shape.starts ? 0 : sequence;
+        begin = shape.starts ? shape.starts[sequence] : 0;
+        end = shape.starts ? shape.starts[sequence + 1] : shape.L;
+        kept = shape.starts ? shape.starts[shape.sequences + 1 + sequence] : sequence * ((shape.L + kStretch - 1) / kStretch);
+    }
+};
+
+// Δ·log2 e: exp(Δ·A) is 2 to its product with A. A rounding of A·log2 e would be the same at every step and add up; this one differs from step to step.
+__device__ inline f32 scale_exponent(f32 delta) { return fmaf(delta, kLog2ERest, delta * kLog2E); }
+
+__device__ inline f32 power_of_two(f32 x)
+{
+    f32 y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// Neighbouring states from n on; those from N on are 0.
+template <int S>
+__device__ inline void load_states(f32 (&to)[S], const f32* from, i32 n, const SelectiveScanShape& shape)
+{
+    #pragma unroll
+    for (int s = 0; s < S; s += 4)
+    {
+        f32 four[4] = {};
+        if (shape.areStatesWide)
+        {
+            if (n + s < shape.N) load<4>(four, from + n + s);
+        }
+        else
+            #pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (n + s + i < shape.N) four[i] = from[n + s + i];
+        #pragma unroll
+        for (int i = 0; i < 4; i++) to[s + i] = four[i];
+    }
+}
+
+template <int S>
+__device__ inline void store_states(f32* to, const f32 (&from)[S], i32 n, const SelectiveScanShape& shape)
+{
+    #pragma unroll
+    for (int s = 0; s < S; s += 4)
+    {
+        const f32 four[4] = {from[s], from[s + 1], from[s + 2], from[s + 3]};
+        if (shape.areStatesWide)
+        {
+            if (n + s < shape.N) store<4>(to + n + s, four);
+        }
+        else
+            #pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (n + s + i < shape.N) to[n + s + i] = four[i];
+    }
+}
+
+// Rows of a tile to shared memory, those of sTo `pitch` elements apart. isWide: they are under way.
+template <bool isWide, typename T>
+__device__ inline void fetch_rows(T* sTo, i32 pitch, const T* from, i64 stride, i32 rows, i32 columns)
+{
+    constexpr int V = kVector<T, isWide>;
+    const int chunks = columns / V;
+    for (int i = threadIdx.x; i < rows * chunks; i += blockDim.x)
+    {
+        const int row = i / chunks, column = (i - row * chunks) * V;
+        if constexpr (isWide) copy_async(shared_address(sTo + row * pitch + column), from + row * stride + column, 16);
+        else sTo[row * pitch + column] = from[row * stride + column];
+    }
+}

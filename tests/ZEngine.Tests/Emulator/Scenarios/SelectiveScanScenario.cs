@@ -1,0 +1,53 @@
+using ZEngine.Emulator;
+
+namespace ZEngine.Tests.Emulator.Scenarios;
+
+/// <summary>A scan whose sequences have several tiles and stretches and whose states fill more than one band, against the CPU.</summary>
+internal abstract class SelectiveScanScenario(bool isBackward) : KernelScenario
+{
+    private const int Length = 44, Channels = 36, States = 20;
+    private readonly Lazy<float[][]> _want = new(() => Results(Device.Cpu, isBackward));
+
+    public override void Run(EmulatorOptions options)
+    {
+        using var driver = new EmulatedCudaDriver(options);
+        using Device device = Devices.OpenEmulated(driver);
+        float[][] want = _want.Value, got = Results(device, isBackward);
+        for (int k = 0; k < want.Length; k++)
+        {
+            double scale = Math.Sqrt(want[k].Average(x => (double)x * x));
+            for (int i = 0; i < want[k].Length; i++) Assert.Equal(want[k][i], got[k][i], 1e-5 * (scale + Math.Abs(want[k][i])));
+        }
+        Assert.Empty(driver.Faults);
+    }
+
+    private static float[][] Results(Device device, bool isBackward)
+    {
+        Tensor From(int seed, params long[] shape)
+        {
+            float[] values = Data.Random((int)shape.Aggregate((a, b) => a * b), seed);
+            if (seed == 0) for (int i = 0; i < values.Length; i++) values[i] = -2 * Math.Abs(values[i]);
+            return Tensor.From<float>(values, shape, device);
+        }
+        using Tape tape = Tape.Begin();
+        Tensor A = From(0, Channels, States), u = From(1, 1, Length, Channels), dt = From(2, 1, Length, Channels), z = From(3, 1, Length, Channels), B = From(4, 1, Length, 1, States), C = From(5, 1, Length, 1, States);
+        Tensor D = From(6, Channels), bias = From(7, Channels), state = From(8, 2, Channels, States);
+        Tensor[] inputs = isBackward ? [A, u, dt, z, B, C, D, bias, state] : [];
+        foreach (Tensor input in inputs) tape.Watch(input);
+        (Tensor y, Tensor final) = ZEngine.Ops.SelectiveScan(u, dt, A, B, C, D, z, bias, state, layout: new SequenceLayout(0, 7, Length));
+        var results = new List<float[]> { y.ToArray<float>(), final.ToArray<float>() };
+        if (isBackward) tape.Backward([y, final], [From(9, 1, Length, Channels), From(10, 2, Channels, States)]);
+        foreach (Tensor input in inputs) results.Add(tape.GradientOf(input).ToArray<float>());
+        return [.. results];
+    }
+}
+
+internal sealed class SelectiveScanForwardScenario() : SelectiveScanScenario(false)
+{
+    public override string File => "SelectiveScanForward.cu";
+}
+
+internal sealed class SelectiveScanBackwardScenario() : SelectiveScanScenario(true)
+{
+    public override string File => "SelectiveScanBackward.cu";
+}

@@ -1,0 +1,192 @@
+using ZEngine.Cuda;
+using ZEngine.Emulator;
+using ZEngine.Interop;
+using ZEngine.Tests.Interop;
+
+namespace ZEngine.Tests.Ops;
+
+/// <summary>What the selective scan's kernels cost: launches, bytes, exponentials, registers; and what they refuse.</summary>
+public sealed class SelectiveScanKernelTests
+{
+    private const long Length = 32, Channels = 128, States = 16;
+
+    /// <summary>Inputs of [1, 32, 128] with 16 states, and everything that is optional.</summary>
+    private sealed class Inputs(CountedDevice counted, DType dtype, long length = Length)
+    {
+        public Tensor U { get; } = counted.Normal(1, 1, length, Channels).To(dtype);
+        public Tensor Dt { get; } = counted.Normal(2, 1, length, Channels).To(dtype);
+        public Tensor Z { get; } = counted.Normal(3, 1, length, Channels).To(dtype);
+        public Tensor B { get; } = counted.Normal(4, 1, length, 1, States).To(dtype);
+        public Tensor C { get; } = counted.Normal(5, 1, length, 1, States).To(dtype);
+        public Tensor A { get; } = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(6, Channels, States)), -1);
+        public Tensor D { get; } = counted.Normal(7, Channels);
+        public Tensor Bias { get; } = counted.Normal(8, Channels);
+        public Tensor Initial { get; } = counted.Normal(9, 1, Channels, States);
+
+        public (Tensor Y, Tensor FinalState) Scan() => ZEngine.Ops.SelectiveScan(U, Dt, A, B, C, D, Z, Bias, Initial);
+
+        public void Watch(scoped in Tape tape)
+        {
+            foreach (Tensor tensor in (ReadOnlySpan<Tensor>)[U, Dt, Z, B, C, A, D, Bias, Initial]) tape.Watch(tensor);
+        }
+    }
+
+    [Theory]
+    [InlineData(DType.BFloat16)]
+    [InlineData(DType.Float32)]
+    public void Traffic_equals_the_header(DType dtype)
+    {
+        using var counted = new CountedDevice();
+        using Tape tape = Tape.Begin();
+        var x = new Inputs(counted, dtype);
+        x.Watch(tape);
+        Tensor dy = counted.Normal(10, 1, Length, Channels).To(dtype);
+        counted.Launches();
+        Tensor y = x.Scan().Y;
+        LaunchProfile[] forward = counted.Launches();
+        tape.Backward(y, dy);
+        LaunchProfile[] backward = counted.Launches();
+
+        // So few channels that a forward block has 32 of them.
+        const long vector = 4 * Channels, state = vector * States, stretches = Length / 16, forwardBlocks = Channels / 32, backwardBlocks = Channels / 64, sums = (States + 2) * vector;
+        long rows = Length * dtype.Size, partial = backwardBlocks * 2 * Length * States * 4;
+        CountedDevice.Are(["selective_scan_forward"], forward);
+        CountedDevice.Moved(rows * (3 * Channels + 2 * States * forwardBlocks) + 2 * state + 2 * vector, rows * Channels + state + stretches * state, forward[0]);
+        CountedDevice.Are(["selective_scan_backward", "selective_scan_sum_backward"], backward);
+        CountedDevice.Moved(rows * (4 * Channels + 2 * States * backwardBlocks) + (1 + stretches) * state + 2 * vector, rows * 3 * Channels + partial + sums + state, backward[0]);
+        CountedDevice.Moved(partial + sums, rows * 2 * States + state + 2 * vector, backward[1]);
+
+        // Rows come and go in accesses of 16 bytes and whole sectors.
+        InstructionCounter copies = forward[0].Of("cp.async.cg");
+        Assert.Equal((16 * copies.Threads, copies.Bytes / 32), (copies.Bytes, copies.Sectors));
+        copies = backward[0].Of("cp.async.cg");
+        Assert.Equal((16 * copies.Threads, copies.Bytes / 32), (copies.Bytes, copies.Sectors));
+        foreach (LaunchProfile launch in (ReadOnlySpan<LaunchProfile>)[.. forward, .. backward]) Assert.Equal(0, launch[InstructionClass.Atomic].Executions);
+    }
+
+    [Fact]
+    public void Every_state_and_step_costs_one_exponential_and_four_operations()
+    {
+        using var counted = new CountedDevice();
+        LaunchProfile Count(long length, bool isBackward)
+        {
+            using Tape tape = Tape.Begin();
+            var x = new Inputs(counted, DType.BFloat16, length);
+            x.Watch(tape);
+            Tensor dy = counted.Normal(10, 1, length, Channels).To(DType.BFloat16);
+            counted.Launches();
+            Tensor y = x.Scan().Y;
+            LaunchProfile forward = counted.Launches()[0];
+            tape.Backward(y, dy);
+            return isBackward ? counted.Launches()[0] : forward;
+        }
+        foreach ((bool isBackward, double exponentials, long others, double operations) in (ReadOnlySpan<(bool, double, long, double)>)[(false, 1, 2, 7), (true, 1.75, 4, 24)])
+        {
+            LaunchProfile one = Count(32, isBackward), two = Count(64, isBackward);
+            long steps = 32 * Channels;                        // beside the states: softplus, the gate, and backward their slopes
+            Assert.Equal(steps * (exponentials * States + others), two.Of("ex2").Threads - one.Of("ex2").Threads);
+            double floats = (two[InstructionClass.Float].Threads - one[InstructionClass.Float].Threads) / (double)(steps * States);
+            Assert.InRange(floats, 4, operations);
+        }
+    }
+
+    [Fact]
+    public void A_decode_step_is_one_launch_that_reads_the_states_once()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        var x = new Inputs(counted, DType.BFloat16, 1);
+        counted.Launches();
+        x.Scan();
+        LaunchProfile[] launches = counted.Launches();
+        CountedDevice.Are(["selective_scan_forward"], launches);
+        const long state = 4 * Channels * States;
+        CountedDevice.Moved(2 * (3 * Channels + 2 * States * Channels / 32) + 2 * state + 8 * Channels, 2 * Channels + state, launches[0]);
+    }
+
+    [Fact]
+    public void Sixteen_bits_round_once()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        foreach (DType dtype in (ReadOnlySpan<DType>)[DType.BFloat16, DType.Float16])
+        foreach ((long width, long n) in (ReadOnlySpan<(long, long)>)[(40, 8), (13, 5)])
+        {
+            Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(6, width, n)), -1), D = counted.Normal(7, width), state = counted.Normal(9, 2, width, n);
+            counted.RoundsOnce(dtype, x => ZEngine.Ops.SelectiveScan(x[0], x[1], A, x[3], x[4], D, x[2], initialState: state, layout: new SequenceLayout(0, 7, 30)).Y,
+                counted.Normal(1, 1, 30, width), counted.Normal(2, 1, 30, width), counted.Normal(3, 1, 30, width), counted.Normal(4, 1, 30, 1, n), counted.Normal(5, 1, 30, 1, n));
+        }
+    }
+
+    /// <summary>Rows that stand 2³⁰ elements apart, in memory that nothing touches between them.</summary>
+    [Fact]
+    public void Rows_beyond_two_to_the_31_elements_are_found()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        const long batch = 3, length = 3, width = 8, tall = (1L << 30) / width;
+        Tensor all = Tensor.Empty([batch, tall, width], DType.BFloat16, counted.Device);
+        Assert.True(all.Strides[0] * (batch - 1) >= 1L << 31);
+        Tensor Rows(ulong seed, long first)
+        {
+            Tensor values = counted.Normal(seed, batch, length, width).To(DType.BFloat16);
+            for (long b = 0; b < batch; b++) ZEngine.Ops.Copy(values.Slice(0, b, 1), all.Slice(0, b, 1).Slice(1, first, length));
+            return all.Slice(1, first, length);
+        }
+        Tensor[] far = [Rows(1, 0), Rows(2, tall - 3), Rows(3, 6), Rows(4, tall / 2), Rows(5, 12)];
+        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(6, width, width)), -1);
+        float[][] Results(Func<Tensor, Tensor> choose)
+        {
+            using Tape tape = Tape.Begin();
+            Tensor[] x = [.. far.Select(choose)];
+            foreach (Tensor tensor in x) tape.Watch(tensor);
+            Tensor y = ZEngine.Ops.SelectiveScan(x[0], x[1], A, x[3].Reshape(batch, length, 1, width), x[4].Reshape(batch, length, 1, width), z: x[2]).Y;
+            tape.Backward(y, counted.Normal(11, batch, length, width).To(DType.BFloat16));
+            var results = new List<float[]> { y.To(DType.Float32).ToArray<float>() };
+            foreach (Tensor tensor in x) results.Add(tape.GradientOf(tensor).To(DType.Float32).ToArray<float>());
+            return [.. results];
+        }
+        float[][] want = Results(tensor => tensor.Clone()), got = Results(tensor => tensor);
+        for (int k = 0; k < want.Length; k++)
+        {
+            Assert.Equal(want[k], got[k]);
+            Assert.NotEqual(0, got[k][0]);
+            Assert.NotEqual(0, got[k][^1]);
+        }
+    }
+
+    [Fact]
+    public void Rejects_more_states_than_the_kernels_hold()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        Tensor x = Tensor.Zeros([1, 2, 4], DType.Float32, counted.Device), A = Tensor.Zeros([4, 257], DType.Float32, counted.Device), B = Tensor.Zeros([1, 2, 1, 257], DType.Float32, counted.Device);
+        Assert.Equal("SelectiveScan: N is 257, the kernels take at most 256 states.", Assert.Throws<NotSupportedException>(() => ZEngine.Ops.SelectiveScan(x, x, A, B, B)).Message);
+    }
+
+    [Fact]
+    public void Plan_shares_B_and_C_among_as_many_channels_as_the_device_can_spare()
+    {
+        Assert.Equal(new SelectiveScanPlan(16, 1, 128), SelectiveScanPlan.For(16, 5120, 8, 132));
+        Assert.Equal(new SelectiveScanPlan(16, 1, 32), SelectiveScanPlan.For(16, 5120, 1, 132));
+        Assert.Equal(new SelectiveScanPlan(8, 1, 32), SelectiveScanPlan.For(4, 10, 1000, 132));
+        Assert.Equal(new SelectiveScanPlan(16, 16, 32), SelectiveScanPlan.For(256, 5120, 8, 132));
+        Assert.Equal(22_528, SelectiveScanPlan.For(16, 5120, 8, 132).SharedBytes(16, 2));
+        Assert.InRange(SelectiveScanPlan.For(256, 5120, 8, 132).SharedBytes(256, 4), 0, 99 << 10);           // of a block of sm_86
+    }
+
+    [Theory]
+    [InlineData("sm_80")]
+    [InlineData("sm_86")]
+    [InlineData("sm_89")]
+    [InlineData("sm_90")]
+    public void Registers_leave_room_for_four_blocks_forward_and_three_backward(string architecture)
+    {
+        foreach ((string file, string name, int most) in (ReadOnlySpan<(string, string, int)>)[("SelectiveScanForward.cu", "selective_scan_forward<bf16, 16, true>", 96), ("SelectiveScanForward.cu", "selective_scan_forward<f32, 16, true>", 96), ("SelectiveScanBackward.cu", "selective_scan_backward<bf16, true>", 168), ("SelectiveScanBackward.cu", "selective_scan_backward<f32, true>", 168)])
+        {
+            ModuleImage image = Compiler.CompileKernel(file, architecture, name);
+            KernelResources used = image.Resources[image.Lowered(name)];
+            Assert.True(used.Registers <= most && used.SpillLoadBytes + used.SpillStoreBytes + used.StackBytes == 0, $"{name} on {architecture}: {used}");
+        }
+    }
+}
