@@ -7,7 +7,7 @@ internal sealed unsafe partial class CpuBackend
     /// <summary>Heads of one group that one piece of work covers: they share C·Bᵀ.</summary>
     private const long SsdHeadBlock = 4;
 
-    internal override long SsdChunkLength(long length, long headDimension, long states) => Math.Clamp(length, 1, 64);
+    internal override long SsdChunkLength(long wanted, long length, long headDimension, long states) => wanted > 0 ? wanted : Math.Clamp(length, 1, 64);
 
     internal override void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated)
     {
