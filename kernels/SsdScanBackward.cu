@@ -46,6 +46,7 @@ __device__ inline void load_gated(const SsdStateBackwardArgs<T>& args, Element<T
 {
     const SsdShape<T>& shape = args.shape;
     const int used = round_up(min(kSide, shape.P - channel), 16);
+    #pragma unroll 1
     for (int k = threadIdx.x; k < kSteps * kSide / V; k += kSsdThreads)
     {
         const int i = k / (kSide / V), p = k % (kSide / V) * V;
@@ -213,35 +214,34 @@ struct SsdChunkBlock
     __device__ inline void load_b(E* sTile, int n) const { load_tile<kSide>(sTile, shape.b_at(row, first, group) + n, shape.bStep, steps, min(kSide, shape.N - n), shape.isBcWide); }
     __device__ inline void load_c(E* sTile, int n) const { load_tile<kSide>(sTile, shape.c_at(row, first, group) + n, shape.cStep, steps, min(kSide, shape.N - n), shape.isBcWide); }
 
-    // Rows n … and channels … of a state at a border.
-    __device__ inline void load_state(E* sTile, const f32* states, int head, int n, int channel) const
+    // Four neighbours of a row of a state at a border, as far as there are any.
+    __device__ inline void read_state(f32 (&to)[4], const f32* from, int r, int c, int rows, int columns) const
     {
-        const f32* from = states + shape.border(chunk, head) + (i64)n * shape.P + channel;
+        if (shape.isStateWide && r < rows && c < columns) load<4>(to, from + (i64)r * shape.P + c);
+        else
+            #pragma unroll
+            for (int v = 0; v < 4; v++) to[v] = r < rows && c + v < columns ? from[(i64)r * shape.P + c + v] : 0.0f;
+    }
+
+    // Rows n … and channels … of dS_Q; with S_0 of the same place, returns this thread's share of their product.
+    __device__ inline f32 load_states(E* sDstates, E* sStates, int head, int n, int channel) const
+    {
+        const i64 at = shape.border(chunk, head) + (i64)n * shape.P + channel;
         const int rows = min(kSide, shape.N - n), columns = min(kSide, shape.P - channel), used = round_up(columns, 16);
+        f32 sum = 0;
+        #pragma unroll 2
         for (int k = threadIdx.x; k < kSide * kSide / 4; k += kSsdThreads)
         {
             const int r = k / (kSide / 4), c = k % (kSide / 4) * 4;
             if (c >= used) continue;
-            f32 value[4] = {};
-            if (shape.isStateWide && r < rows && c < columns) load<4>(value, from + (i64)r * shape.P + c);
-            else
-                #pragma unroll
-                for (int v = 0; v < 4; v++)
-                    if (r < rows && c + v < columns) value[v] = from[(i64)r * shape.P + c + v];
-            stash<4>(sTile + r * kPitch<T> + c, value);
-        }
-    }
-
-    // This thread's share of dS_Q·S_0 over rows n … and channels ….
-    __device__ inline f32 state_product(int head, int n, int channel) const
-    {
-        const i64 from = shape.border(chunk, head) + (i64)n * shape.P + channel;
-        const int rows = min(kSide, shape.N - n), columns = min(kSide, shape.P - channel);
-        f32 sum = 0;
-        for (int k = threadIdx.x; k < kSide * kSide; k += kSsdThreads)
-        {
-            const int r = k / kSide, c = k % kSide;
-            if (r < rows && c < columns) sum = fmaf(args.states[from + (i64)r * shape.P + c], args.dstates[from + (i64)r * shape.P + c], sum);
+            f32 d[4], s[4];
+            read_state(d, args.dstates + at, r, c, rows, columns);
+            stash<4>(sDstates + r * kPitch<T> + c, d);
+            if (!sStates) continue;
+            read_state(s, args.states + at, r, c, rows, columns);
+            stash<4>(sStates + r * kPitch<T> + c, s);
+            #pragma unroll
+            for (int v = 0; v < 4; v++) sum = fmaf(d[v], s[v], sum);
         }
         return sum;
     }
@@ -281,9 +281,7 @@ struct SsdChunkBlock
             __syncthreads();                                  // the tiles, decays and sums before have been read by all
             load_dy(tile(0), head, channel);
             load_x(tile(1), head, channel);
-            load_state(tile(2), args.states, head, n, channel);
-            load_state(tile(3), args.dstates, head, n, channel);
-            product += state_product(head, n, channel);
+            product += load_states(tile(3), tile(2), head, n, channel);
             if (channel == 0 && warp == 0) sDecays.fill(shape, row, first, steps, head);
             tile_wait();
             __syncthreads();                                  // the tiles and decays are there
@@ -432,7 +430,7 @@ struct SsdChunkBlock
         {
             if (n > 0) __syncthreads();                       // the slice before has been read by all
             load_b(tile(3), n);
-            load_state(tile(4), args.dstates, head, n, channel);
+            load_states(tile(4), nullptr, head, n, channel);
             tile_wait();
             __syncthreads();                                  // the slice is there, and C·Bᵀ with its decay
             multiply<false, true>(d, tile(3) + m * kPitch<T>, kPitch<T>, tile(4) + c0, kPitch<T>, round_up(min(kSide, shape.N - n), 16), columns);

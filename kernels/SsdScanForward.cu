@@ -61,6 +61,7 @@ template <int V, int Width, typename T>
 __device__ inline void store_rows(const SsdForwardArgs<T>& args, const f32* sY, int pitch, i64 row, i64 first, int steps, int head, int channel)
 {
     const SsdShape<T>& shape = args.shape;
+    #pragma unroll 1
     for (int k = threadIdx.x; k < kSteps * Width / V; k += kSsdThreads)
     {
         const int i = k / (Width / V), p = k % (Width / V) * V;
@@ -80,7 +81,7 @@ __device__ inline void store_rows(const SsdForwardArgs<T>& args, const f32* sY, 
 }
 
 template <typename T, int Tiles>
-__global__ void __launch_bounds__(kSsdThreads) ssd_scan_forward(const SsdForwardArgs<T> args)
+__global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forward(const SsdForwardArgs<T> args)
 {
     using Memory = SsdForwardTiles<T, Tiles>;
     using E = typename Memory::E;
@@ -226,6 +227,39 @@ __global__ void __launch_bounds__(kSsdThreads) ssd_scan_forward(const SsdForward
 
 constexpr int kChannelsOfWarp = 4;
 
+// Brings the state of a warp's channels forward by a step, V neighbours n at a time, and adds this lane's share of S·C.
+template <int V, typename T>
+__device__ inline void step_states(f32 (&sum)[kChannelsOfWarp], const SsdForwardArgs<T>& args, i64 row, int head, int group, int channel, int channels, f32 step, f32 decay)
+{
+    const SsdShape<T>& shape = args.shape;
+    const i64 at = shape.state(row, head) + (i64)channel * shape.N;
+    const T* B = shape.b_at(row, 0, group);
+    const T* C = shape.c_at(row, 0, group);
+    const T* x = shape.x_at(row, 0, head) + channel;
+    for (int n = threadIdx.x % kWarp * V; n < shape.N; n += kWarp * V)
+    {
+        f32 b[V], c[V];
+        load<V>(b, B + n);
+        load<V>(c, C + n);
+        #pragma unroll
+        for (int k = 0; k < kChannelsOfWarp; k++)
+        {
+            if (k >= channels) break;
+            const i64 place = at + (i64)k * shape.N + n;
+            const f32 input = step * to_f32(x[k]);
+            f32 state[V] = {};
+            if (args.initial) load<V>(state, args.initial + place);
+            #pragma unroll
+            for (int v = 0; v < V; v++)
+            {
+                state[v] = fmaf(decay, state[v], input * b[v]);
+                sum[k] = fmaf(state[v], c[v], sum[k]);
+            }
+            store<V>(args.final + place, state);
+        }
+    }
+}
+
 // Steps of sequences that have one each.
 template <typename T>
 __global__ void __launch_bounds__(kSsdThreads) ssd_scan_step(const SsdForwardArgs<T> args)
@@ -240,40 +274,10 @@ __global__ void __launch_bounds__(kSsdThreads) ssd_scan_step(const SsdForwardArg
     step = step < shape.minDelta ? shape.minDelta : step > shape.maxDelta ? shape.maxDelta : step;
     const f32 decay = expf(step * shape.A[head]);
     const int channels = min(kChannelsOfWarp, shape.P - channel);
-    f32 sum[kChannelsOfWarp] = {};
-    const i64 at = shape.state(row, head) + (i64)channel * shape.N;
-    const T* B = shape.b_at(row, 0, group);
-    const T* C = shape.c_at(row, 0, group);
     const T* x = shape.x_at(row, 0, head) + channel;
-
-    // V neighbours n of each channel's state.
-    const auto update = [&]<int V>(Pack<f32, V>)
-    {
-        for (int n = lane * V; n < shape.N; n += kWarp * V)
-        {
-            f32 b[V], c[V];
-            load<V>(b, B + n);
-            load<V>(c, C + n);
-            #pragma unroll
-            for (int k = 0; k < kChannelsOfWarp; k++)
-            {
-                if (k >= channels) break;
-                const i64 place = at + (i64)k * shape.N + n;
-                const f32 input = step * to_f32(x[k]);
-                f32 state[V] = {};
-                if (args.initial) load<V>(state, args.initial + place);
-                #pragma unroll
-                for (int v = 0; v < V; v++)
-                {
-                    state[v] = fmaf(decay, state[v], input * b[v]);
-                    sum[k] = fmaf(state[v], c[v], sum[k]);
-                }
-                store<V>(args.final + place, state);
-            }
-        }
-    };
-    if (shape.isStateWide) update(Pack<f32, 4>{});
-    else update(Pack<f32, 1>{});
+    f32 sum[kChannelsOfWarp] = {};
+    if (shape.isStateWide) step_states<4>(sum, args, row, head, group, channel, channels, step, decay);
+    else step_states<1>(sum, args, row, head, group, channel, channels, step, decay);
     #pragma unroll
     for (int k = 0; k < kChannelsOfWarp; k++)
     {

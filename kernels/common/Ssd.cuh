@@ -141,6 +141,7 @@ __device__ inline void load_tile(E* sTile, const T* from, i64 rowStride, int row
     const int used = round_up(columns, 16);
     if (kIsSame<T, E> && isWide)
     {
+        #pragma unroll 1                                      // copies wait for nothing: more at a time would only take registers
         for (int i = threadIdx.x; i < kSteps * Width / V; i += kSsdThreads)
         {
             const int r = i / (Width / V), c = i % (Width / V) * V;
@@ -150,6 +151,7 @@ __device__ inline void load_tile(E* sTile, const T* from, i64 rowStride, int row
         }
         return;
     }
+    #pragma unroll 1
     for (int i = threadIdx.x; i < kSteps * Width; i += kSsdThreads)
     {
         const int r = i / Width, c = i % Width;
