@@ -165,6 +165,7 @@ struct SsdSums
     f32 column[kSubtiles][kSide];                             // by 16 rows: sums down columns
     f32 pairs[kSubtiles][kSubtile][kSubtile + 1];             // R within sub-tiles on the diagonal
     f32 skips[kSubtiles][kSide];                              // by 16 rows: dy·x down columns
+    f32 skip[kSide];                                          // D of 64 channels
     f32 warp[3][kSsdThreads / kWarp];
 };
 
@@ -291,18 +292,30 @@ struct SsdChunkBlock
         }
         f32 w[2] = {}, u[2] = {};
         #pragma unroll
-        for (int j = 0; j < J; j++)
+        for (int r = 0; r < 2; r++)
+        {
+            const int i = m + fragment_row(2 * r);
+            const f32 fromStart = sDecays.fromStart[i], toEnd = sDecays.toEnd[i] * sDecays.delta[i];
+            const T* C = shape.c_at(row, first + i, group) + n;
+            const T* B = shape.b_at(row, first + i, group) + n;
             #pragma unroll
-            for (int part = 0; part < 4; part++)
+            for (int j = 0; j < J; j++)
             {
-                const int i = m + fragment_row(part), at = n + c0 + 8 * j + fragment_column(part);
-                const f32 c = fromDy[j][part] * sDecays.fromStart[i], b = fromX[j][part] * (sDecays.toEnd[i] * sDecays.delta[i]);
-                dC[j][part] += c;
-                dB[j][part] += b;
-                if (i >= steps || at >= shape.N) continue;
-                w[part / 2] = fmaf(c, to_f32(shape.c_at(row, first + i, group)[at]), w[part / 2]);
-                u[part / 2] = fmaf(b, to_f32(shape.b_at(row, first + i, group)[at]), u[part / 2]);
+                const int at = c0 + 8 * j + fragment_column(0), valid = i < steps ? rows - at : 0;
+                f32 c[2], b[2];
+                read_pair(c, C + at, valid);
+                read_pair(b, B + at, valid);
+                #pragma unroll
+                for (int v = 0; v < 2; v++)
+                {
+                    const f32 dc = fromDy[j][2 * r + v] * fromStart, db = fromX[j][2 * r + v] * toEnd;
+                    dC[j][2 * r + v] += dc;
+                    dB[j][2 * r + v] += db;
+                    w[r] = fmaf(dc, c[v], w[r]);
+                    u[r] = fmaf(db, b[v], u[r]);
+                }
             }
+        }
         put_row_sums(0, w);
         put_row_sums(1, u);
         put_warp_sum(0, product);
@@ -313,6 +326,15 @@ struct SsdChunkBlock
             sSums.toState[h][threadIdx.x] += sSums.row[1][0][threadIdx.x] + sSums.row[1][1][threadIdx.x];
         }
         if (threadIdx.x == 0) sSums.whole[h] = fmaf(sDecays.total, warp_sums(0), sSums.whole[h]);
+    }
+
+    // Two neighbours of a row of B or C, of which `valid` exist.
+    __device__ inline void read_pair(f32 (&to)[2], const T* from, int valid) const
+    {
+        if (shape.isBcWide && valid >= 2) load<2>(to, from);
+        else
+            #pragma unroll
+            for (int v = 0; v < 2; v++) to[v] = v < valid ? to_f32(from[v]) : 0.0f;
     }
 
     __device__ inline void put_row_sums(int matrix, const f32 (&x)[2])
@@ -425,6 +447,11 @@ struct SsdChunkBlock
     __device__ inline void channels(int head, int channel, f32 (&direct)[2], f32& skip)
     {
         const int columns = round_up(min(kSide, shape.P - channel), 16) - c0;
+        if (threadIdx.x < kSide)
+        {
+            const int p = channel + threadIdx.x;
+            sSums.skip[threadIdx.x] = shape.D && p < shape.P ? shape.D[shape.isSkipPerChannel ? head * shape.P + p : head] : 0.0f;
+        }
         Sums d = {};
         for (int n = 0; n < shape.N; n += kSide)
         {
@@ -432,7 +459,7 @@ struct SsdChunkBlock
             load_b(tile(3), n);
             load_states(tile(4), nullptr, head, n, channel);
             tile_wait();
-            __syncthreads();                                  // the slice is there, and C·Bᵀ with its decay
+            __syncthreads();                                  // the slice is there, D, and C·Bᵀ with its decay
             multiply<false, true>(d, tile(3) + m * kPitch<T>, kPitch<T>, tile(4) + c0, kPitch<T>, round_up(min(kSide, shape.N - n), 16), columns);
         }
         #pragma unroll
@@ -444,33 +471,52 @@ struct SsdChunkBlock
         for (int j = 0; j < J; j++)
         {
             f32 down[2] = {};
+            const int c = c0 + 8 * j + fragment_column(0);
             #pragma unroll
-            for (int part = 0; part < 4; part++)
+            for (int r = 0; r < 2 && 8 * j < columns; r++)
             {
-                const int i = m + fragment_row(part), c = c0 + 8 * j + fragment_column(part), p = channel + c;
-                if (c - c0 >= columns) continue;
-                const f32 x = to_f32(tile(1)[i * kPitch<T> + c]), dy = to_f32(tile(0)[i * kPitch<T> + c]);
-                direct[part / 2] = fmaf(d[j][part], x, direct[part / 2]);
-                down[part % 2] = fmaf(dy, x, down[part % 2]);
-                if (i >= steps || p >= shape.P) continue;
-                f32 dx = sDecays.delta[i] * d[j][part];
-                if (shape.D) dx = fmaf(shape.D[shape.isSkipPerChannel ? head * shape.P + p : head], dy, dx);
-                args.dx[shape.dense(row, first + i, head) + p] = from_f32<T>(dx);
+                const int i = m + fragment_row(2 * r);
+                const f32 delta = sDecays.delta[i];
+                f32 x[2], dy[2], dx[2];
+                load<2>(x, tile(1) + i * kPitch<T> + c);
+                load<2>(dy, tile(0) + i * kPitch<T> + c);
+                #pragma unroll
+                for (int v = 0; v < 2; v++)
+                {
+                    direct[r] = fmaf(d[j][2 * r + v], x[v], direct[r]);
+                    down[v] = fmaf(dy[v], x[v], down[v]);
+                    dx[v] = fmaf(sSums.skip[c + v], dy[v], delta * d[j][2 * r + v]);
+                }
+                stash<2>(tile(1) + i * kPitch<T> + c, dx);    // in the place of x, which this thread alone reads
             }
             skip += down[0] + down[1];
-            if (!shape.D || !shape.isSkipPerChannel) continue;
             #pragma unroll
             for (int v = 0; v < 2; v++)
             {
                 const f32 sum = column_sum(down[v]);
-                if (threadIdx.x % kWarp < 4) sSums.skips[m / kSubtile][c0 + 8 * j + fragment_column(v)] = sum;
+                if (threadIdx.x % kWarp < 4) sSums.skips[m / kSubtile][c + v] = sum;
             }
         }
-        if (!shape.D || !shape.isSkipPerChannel) return;
-        __syncthreads();                                      // the sums of dy·x by channel are there
+        __syncthreads();                                      // dx is there, and the sums of dy·x by channel
+        if (args.isDyWide) store_dx<16 / sizeof(T)>(head, channel);
+        else store_dx<1>(head, channel);
         const int c = threadIdx.x;
-        if (c >= kSide || channel + c >= shape.P) return;
-        sums_of(head)[2 + channel + c] = sSums.skips[0][c] + sSums.skips[1][c] + sSums.skips[2][c] + sSums.skips[3][c];
+        if (shape.D && shape.isSkipPerChannel && c < kSide && channel + c < shape.P)
+            sums_of(head)[2 + channel + c] = sSums.skips[0][c] + sSums.skips[1][c] + sSums.skips[2][c] + sSums.skips[3][c];
+    }
+
+    template <int V>
+    __device__ inline void store_dx(int head, int channel) const
+    {
+        #pragma unroll 1
+        for (int k = threadIdx.x; k < kSteps * kSide / V; k += kSsdThreads)
+        {
+            const int i = k / (kSide / V), p = k % (kSide / V) * V;
+            if (i >= steps || channel + p >= shape.P) continue;
+            f32 dx[V];
+            load<V>(dx, tile(1) + i * kPitch<T> + p);
+            store<V>(args.dx + shape.dense(row, first + i, head) + channel + p, dx);
+        }
     }
 
     __device__ inline f32* sums_of(int head) const { return args.sums + (chunk * shape.H + head) * args.sumsOfHead; }

@@ -89,6 +89,7 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
     constexpr int J = kWidth / 16, kTilesOfSlice = kSlice / 64;
     extern __shared__ __align__(16) u8 sMemory[];
     __shared__ SsdDecays sDecays;
+    __shared__ f32 sSkip[kWidth];                             // D of the block's channels
     const Memory memory(sMemory);
     const SsdShape<T>& shape = args.shape;
     const int slices = (shape.P + kWidth - 1) / kWidth, channel = blockIdx.x % slices * kWidth, head = blockIdx.x / slices % shape.H, group = head / (shape.H / shape.G);
@@ -97,6 +98,8 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
     const int warp = threadIdx.x / kWarp, m = warp / 2 * 16, half = warp % 2;              // this warp's rows, and its half of the columns
     const int channels = min(kWidth, shape.P - channel), usedP = round_up(channels, 16), usedN = round_up(shape.N, 16), lastSlice = (usedN - 1) / kSlice;
     const int p0 = half * (kWidth / 2), columns = usedP - p0;
+
+    for (int c = threadIdx.x; c < kWidth; c += kSsdThreads) sSkip[c] = shape.D && c < channels ? shape.D[shape.isSkipPerChannel ? head * shape.P + channel + c : head] : 0.0f;
 
     // Rows n = 64·r + m … of the state by columns p0 ….
     f32 state[Tiles][J][4];
@@ -111,8 +114,8 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
                 state[r][j][part] = args.initial && n < shape.N && p < channels ? args.initial[shape.state(number, head) + (i64)(channel + p) * shape.N + n] : 0.0f;
             }
 
-    i64 chunk = sequence.firstChunk;
-    for (i64 first = sequence.begin; first < sequence.end; first += shape.Q, chunk++)
+    f32* border = args.states + shape.border(sequence.firstChunk, head) + channel;
+    for (i64 first = sequence.begin; first < sequence.end; first += shape.Q, border += (i64)shape.H * shape.N * shape.P)
     {
         const int steps = (int)min((i64)shape.Q, sequence.end - first);
         __syncthreads();                                      // the chunk before has left shared memory
@@ -124,6 +127,7 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
         };
         load_tile<kWidth>(memory.sX, shape.x_at(sequence.row, first, head) + channel, shape.xStep, steps, channels, shape.isXWide);
         load_slice(0, true);
+        if (warp == 0) sDecays.fill(shape, sequence.row, first, steps, head);
         #pragma unroll
         for (int r = 0; r < Tiles; r++)
             #pragma unroll
@@ -133,9 +137,8 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
                 {
                     const int n = 64 * r + m + fragment_row(v), p = p0 + 8 * j + fragment_column(v);
                     put_pair(memory.sState + n * kPitchP + p, state[r][j][v], state[r][j][v + 1]);
-                    if (args.states && n < shape.N) store_pair(args.states + shape.border(chunk, head) + (i64)n * shape.P + channel + p, state[r][j][v], state[r][j][v + 1], channels - p, shape.isStateWide);
+                    if (args.states && n < shape.N) store_pair(border + (i64)n * shape.P + p, state[r][j][v], state[r][j][v + 1], channels - p, shape.isStateWide);
                 }
-        if (warp == 0) sDecays.fill(shape, sequence.row, first, steps, head);
 
         f32 products[4][4] = {}, y[J][4] = {};                // C·Bᵀ: rows m …, columns 32·half …
         for (int slice = 0; slice <= lastSlice; slice++)
@@ -172,12 +175,7 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
                 const f32 decay = sDecays.toEnd[i] * sDecays.delta[i];
                 put_pair(memory.sDecayed + i * kPitchP + p, x[0] * decay, x[1] * decay);
                 #pragma unroll
-                for (int part = v; part < v + 2; part++)
-                {
-                    const int c = channel + p + part - v;
-                    const f32 skip = args.shape.D && c < shape.P ? shape.D[shape.isSkipPerChannel ? head * shape.P + c : head] : 0.0f;
-                    y[j][part] = fmaf(y[j][part], sDecays.fromStart[i], skip * x[part - v]);
-                }
+                for (int k = 0; k < 2; k++) y[j][v + k] = fmaf(y[j][v + k], sDecays.fromStart[i], sSkip[p + k] * x[k]);
             }
         __syncthreads();                                      // C·Bᵀ with its decay and the decayed x are there
         multiply<false, true>(y, memory.sC + m * kPitchG, kPitchG, memory.sX + p0, kPitchP, m + 16, columns);

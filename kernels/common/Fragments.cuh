@@ -18,20 +18,21 @@ template <bool isAAcross, bool isBAcross, int J>
 __device__ inline void multiply(f32 (&sum)[J][4], const bf16* sA, int aPitch, const bf16* sB, int bPitch, int depth, int columns)
 {
     const int lane = threadIdx.x % kWarp, low = lane % 8, second = lane / 8 % 2 * 8, third = lane / 16 * 8;
-    const bf16* a = isAAcross ? sA + (third + low) * aPitch + second : sA + (second + low) * aPitch + third;
-    const bf16* b = isBAcross ? sB + (second + low) * bPitch + third : sB + (third + low) * bPitch + second;
-    for (int k = 0; k < depth; k += 16)
+    u32 a = shared_address(isAAcross ? sA + (third + low) * aPitch + second : sA + (second + low) * aPitch + third);
+    u32 b = shared_address(isBAcross ? sB + (second + low) * bPitch + third : sB + (third + low) * bPitch + second);
+    const u32 aStep = 16 * sizeof(bf16) * (isAAcross ? aPitch : 1), bStep = 16 * sizeof(bf16) * (isBAcross ? bPitch : 1), bNext = 8 * sizeof(bf16) * (isBAcross ? 1 : bPitch);
+    for (int k = 0; k < depth; k += 16, a += aStep, b += bStep)
     {
         u32 left[4];
-        if constexpr (isAAcross) load_matrices_transposed(left, shared_address(a + k * aPitch));
-        else load_matrices(left, shared_address(a + k));
+        if constexpr (isAAcross) load_matrices_transposed(left, a);
+        else load_matrices(left, a);
         #pragma unroll
         for (int j = 0; j < J; j += 2)
         {
             if (8 * j >= columns) break;
             u32 right[4];
-            if constexpr (isBAcross) load_matrices_transposed(right, shared_address(b + k * bPitch + 8 * j));
-            else load_matrices(right, shared_address(b + 8 * j * bPitch + k));
+            if constexpr (isBAcross) load_matrices_transposed(right, b + j * bNext);
+            else load_matrices(right, b + j * bNext);
             mma_16x8x16<bf16>(sum[j], left, right[0], right[1]);
             mma_16x8x16<bf16>(sum[j + 1], left, right[2], right[3]);
         }

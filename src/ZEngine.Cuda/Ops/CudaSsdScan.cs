@@ -153,7 +153,7 @@ internal sealed partial class CudaBackend
 internal readonly record struct SsdPlan(int Tiles, int Width, int SharedBytes)
 {
     public const int Threads = 256, Steps = 64, Side = 64, MaxStates = 256, StepChannels = 32, ColumnsOfBlock = 32;
-    private const int PadBytes = 16, HalfHeads = 16, FloatHeads = 8, BlocksOfMultiprocessor = 2;
+    private const int PadBytes = 16, HalfHeads = 16, FloatHeads = 8, LeastHeads = 2, BlocksOfMultiprocessor = 2;
 
     public static SsdPlan For(int states, DType type)
     {
@@ -169,12 +169,15 @@ internal readonly record struct SsdPlan(int Tiles, int Width, int SharedBytes)
 
     public static long Slices(long size, long width) => (size + width - 1) / width;
 
-    /// <summary>How the heads of a group are shared out among blocks: as few shares as fill the device, each of no more heads than a block's shared memory holds sums of.</summary>
+    /// <summary>
+    /// How the heads of a group are shared out among blocks: as few shares as fill the device, each of no more heads than a block's shared memory holds sums of, and
+    /// of two at least, which share C·Bᵀ and halve what the shares leave to add up.
+    /// </summary>
     public static (int Shares, int Heads) Shares(long blocks, int headsOfGroup, DType type, int multiprocessors)
     {
         int most = ElementBytes(type) == 2 ? HalfHeads : FloatHeads;
         long wanted = Math.Clamp(Slices((long)multiprocessors * BlocksOfMultiprocessor, Math.Max(1, blocks)), 1, Math.Max(1, headsOfGroup));
-        int heads = (int)Math.Clamp(headsOfGroup / wanted, 1, most);
+        int heads = (int)Math.Clamp(headsOfGroup / wanted, Math.Clamp(headsOfGroup, 1, LeastHeads), most);
         return ((int)Slices(headsOfGroup, heads), heads);
     }
 
