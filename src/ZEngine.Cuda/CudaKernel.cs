@@ -6,12 +6,11 @@ namespace ZEngine.Cuda;
 /// <summary>A kernel of a loaded module.</summary>
 public sealed class CudaKernel
 {
-    private const int DefaultDynamicShared = 48 << 10;
     private readonly CudaDevice _device;
     private readonly CudaFunctionHandle _function;
     private readonly IReadOnlyList<(int Offset, int Bytes)> _parameters;
     private readonly int _argumentBytes;
-    private int _dynamicShared = DefaultDynamicShared;
+    private int _dynamicShared;                                // allowed so far; static memory counts against the driver's default too, so there is no safe one
 
     internal CudaKernel(CudaDevice device, string name, CudaFunctionHandle function)
     {

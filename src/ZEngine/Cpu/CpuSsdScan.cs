@@ -10,7 +10,7 @@ internal sealed unsafe partial class CpuBackend
     /// <summary>How far a state is fetched ahead of its use: it has lain in memory since the token before.</summary>
     private const int StateAhead = 8 << 10;
 
-    internal override long SsdChunkLength(long length, long headDimension, long states) => Math.Clamp(length, 1, 64);
+    internal override long SsdChunkLength(long wanted, long length, long headDimension, long states) => wanted > 0 ? wanted : Math.Clamp(length, 1, 64);
 
     internal override void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated)
     {

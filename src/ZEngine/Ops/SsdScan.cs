@@ -4,7 +4,7 @@ namespace ZEngine;
 /// <param name="HasSoftplus">Whether softplus turns dt (+ bias) into Δ.</param>
 /// <param name="MinDelta">Δ is at least this, after softplus.</param>
 /// <param name="MaxDelta">Δ is at most this, after softplus.</param>
-/// <param name="ChunkLength">Q, steps that are worked out as one matrix product; 0 lets the device choose. The result does not depend on it, up to rounding.</param>
+/// <param name="ChunkLength">Q, steps that are worked out as one matrix product; 0 lets the device choose, which also takes fewer where its tiles hold fewer. The result does not depend on it, up to rounding.</param>
 /// <param name="Layout">Boundaries of packed sequences, or null.</param>
 public sealed record SsdScanOptions(bool HasSoftplus = true, float MinDelta = float.NegativeInfinity, float MaxDelta = float.PositiveInfinity, long ChunkLength = 0, SequenceLayout? Layout = null);
 
@@ -47,7 +47,7 @@ public static partial class Ops
         long[] stateShape = [sequences, shape['H'], shape['P'], shape['N']];
         shape.OptionalStates(initialState, stateShape);
 
-        if (options.ChunkLength == 0) options = options with { ChunkLength = x.Backend.SsdChunkLength(shape['L'], shape['P'], shape['N']) };
+        options = options with { ChunkLength = x.Backend.SsdChunkLength(options.ChunkLength, shape['L'], shape['P'], shape['N']) };
         using TensorScope scope = TensorScope.Enter();
         var inputs = new SsdScanInputs(
             x.WithDenseInner(1), dt.WithDenseInner(1), A.Contiguous(), B.WithDenseInner(1), C.WithDenseInner(1), D?.Contiguous(), z?.WithDenseInner(1), dtBias?.Contiguous(), initialState?.Contiguous(), options);
@@ -99,8 +99,8 @@ internal sealed record SsdScanInputs(Tensor X, Tensor Dt, Tensor A, Tensor B, Te
 
 public abstract partial class Backend
 {
-    /// <summary>The chunk length that suits the device.</summary>
-    internal abstract long SsdChunkLength(long length, long headDimension, long states);
+    /// <summary>The chunk length that the device works with: the one asked for, as far as its tiles hold it; for 0 the one that suits it.</summary>
+    internal abstract long SsdChunkLength(long wanted, long length, long headDimension, long states);
 
     /// <summary>Writes y and the final states; where given, also the state [N, P] at the start of every chunk and head, and y before the gate.</summary>
     internal abstract void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated);

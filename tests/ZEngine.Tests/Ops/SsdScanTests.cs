@@ -30,6 +30,8 @@ public sealed class SsdScanTests
         Scan("no softplus", 20, 2, 4, 4).With("softplus", false).Build(),
         Scan("extreme dt", 100, 2, 4, 8).ExtremeDt("dt", [1, 100, 2]).Build(),
         Scan("decays next to 1", 130, 2, 4, 8).Uniform("A", [2], -1e-4, -1e-6).Build(),
+        Scan("several slices of channels and states", 20, 2, 72, 136).Normal("D", [2, 72]).Normal("z", [1, 20, 2, 72]).Normal("initial_state", [1, 2, 72, 136]).Build(),
+        Scan("the most states, odd channels", 9, 1, 37, 256).Normal("dt_bias", [1]).Build(),
         Scan("packed", 90, 4, 4, 6).With("cu_seqlens", new[] { 0, 1, 3, 80, 90 }).Normal("initial_state", [4, 4, 4, 6]).Normal("D", [4]).Build(),
     ]);
 
@@ -39,29 +41,37 @@ public sealed class SsdScanTests
 
     [Theory]
     [InlineData(1), InlineData(2), InlineData(7), InlineData(16), InlineData(100), InlineData(257), InlineData(1000)]
-    public void Chunk_length_does_not_change_the_result(int chunk) =>
-        EngineOp.Check(OpCase.Golden("ssd_chunk_edges"), "cpu", x => Apply(x, chunk));
-
-    [Fact]
-    public void Extreme_steps_give_no_NaN_forward_or_backward()
+    public void Chunk_length_does_not_change_the_result(int chunk)
     {
+        foreach (string device in Devices.Names) EngineOp.Check(OpCase.Golden("ssd_chunk_edges"), device, x => Apply(x, chunk));
+    }
+
+    public static TheoryData<string> DeviceNames => [.. Devices.Names];
+
+    [Theory]
+    [MemberData(nameof(DeviceNames))]
+    public void Extreme_steps_give_no_NaN_forward_or_backward(string name)
+    {
+        Device device = Devices.Open(name);
         using Tape tape = Tape.Begin();
-        Tensor x = tape.Watch(ZEngine.Ops.RandomNormal([1, 200, 2, 8], Device.Cpu, new RandomStream(1)));
+        Tensor x = tape.Watch(ZEngine.Ops.RandomNormal([1, 200, 2, 8], Device.Cpu, new RandomStream(1)).To(device));
         var steps = new float[400];
         for (int i = 0; i < steps.Length; i++) steps[i] = (i % 7) switch { 0 => 1e5f, 1 => -1e5f, 2 => 60, _ => 0.1f };
-        Tensor dt = tape.Watch(Tensor.From<float>(steps, [1, 200, 2], Device.Cpu)), A = tape.Watch(Tensor.From<float>([-1e4f, -1e-9f], [2], Device.Cpu));
-        Tensor B = tape.Watch(ZEngine.Ops.RandomNormal([1, 200, 1, 8], Device.Cpu, new RandomStream(2))), C = tape.Watch(ZEngine.Ops.RandomNormal([1, 200, 1, 8], Device.Cpu, new RandomStream(3)));
+        Tensor dt = tape.Watch(Tensor.From<float>(steps, [1, 200, 2], device)), A = tape.Watch(Tensor.From<float>([-1e4f, -1e-9f], [2], device));
+        Tensor B = tape.Watch(ZEngine.Ops.RandomNormal([1, 200, 1, 8], Device.Cpu, new RandomStream(2)).To(device)), C = tape.Watch(ZEngine.Ops.RandomNormal([1, 200, 1, 8], Device.Cpu, new RandomStream(3)).To(device));
         (Tensor y, Tensor final) = ZEngine.Ops.SsdScan(x, dt, A, B, C);
         tape.Backward(ZEngine.Ops.Add(ZEngine.Ops.Mean(y), ZEngine.Ops.Mean(final)));
         foreach (Tensor tensor in (ReadOnlySpan<Tensor>)[y, final, tape.GradientOf(x), tape.GradientOf(dt), tape.GradientOf(A), tape.GradientOf(B), tape.GradientOf(C)])
             Assert.All(tensor.ToArray<float>(), value => Assert.True(float.IsFinite(value), value.ToString()));
     }
 
-    [Fact]
-    public void Split_sequence_equals_whole_and_packed_equals_separate()
+    [Theory]
+    [MemberData(nameof(DeviceNames))]
+    public void Split_sequence_equals_whole_and_packed_equals_separate(string name)
     {
+        Device device = Devices.Open(name);
         using TensorScope scope = TensorScope.Enter();
-        Tensor Random(ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(9, stream));
+        Tensor Random(ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(9, stream)).To(device);
         Tensor x = Random(1, 1, 90, 4, 8), dt = Random(2, 1, 90, 4), A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Random(3, 4)), -1), B = Random(4, 1, 90, 1, 16), C = Random(5, 1, 90, 1, 16);
         (Tensor Y, Tensor State) Part(long from, long length, Tensor? state) =>
             ZEngine.Ops.SsdScan(x.Slice(1, from, length), dt.Slice(1, from, length), A, B.Slice(1, from, length), C.Slice(1, from, length), initialState: state);
@@ -90,5 +100,40 @@ public sealed class SsdScanTests
         Assert.Equal("SsdScan: dt must be [B, L, H], got [2, 17, 4, 1]: it has 4 axes.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.SsdScan(x, dt.Reshape(2, 17, 4, 1), A, B, B)).Message);
         Tensor three = Zeros(2, 17, 3, 5);
         Assert.Equal("SsdScan: G = 3 does not divide H = 4.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.SsdScan(x, dt, A, three, three)).Message);
+    }
+
+    [Fact]
+    public void Sixteen_bits_of_mantissa_or_less_round_once()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(9, 2)), -1), D = counted.Normal(8, 2), state = counted.Normal(7, 1, 2, 5, 6);
+        // Float16 inputs are worked on in Float32: only results are rounded.
+        counted.RoundsOnce(DType.Float16, x => ZEngine.Ops.SsdScan(x[0], x[1], A, x[2], x[3], D, initialState: state, options: new SsdScanOptions(ChunkLength: 16)).Y,
+            counted.Normal(1, 1, 20, 2, 5), counted.Normal(2, 1, 20, 2), counted.Normal(3, 1, 20, 1, 6), counted.Normal(4, 1, 20, 1, 6));
+    }
+
+    [Fact]
+    public void Rejects_more_states_than_the_kernels_hold()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        Tensor Zeros(params long[] shape) => Tensor.Zeros(shape, DType.Float32, counted.Device);
+        Tensor wide = Zeros(1, 3, 1, 257);
+        Assert.Equal("SsdScan: N is 257, the kernels take at most 256 states.",
+            Assert.Throws<NotSupportedException>(() => ZEngine.Ops.SsdScan(Zeros(1, 3, 2, 4), Zeros(1, 3, 2), Zeros(2), wide, wide)).Message);
+    }
+
+    [Theory]
+    [InlineData(64, 64, 1, 46080), InlineData(128, 64, 2, 71680), InlineData(256, 64, 4, 90112)]
+    public void Tiles_of_16_bits_fit_the_smallest_multiprocessor(int states, int width, int tiles, int bytes)
+    {
+        Assert.Equal(new ZEngine.Cuda.SsdPlan(tiles, width, bytes), ZEngine.Cuda.SsdPlan.For(states, DType.BFloat16));
+        const int Shared = 99 << 10, Decays = 2 << 10, Sums = 16 << 10;
+        foreach (DType type in (ReadOnlySpan<DType>)[DType.Float32, DType.Float16, DType.BFloat16])
+        {
+            Assert.True(ZEngine.Cuda.SsdPlan.For(states, type).SharedBytes + Decays + 512 <= Shared);
+            Assert.True(5 * ZEngine.Cuda.SsdPlan.TileBytes(type) + Decays + (type == DType.BFloat16 ? Sums : Sums - (4 << 10)) <= Shared);
+        }
     }
 }

@@ -35,7 +35,9 @@ public sealed partial class Kernels
         Assert.Equal(kernels.Order(), variants.Select(variant => variant.Split('<')[0]).Distinct().Order());
     }
 
-    [Theory, MemberData(nameof(Files))]
+    public static TheoryData<string> FilesAndHeaders => [.. KernelSources.Current.Names, .. KernelSources.Current.Includes.Keys];
+
+    [Theory, MemberData(nameof(FilesAndHeaders))]
     public void Arguments_are_the_same_on_both_sides(string file)
     {
         foreach (Match match in StructPattern().Matches(KernelSources.Current[file]))
@@ -91,7 +93,7 @@ public sealed partial class Kernels
     {
         "i64" or "u64" or "f64" or "double" => "8",
         "i32" or "u32" or "f32" or "int" or "float" => "4",
-        _ => type,
+        _ => type.Split('<')[0],
     };
 
     private static string SizeOf(Type type) => type.IsDefined(typeof(System.Runtime.CompilerServices.InlineArrayAttribute)) ? "array" : type.IsPrimitive ? Marshal.SizeOf(type).ToString(System.Globalization.CultureInfo.InvariantCulture) : type.Name;
@@ -105,6 +107,6 @@ public sealed partial class Kernels
     [GeneratedRegex(@"^struct (\w+)[^\n]*// mirrored[^\n]*\n\{\n(.*?)^\};", RegexOptions.Multiline | RegexOptions.Singleline)]
     private static partial Regex StructPattern();
 
-    [GeneratedRegex(@"^(?:const )?(?<type>\w+\*?)(?: const)?\s*(?<names>[\w*, \[\]]+)$")]
+    [GeneratedRegex(@"^(?:const )?(?<type>\w+(?:<\w+>)?\*?)(?: const)?\s*(?<names>[\w*, \[\]]+)$")]
     private static partial Regex DeclarationPattern();
 }

@@ -1,0 +1,73 @@
+using ZEngine.Cuda;
+using ZEngine.Emulator;
+using ZEngine.Tests.Oracles;
+
+namespace ZEngine.Tests.Emulator.Scenarios;
+
+/// <summary>Two chunks of two heads with several slices of channels and states, in 16 bits, against the CPU.</summary>
+internal abstract class SsdScanScenario : KernelScenario
+{
+    private const long L = 20, H = 2, P = 72, N = 136;
+
+    private static SsdScanInputs Inputs()
+    {
+        Tensor Normal(ulong seed, params ReadOnlySpan<long> shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(seed)).To(DType.BFloat16).To(DType.Float32);
+        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Normal(5, H)), -1);
+        return new(Normal(1, 1, L, H, P), Normal(2, 1, L, H), A, Normal(3, 1, L, 1, N), Normal(4, 1, L, 1, N), Normal(6, H, P), Normal(7, 1, L, H, P), null, null, new SsdScanOptions(ChunkLength: 16));
+    }
+
+    /// <summary>Runs on the CPU, then in 16 bits on an emulated device, and compares.</summary>
+    protected static void Compare(EmulatorOptions options, Func<SsdScanInputs, Tensor[]> run)
+    {
+        using TensorScope scope = TensorScope.Enter();
+        SsdScanInputs x = Inputs();
+        float[][] want = [.. run(x).Select(tensor => tensor.ToArray<float>())];
+        using var driver = new EmulatedCudaDriver(options);
+        using CudaDevice device = Devices.OpenEmulated(driver);
+        Tensor Narrow(Tensor tensor) => tensor.To(device).To(DType.BFloat16);
+        Tensor[] results = run(x with { X = Narrow(x.X), Dt = Narrow(x.Dt), A = x.A.To(device), B = Narrow(x.B), C = Narrow(x.C), D = x.D!.To(device), Z = Narrow(x.Z!) });
+        for (int k = 0; k < want.Length; k++)
+        {
+            float[] got = results[k].To(DType.Float32).ToArray<float>();
+            double scale = Math.Sqrt(want[k].Average(w => (double)w * w));
+            for (int i = 0; i < got.Length; i++)
+                if (!(Math.Abs(want[k][i] - got[i]) <= 8 * Close.BFloat16Epsilon * (scale + Math.Abs(want[k][i])))) Assert.Fail($"result {k} at {i}: got {got[i]:R}, want {want[k][i]:R}");
+        }
+        Assert.Empty(driver.Faults);
+    }
+
+    /// <summary>y, final state, states at borders and y before the gate.</summary>
+    protected static Tensor[] Forward(SsdScanInputs x)
+    {
+        Tensor y = Tensor.EmptyLike(x.X), ungated = Tensor.EmptyLike(x.X), final = Tensor.Empty([1, H, P, N], DType.Float32, x.X.Device), states = Tensor.Empty([x.Chunks(), H, N, P], DType.Float32, x.X.Device);
+        x.X.Backend.SsdScanForward(x, y, final, states, ungated);
+        return [y, final, states, ungated];
+    }
+}
+
+/// <summary>kernels/SsdScanForward.cu.</summary>
+internal sealed class SsdScanForwardScenario : SsdScanScenario
+{
+    public override string File => "SsdScanForward.cu";
+
+    public override void Run(EmulatorOptions options) => Compare(options, Forward);
+}
+
+/// <summary>kernels/SsdScanBackward.cu, from states that the CPU left.</summary>
+internal sealed class SsdScanBackwardScenario : SsdScanScenario
+{
+    public override string File => "SsdScanBackward.cu";
+
+    public override void Run(EmulatorOptions options)
+    {
+        Tensor[]? forward = null;
+        Compare(options, x =>
+        {
+            forward ??= Forward(x);
+            Tensor dy = ZEngine.Ops.RandomNormal(x.X.Shape, Device.Cpu, new RandomStream(11)).To(DType.BFloat16).To(x.X.Device).To(x.X.DType);
+            SsdScanInputs d = x.EmptyLike();
+            x.X.Backend.SsdScanBackward(x, forward[2].To(x.X.Device), forward[3].To(x.X.Device).To(x.X.DType), dy, null, d);
+            return [d.X, d.Dt, d.A, d.B, d.C, d.D!, d.Z!];
+        });
+    }
+}
