@@ -103,8 +103,8 @@ public sealed unsafe class CpuCollectives : Communicator
             case CollectiveKind.AllGather: GatherAll(call); break;
             case CollectiveKind.AllToAll: DealOut(call); break;
             case CollectiveKind.Broadcast: Spread(call.Source!, call.Peer); break;
-            case CollectiveKind.Send: Exchange([new Transfer(call.Peer, call.Source!.Address, BytesOf(call.Source))], []); break;
-            case CollectiveKind.Receive: Exchange([], [new Transfer(call.Peer, call.Destination!.Address, BytesOf(call.Destination))]); break;
+            case CollectiveKind.Send: Give(call.Source!, call.Peer); break;
+            case CollectiveKind.Receive: Take(call.Destination!, call.Peer); break;
             default: if (!_isChecked) GatherBytes(stackalloc byte[1], stackalloc byte[Size]); break;
         }
     }
@@ -242,6 +242,23 @@ public sealed unsafe class CpuCollectives : Communicator
         if (sends[Rank].Bytes != receives[Rank].Bytes) throw new CommunicatorException($"gives itself {sends[Rank].Bytes} bytes, but takes {receives[Rank].Bytes} from itself");
         Buffer.MemoryCopy((void*)sends[Rank].Address, (void*)receives[Rank].Address, sends[Rank].Bytes, sends[Rank].Bytes);
         Exchange(sends, receives);
+    }
+
+    /// <summary>Says what comes first: not every transport knows how long a message is.</summary>
+    private void Give(Tensor tensor, int to)
+    {
+        (long Count, long Type) own = (tensor.Count, (long)tensor.DType);
+        if (_isChecked) Exchange([new Transfer(to, (nint)(&own), sizeof((long, long)))], []);
+        Exchange([new Transfer(to, tensor.Address, BytesOf(tensor))], []);
+    }
+
+    private void Take(Tensor tensor, int from)
+    {
+        (long Count, long Type) theirs = default;
+        if (_isChecked) Exchange([], [new Transfer(from, (nint)(&theirs), sizeof((long, long)))]);
+        if (_isChecked && theirs != (tensor.Count, (long)tensor.DType))
+            throw new CommunicatorException($"the ranks are out of step: rank {from} sends {theirs.Count} {(DType)theirs.Type}, rank {Rank} takes {tensor.Count} {tensor.DType}");
+        Exchange([], [new Transfer(from, tensor.Address, BytesOf(tensor))]);
     }
 
     /// <summary>Down a binomial tree: log2 n steps.</summary>

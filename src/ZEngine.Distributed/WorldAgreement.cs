@@ -1,6 +1,20 @@
+// The comparison of ranks and its error.
 using System.Text;
 
 namespace ZEngine.Distributed;
+
+/// <summary>Ranks differ in what must be equal, or want the same of what there is one; the same error on every rank.</summary>
+public sealed class WorldMismatchException : IOException
+{
+    /// <summary>An error with a table of who differs.</summary>
+    public WorldMismatchException(string message) : base(message) { }
+
+    /// <summary>An error with its cause.</summary>
+    public WorldMismatchException(string message, Exception inner) : base(message, inner) { }
+
+    /// <summary>An error without a message.</summary>
+    public WorldMismatchException() { }
+}
 
 /// <summary>Holds the ranks of a world to each other before they work together.</summary>
 public static class WorldAgreement
@@ -8,7 +22,7 @@ public static class WorldAgreement
     /// <summary>Compares facts that must be the same everywhere, such as build, configuration and data.</summary>
     /// <param name="world">All ranks call.</param>
     /// <param name="facts">Names and values; equally many everywhere.</param>
-    /// <exception cref="InvalidDataException">Some differ: a table of who has what. The same on every rank.</exception>
+    /// <exception cref="WorldMismatchException">Some differ: a table of who has what. The same on every rank.</exception>
     public static void RequireSame(Communicator world, params ReadOnlySpan<(string Name, string Value)> facts)
     {
         ArgumentNullException.ThrowIfNull(world);
@@ -23,19 +37,19 @@ public static class WorldAgreement
             foreach (var group in values.GroupBy(value => value.Value))
                 table.Append($"\n  {name,-16} {group.Key,-40} rank {Ranks(group.Select(value => value.Rank))}");
         }
-        if (table.Length > 0) throw new InvalidDataException($"The ranks do not agree:{table}");
+        if (table.Length > 0) throw new WorldMismatchException($"The ranks do not agree:{table}");
     }
 
     /// <summary>Refuses a device that two ranks want.</summary>
     /// <param name="world">All ranks call.</param>
     /// <param name="device">Names the device among all machines, such as a host and a bus address.</param>
-    /// <exception cref="InvalidDataException">Some are the same: a table of who wants what. The same on every rank.</exception>
+    /// <exception cref="WorldMismatchException">Some are the same: a table of who wants what. The same on every rank.</exception>
     public static void RequireDistinct(Communicator world, string device)
     {
         ArgumentNullException.ThrowIfNull(world);
         var doubles = world.GatherText(device).Index().GroupBy(item => item.Item).Where(group => group.Count() > 1).ToList();
         if (doubles.Count > 0)
-            throw new InvalidDataException($"Two ranks cannot have one device:{string.Concat(doubles.Select(group => $"\n  {group.Key,-40} rank {Ranks(group.Select(item => item.Index))}"))}");
+            throw new WorldMismatchException($"Two ranks cannot have one device:{string.Concat(doubles.Select(group => $"\n  {group.Key,-40} rank {Ranks(group.Select(item => item.Index))}"))}");
     }
 
     private static IEnumerable<(string Name, string Value)> Facts(string text) =>

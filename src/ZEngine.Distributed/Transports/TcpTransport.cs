@@ -48,6 +48,7 @@ public sealed class TcpTransport : Transport
         long lastProgress = Stopwatch.GetTimestamp();
         while (true)
         {
+            NoteTurn();
             bool isDone = true, hasMoved = false;
             foreach (Flow flow in outgoing)
             {

@@ -1,4 +1,6 @@
 // The seam between collectives and what moves bytes.
+using System.Diagnostics;
+
 namespace ZEngine.Distributed;
 
 /// <summary>A piece of this process's memory that goes to or comes from another rank.</summary>
@@ -11,6 +13,8 @@ public readonly record struct Transfer(int Peer, nint Address, long Bytes);
 /// <remarks>One thread at a time uses it. Between two ranks messages keep their order.</remarks>
 public abstract class Transport : IDisposable
 {
+    private long _lastTurn = Stopwatch.GetTimestamp();
+
     /// <summary>This rank.</summary>
     public abstract int Rank { get; }
 
@@ -22,6 +26,9 @@ public abstract class Transport : IDisposable
 
     /// <summary>How long a rank waits for another without any progress before it gives up.</summary>
     public TimeSpan Timeout { get; set; } = TimeSpan.FromMinutes(2);
+
+    /// <summary>How long ago the loop of an exchange turned: long where it hangs in native code.</summary>
+    public TimeSpan SilentFor => Stopwatch.GetElapsedTime(Interlocked.Read(ref _lastTurn));
 
     /// <summary>Sends and receives at the same time; returns when all of it is done.</summary>
     /// <param name="tag">Names the group; both sides give the same.</param>
@@ -42,6 +49,9 @@ public abstract class Transport : IDisposable
 
     /// <summary>Leaves the world in peace.</summary>
     protected virtual void Dispose(bool disposing) { }
+
+    /// <summary>The loop of an exchange turns.</summary>
+    protected void NoteTurn() => Interlocked.Exchange(ref _lastTurn, Stopwatch.GetTimestamp());
 
     /// <summary>What a rank says that waited in vain.</summary>
     protected CommunicatorException TimedOut(IEnumerable<int> peers) =>

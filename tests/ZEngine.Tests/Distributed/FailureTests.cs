@@ -116,12 +116,12 @@ public sealed class FailureTests
     [Fact]
     public void Ranks_that_differ_get_a_table_of_who()
     {
-        var e = Assert.Throws<InvalidDataException>(() => Worlds.Run("threads", 4, world =>
+        var e = Assert.Throws<WorldMismatchException>(() => Worlds.Run("threads", 4, world =>
             WorldAgreement.RequireSame(world, ("build", "1"), ("dtype", world.Rank == 2 ? "bfloat16" : "float32"))));
         Assert.Contains("dtype            float32                                  rank 0-1, 3", e.Message, StringComparison.Ordinal);
         Assert.Contains("dtype            bfloat16                                 rank 2", e.Message, StringComparison.Ordinal);
         Assert.DoesNotContain("build", e.Message, StringComparison.Ordinal);
-        e = Assert.Throws<InvalidDataException>(() => Worlds.Run("threads", 3, world => WorldAgreement.RequireDistinct(world, $"host 0000:0{world.Rank % 2}:00.0")));
+        e = Assert.Throws<WorldMismatchException>(() => Worlds.Run("threads", 3, world => WorldAgreement.RequireDistinct(world, $"host 0000:0{world.Rank % 2}:00.0")));
         Assert.Contains("host 0000:00:00.0                        rank 0, 2", e.Message, StringComparison.Ordinal);
     }
 }
