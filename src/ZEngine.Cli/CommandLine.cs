@@ -1,6 +1,8 @@
 using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Invocation;
+using ZEngine.Distributed;
+using ZEngine.Interop;
 
 namespace ZEngine.Cli;
 
@@ -20,11 +22,15 @@ internal static class CommandLine
         }
         catch (Exception e)
         {
-            int code = Code(e);
-            terminal.Error.WriteLine(Environment.GetEnvironmentVariable("ZENGINE_TRACE") == "1" ? e.ToString() : $"zengine: {Message(e)}");
+            (int code, string message) = Describe(e);
+            if (message.Length > 0) terminal.Error.WriteLine(message == e.ToString() ? message : $"zengine: {message}");
             return code;
         }
     }
+
+    /// <summary>The exit code of an error and what is said of it; nothing where it was said before.</summary>
+    public static (int Code, string Message) Describe(Exception e) =>
+        (Code(e), e is UserError { Message.Length: 0 } ? "" : Environment.GetEnvironmentVariable("ZENGINE_TRACE") == "1" ? e.ToString() : Message(e));
 
     /// <exception cref="UserError">The arguments do not parse.</exception>
     public static void RequireNoErrors(ParseResult parse)
@@ -37,13 +43,14 @@ internal static class CommandLine
     // Not a RootCommand: that one is called what the assembly is called.
     private static Command Root(Terminal terminal) => new(Name, $"Trains hybrid state-space and transformer models and lets them write.\n\n{ExitCode.Help}")
     {
-        Train.Command(terminal), Generate.Command(terminal), Info.Command(terminal), Demo.Command(terminal), new HelpOption(), new VersionOption(),
+        Train.Command(terminal), Generate.Command(terminal), Info.Command(terminal), Demo.Command(terminal), Launch.Command(terminal), new HelpOption(), new VersionOption(),
     };
 
     private static int Code(Exception e) => e switch
     {
         UserError error => error.ExitCode,
-        InvalidDataException or FileNotFoundException or DirectoryNotFoundException => ExitCode.BadInput,
+        CommunicatorException => ExitCode.Lost,
+        InvalidDataException or WorldMismatchException or FileNotFoundException or DirectoryNotFoundException => ExitCode.BadInput,
         ArgumentException => ExitCode.Usage,
         OperationCanceledException => ExitCode.Interrupted,
         _ => ExitCode.Failure,
@@ -52,9 +59,10 @@ internal static class CommandLine
     private static string Message(Exception e) => e switch
     {
         OperationCanceledException => "interrupted.",
+        WorldMismatchException => e.Message,                   // a table
         // The runtime appends the name of the C# parameter, which means nothing here.
         ArgumentException { ParamName: not null } argument => OneLine(argument.Message.Split(" (Parameter '")[0]),
-        UserError or IOException or UnauthorizedAccessException or InvalidDataException or ArgumentException or InvalidOperationException or NotFiniteNumberException => OneLine(e.Message),
+        UserError or IOException or UnauthorizedAccessException or InvalidDataException or ArgumentException or InvalidOperationException or NotFiniteNumberException or NativeLibraryException => OneLine(e.Message),
         OutOfMemoryException => "not enough memory; take a smaller batch, length or model.",
         _ => $"{e.GetType().Name}: {OneLine(e.Message)} This is a fault of the program; ZENGINE_TRACE=1 shows where.",
     };

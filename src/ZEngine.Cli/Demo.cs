@@ -20,11 +20,16 @@ internal static class Demo
         var folder = new Option<string?>("--out") { Description = "The run folder; default: runs/demo, or the first of runs/demo-2, runs/demo-3, … that is free.", HelpName = "FOLDER" };
         var seed = new Option<ulong>("--seed") { Description = "Chooses the fresh weights, the order of the data and the text.", DefaultValueFactory = _ => 1UL, HelpName = "COUNT" };
         var command = new Command("demo", "Trains a small hybrid model on text for about three minutes and lets it write.") { files, steps, folder, seed };
-        command.SetAction(parse => Run(terminal, parse.GetValue(files) ?? [], parse.GetValue(steps), parse.GetValue(folder) ?? FreeFolder(), parse.GetValue(seed)));
+        command.SetAction(parse => Ranks.Run(terminal, ranks =>
+        {
+            // One folder for all ranks: that of the first.
+            string run = ranks.World.GatherText(parse.GetValue(folder) ?? FreeFolder())[0];
+            return Run(terminal, ranks, parse.GetValue(files) ?? [], parse.GetValue(steps), run, parse.GetValue(seed));
+        }));
         return command;
     }
 
-    private static int Run(Terminal terminal, string[] names, int steps, string folder, ulong seed)
+    private static int Run(Terminal terminal, Ranks ranks, string[] names, int steps, string folder, ulong seed)
     {
         IReadOnlyList<string> files = names.Length > 0 ? names : DataFiles.OfRepository();
         string[] flags =
@@ -32,13 +37,13 @@ internal static class Demo
             "--model", "small-hybrid", "--tokenizer", "bytes", "--steps", Text(steps), "--batch", "4", "--length", "256", "--learning-rate", "0.003", "--warmup", "50",
             "--evaluation-interval", Text(Math.Max(1, steps / 9)), "--evaluation-batches", "32", "--checkpoint-interval", Text(Math.Max(1, steps / 2)), "--seed", Text(seed), "--out", folder,
         ];
-        terminal.Line($"zengine train {string.Join(' ', flags)} {(names.Length > 0 ? string.Join(' ', names) : "(this repository)")}");
+        if (ranks.IsFirst) terminal.Line($"zengine train {string.Join(' ', flags)} {(names.Length > 0 ? string.Join(' ', names) : "(this repository)")}");
         var settings = new TrainSettings();
         Command train = settings.NewCommand("train", "");
         ParseResult parse = train.Parse([.. flags, .. files]);
         CommandLine.RequireNoErrors(parse);
-        RunOutcome outcome = TrainingRun.Open(settings, train, parse).Execute(terminal);
-        if (!outcome.IsFinished) return outcome.ExitCode;
+        RunOutcome outcome = TrainingRun.Open(settings, train, parse).Execute(terminal, ranks);
+        if (!outcome.IsFinished || !ranks.IsFirst) return outcome.ExitCode;
 
         terminal.Line($"\nA held-out text begins, and the model goes on at the mark:\n");
         terminal.Output.Write($"{outcome.HeldOutText}»");

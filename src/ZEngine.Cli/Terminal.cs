@@ -7,6 +7,9 @@ internal sealed record Terminal(TextReader Input, TextWriter Output, TextWriter 
 {
     private const int RedirectedWidth = 120;
 
+    /// <summary>Whether the interruption was a request to save and stop (SIGUSR1).</summary>
+    public Func<bool> IsPreempted { get; init; } = () => false;
+
     public bool IsInputRedirected { get; init; } = true;
 
     public bool IsOutputRedirected { get; init; } = true;

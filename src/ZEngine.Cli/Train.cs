@@ -9,7 +9,11 @@ internal static class Train
     {
         var settings = new TrainSettings();
         Command command = settings.NewCommand("train", "Trains a model on text, records the run, and exports it as a Hugging Face folder.");
-        command.SetAction(parse => TrainingRun.Open(settings, command, parse).Execute(terminal).ExitCode);
+        command.SetAction(parse =>
+        {
+            TrainingRun run = TrainingRun.Open(settings, command, parse);
+            return Ranks.Run(terminal, ranks => run.Execute(terminal, ranks).ExitCode);
+        });
         return command;
     }
 }

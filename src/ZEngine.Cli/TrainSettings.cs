@@ -26,7 +26,9 @@ internal sealed class TrainSettings
         Steps = Add("steps", 1000, "Optimizer steps.", least: 1);
         Batch = Add("batch", 8, "Sequences of a micro-batch.", least: 1);
         Length = Add("length", 256, "Tokens of a sequence.", least: 1);
-        Accumulation = Add("accumulation", 1, "Micro-batches of a step.", least: 1);
+        Accumulation = Add("accumulation", 1, "Micro-batches of a step, shared by all ranks.", least: 1);
+        ShardOptimizer = Add("shard-optimizer", "no", "Whether ranks part the optimizer's state among them (ZeRO-1): yes or no; less memory, the same bits.", "CHOICE");
+        ShardOptimizer.AcceptOnlyFromAmong("yes", "no");
         LearningRate = Add("learning-rate", 2e-3f, "The largest learning rate.");
         LearningRate.Aliases.Add("--lr");
         LearningRateFloor = Add("learning-rate-floor", 0f, "The smallest learning rate after warm-up.");
@@ -56,6 +58,7 @@ internal sealed class TrainSettings
     public Option<int> Batch { get; }
     public Option<int> Length { get; }
     public Option<int> Accumulation { get; }
+    public Option<string> ShardOptimizer { get; }
     public Option<float> LearningRate { get; }
     public Option<float> LearningRateFloor { get; }
     public Option<int> Warmup { get; }
@@ -133,7 +136,7 @@ internal sealed class TrainSettings
     public TrainingOptions ToOptions(ParseResult parse) => new()
     {
         RunFolder = parse.GetRequiredValue(Out), Steps = parse.GetValue(Steps), Batch = parse.GetValue(Batch), Length = parse.GetValue(Length),
-        Accumulation = parse.GetValue(Accumulation), LearningRate = parse.GetValue(LearningRate), LearningRateFloor = parse.GetValue(LearningRateFloor),
+        Accumulation = parse.GetValue(Accumulation), IsOptimizerSharded = parse.GetValue(ShardOptimizer) == "yes", LearningRate = parse.GetValue(LearningRate), LearningRateFloor = parse.GetValue(LearningRateFloor),
         Warmup = Math.Min(parse.GetValue(Warmup), parse.GetValue(Steps)), Schedule = Schedules[parse.GetRequiredValue(Schedule)], DecaySteps = parse.GetValue(DecaySteps),
         WeightDecay = parse.GetValue(WeightDecay), Clip = parse.GetValue(Clip), Seed = parse.GetValue(Seed),
         EvaluationInterval = parse.GetValue(EvaluationInterval), EvaluationBatches = parse.GetValue(EvaluationBatches),

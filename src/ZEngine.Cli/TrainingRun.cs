@@ -1,7 +1,9 @@
 using System.CommandLine;
+using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using ZEngine.Distributed;
 using ZEngine.Models;
 using ZEngine.Training;
 
@@ -10,12 +12,13 @@ namespace ZEngine.Cli;
 /// <summary>A training run from its settings to the exported model.</summary>
 /// <remarks>
 /// The run folder holds <c>run.json</c>, the settings, as <c>--config</c> takes them; <c>tokenizer.json</c>; the trainer's
-/// <c>metrics.jsonl</c> and <c>checkpoints</c>; at the end <c>loss.svg</c> and the folder <c>model</c>.
+/// <c>metrics.jsonl</c> and <c>checkpoints</c>; at the end <c>loss.svg</c>,
+/// the folder <c>model</c> and, last, <c>DONE</c>; with several ranks, their <c>logs</c>.
 /// </remarks>
 internal sealed class TrainingRun
 {
     public const string ModelFolder = "model";
-    private const string SettingsFile = "run.json", PictureFile = "loss.svg", TokenizerFile = "tokenizer.json", EndOfText = "<|endoftext|>";
+    private const string SettingsFile = "run.json", PictureFile = "loss.svg", TokenizerFile = "tokenizer.json", DoneFile = "DONE", EndOfText = "<|endoftext|>";
     private const int PromptTokens = 160;
 
     private readonly TrainingOptions _options;
@@ -50,7 +53,7 @@ internal sealed class TrainingRun
             if (!File.Exists(stored)) throw new UserError(Cli.ExitCode.Usage, $"{folder}: there is no run to resume; leave --resume away, or name the run folder with --out.");
             parse = settings.WithFile(command, parse, stored);
         }
-        else if (File.Exists(stored) || File.Exists(Trainer.MetricsPath(folder)))
+        else if (IsFirstRank() && (File.Exists(stored) || File.Exists(Trainer.MetricsPath(folder))))
             throw new UserError(Cli.ExitCode.Usage, $"{folder}: the folder holds a run already; add --resume to go on with it, or choose another folder with --out.");
         string[] names = parse.GetValue(settings.Data) ?? [];
         if (names.Length == 0) throw new UserError(Cli.ExitCode.Usage, "Name the text files to train on: zengine train FILES.");
@@ -58,34 +61,52 @@ internal sealed class TrainingRun
     }
 
     /// <summary>Trains and exports; prints what happens.</summary>
-    public RunOutcome Execute(Terminal terminal)
+    public RunOutcome Execute(Terminal terminal, Ranks ranks)
     {
+        terminal = ranks.OpenLog(Folder);
+        if (ranks.IsFirst && File.Exists(Path.Combine(Folder, DoneFile))) File.Delete(Path.Combine(Folder, DoneFile));
         Tokenizer tokenizer = OpenTokenizer();
         using TokenSource tokens = OpenTokens(tokenizer);
         var train = new TokenWindows(tokens, _options.Length, _options.Seed, DataPart.Train, _split);
         var heldOut = new TokenWindows(tokens, _options.Length, _options.Seed, DataPart.HeldOut, _split);
         using LanguageModel model = ModelChoice.Open(_model, tokenizer.VocabularySize, _options.Seed, _dtype);
-        var trainer = new Trainer(model, train, heldOut, _options);
+        if (ranks.World.Size > 1) WorldAgreement.RequireSame(ranks.World, ("settings", Hash(_settings.ToJsonString())), ("run folder", Path.GetFullPath(Folder)), ("model", Hash(model.Config.Text)), ("data", Hash(train.Fingerprint)), ("dtype", _dtype.ToString()));
+        var trainer = new Trainer(model, train, heldOut, _options, world: ranks.World);
 
         double entropy = heldOut.UnigramEntropy();
-        terminal.Line($"{_files.Count} files, {tokens.Count:N0} tokens, of which {heldOut.EpochLength * _options.Length:N0} are held out; {model.GetType().Name} of {model.ParameterCount:N0} parameters; {CpuDevice.Threads} threads.");
+        terminal.Line($"{_files.Count} files, {tokens.Count:N0} tokens, of which {heldOut.EpochLength * _options.Length:N0} are held out; {model.GetType().Name} of {model.ParameterCount:N0} parameters; {CpuDevice.Threads} threads{(ranks.World.Size == 1 ? "" : $" on each of {ranks.World.Size} ranks over {ranks.World.Name}")}.");
         terminal.Line($"{_options.Steps} steps of {_options.Accumulation * _options.Batch} x {_options.Length} tokens into {Folder}.");
-        WriteSettings(tokenizer);
+        if (!trainer.HasBitsOfOneRank) terminal.Line($"{ranks.World.Size} ranks share {_options.Accumulation} micro-batches of {_options.Batch} sequences: close to a run on one rank, but not its bits; those take a power of two of micro-batches a rank (--accumulation {ranks.World.Size}).");
+        if (ranks.IsFirst) WriteSettings(tokenizer);
         TrainingResult result = new RunProgress(terminal, _options.Steps).Run(trainer, terminal.Interruption);
-        DrawCurve(entropy);
+        bool isPreempted = ranks.World.Gather(terminal.IsPreempted() ? 1 : 0).Any(asked => asked != 0);
+        if (ranks.IsFirst) DrawCurve(entropy);
         Summarise(terminal, result, entropy, tokenizer is ByteTokenizer);
         string prompt = Prompt(tokens, heldOut, tokenizer);
         if (!result.IsFinished)
         {
             terminal.Line($"Stopped after step {result.Step}; {result.Checkpoint} is saved. Go on with: zengine train --resume --out {Folder}");
-            return new RunOutcome(false, null, prompt);
+            return new RunOutcome(false, null, prompt, isPreempted);
         }
         string exported = Path.Combine(Folder, ModelFolder);
-        model.Save(exported);
-        tokenizer.Save(exported);
+        if (ranks.IsFirst) Export(model, tokenizer, exported);
+        ranks.World.Barrier();
+        // Last of all: who finds it knows that every rank has come to the end.
+        if (ranks.IsFirst) File.WriteAllText(Path.Combine(Folder, DoneFile), FormattableString.Invariant($"step {result.Step}\n"));
         terminal.Line($"Loss curve: {Path.Combine(Folder, PictureFile)}. Model: {exported}. Let it write: zengine generate {exported} \"…\"");
         return new RunOutcome(true, exported, prompt);
     }
+
+    private static void Export(LanguageModel model, Tokenizer tokenizer, string folder)
+    {
+        model.Save(folder);
+        tokenizer.Save(folder);
+    }
+
+    /// <summary>The folder is the first rank's: when the others look, it may have begun to write.</summary>
+    private static bool IsFirstRank() => LaunchEnvironment.Detect().Rank == 0;
+
+    private static string Hash(string text) => Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)))[..16];
 
     private Tokenizer OpenTokenizer()
     {

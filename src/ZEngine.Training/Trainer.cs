@@ -8,7 +8,7 @@ namespace ZEngine.Training;
 /// A run that was stopped at any moment, by the cancellation token or by a kill, and started again ends with the bits of one that was
 /// never stopped, for any number of threads. Loss and gradients are means over all that the objective counts in a step, such as tokens.
 /// A step whose loss or gradient norm is not finite changes neither model nor optimizer; it is counted and reported, and its data is
-/// not seen again.
+/// not seen again. Ranks of a world share the work of every step (<see cref="TrainingOptions.Accumulation"/>); rank 0 alone writes the record.
 /// </remarks>
 #pragma warning disable CA1001 // these streams own nothing: the sources are the caller's
 public sealed class Trainer
@@ -17,13 +17,15 @@ public sealed class Trainer
     private readonly LanguageModel _model;
     private readonly TrainedModel _trained;
     private readonly Objective _objective;
+    private readonly Communicator _world;
+    private readonly StepPlan _plan;
     private readonly TokenStream _data;
     private readonly TokenStream? _heldOut;
     private readonly TrainingOptions _options;
     private readonly Schedule _schedule;
     private readonly CheckpointStore _store;
     private TrainerState _state;
-    private long _savedStep = -1;
+    private long _savedStep = -1, _position;
     private string _checkpoint = "";
 
     /// <summary>Checks that model, data and options fit together; nothing is written yet.</summary>
@@ -33,22 +35,24 @@ public sealed class Trainer
     /// <param name="options">The rest.</param>
     /// <param name="adapter">Is trained with whatever of the model is trainable; attached to the model, stays the caller's. Null for none.</param>
     /// <param name="objective">What training makes smaller; null for the cross-entropy of the next token.</param>
+    /// <param name="world">The ranks that train together, each with a model of the same weights; null for one. Stays the caller's.</param>
     /// <exception cref="ArgumentException">They do not fit; one line that says what to change.</exception>
-    public Trainer(LanguageModel model, SequenceSource train, SequenceSource? heldOut, TrainingOptions options, LoraAdapter? adapter = null, Objective? objective = null)
+    public Trainer(LanguageModel model, SequenceSource train, SequenceSource? heldOut, TrainingOptions options, LoraAdapter? adapter = null, Objective? objective = null, Communicator? world = null)
     {
         ArgumentNullException.ThrowIfNull(model);
         ArgumentNullException.ThrowIfNull(train);
         ArgumentNullException.ThrowIfNull(options);
         options.RequireValid();
-        (_trained, _objective) = (new TrainedModel(model, adapter), objective ?? Objective.NextToken);
+        (_trained, _objective, _world) = (new TrainedModel(model, adapter), objective ?? Objective.NextToken, world ?? Communicator.Single);
+        _plan = StepPlan.Create(_world.Rank, _world.Size, options.Batch, options.Accumulation);
         foreach (SequenceSource? data in (ReadOnlySpan<SequenceSource?>)[train, heldOut])
         {
             if (data is not null && data.Length != options.Length) throw new ArgumentException($"Trainer: the data has sequences of {data.Length} tokens, TrainingOptions.Length is {options.Length}.", nameof(options));
             if (data is not null && data.Vocabulary > model.VocabularySize) throw new ArgumentException($"Trainer: the data has tokens up to {data.Vocabulary - 1}, the model has {model.VocabularySize} classes.", nameof(model));
-            if (data is not null) _objective.RequireFit(model, data, options.Batch);
+            if (data is not null) _objective.RequireFit(model, data, _plan.Rows);
         }
         (_model, _options, _schedule) = (model, options, options.CreateSchedule());
-        _data = new TokenStream(train, options.Batch);
+        _data = new TokenStream(train, _plan.Rows);
         _heldOut = heldOut is null || options.EvaluationInterval == 0 ? null : new TokenStream(heldOut, options.Batch);
         _store = new CheckpointStore(CheckpointFolder(options.RunFolder), options.KeepCheckpoints);
         _state = new TrainerState { Options = [.. options.Decisive, new("adapter", _trained.Description), new("objective", _objective.Fingerprint)], Data = train.Fingerprint };
@@ -72,89 +76,108 @@ public sealed class Trainer
     /// <summary>Where a run keeps its record.</summary>
     public static string MetricsPath(string runFolder) => Path.Combine(runFolder, "metrics.jsonl");
 
+    /// <summary>Whether the run has, on this number of ranks, the bits that it has on one.</summary>
+    public bool HasBitsOfOneRank => _plan.HasBitsOfOneRank;
+
     /// <summary>Trains until the last step or until cancelled, and leaves a checkpoint of where it stopped.</summary>
-    /// <param name="cancellation">Takes effect within a step: the step begun is dropped, a checkpoint is saved, and the call returns.</param>
+    /// <param name="cancellation">
+    /// Takes effect within a step: the step begun is dropped, a checkpoint is saved, and the call returns. In a world of several ranks any
+    /// rank's counts, and all stop before the same step.
+    /// </param>
     /// <exception cref="IOException">The run folder is in use or cannot be written; earlier checkpoints are intact.</exception>
+    /// <exception cref="CommunicatorException">A rank is gone or stuck; earlier checkpoints are intact.</exception>
     /// <exception cref="InvalidDataException">The folder's run is of another model, configuration, data or options.</exception>
     /// <exception cref="InvalidOperationException">No gradient reached a trainable parameter, or too many steps in a row were skipped.</exception>
     public TrainingResult Run(CancellationToken cancellation = default)
     {
-        using RunLock runLock = RunLock.Take(_options.RunFolder);
-        using var optimizer = new AdamW(_trained.Parameters, new AdamWOptions(_options.Beta1, _options.Beta2, _options.Epsilon, _options.WeightDecay));
+        using RunLock? runLock = _world.Rank == 0 ? RunLock.Take(_options.RunFolder) : null;
+        using var parallel = new DataParallel(_trained.Parameters, _world, _options.IsOptimizerSharded, _options.BucketBytes, _options.SegmentElements);
+        using var optimizer = new AdamW(_trained.Parameters, new AdamWOptions(_options.Beta1, _options.Beta2, _options.Epsilon, _options.WeightDecay), parallel.Ranges);
         Begin(optimizer);
-        using MetricsFile metrics = MetricsFile.Open(MetricsPath(_options.RunFolder), _state.MetricsBytes, out long missing);
-        if (missing > 0) Noticed?.Invoke($"{MetricsPath(_options.RunFolder)}: {missing} bytes of the record before step {_state.Step} are missing; the run goes on without them.");
+        using MetricsFile? metrics = _world.Rank == 0 ? OpenMetrics() : null;
 
         var clock = Stopwatch.StartNew();
         TimeSpan before = _state.Elapsed;
-        while (!cancellation.IsCancellationRequested)
+        bool isAlone = _world.Size == 1;                       // otherwise all ranks stop together, where they ask each other
+        while (!(isAlone && cancellation.IsCancellationRequested))
         {
-            if (IsEvaluationDue() && !Evaluate(metrics, cancellation)) break;
+            if (IsEvaluationDue() && !Evaluate(metrics, isAlone ? cancellation : CancellationToken.None)) break;
             if (IsCheckpointDue()) Save(optimizer, metrics, before + clock.Elapsed);
             if (_state.Step == _options.Steps) break;
-            if (!TakeStep(optimizer, metrics, before, clock, cancellation)) break;
+            if (!TakeStep(parallel, optimizer, metrics, before, clock, cancellation)) break;
         }
         if (_savedStep != _state.Step) Save(optimizer, metrics, before + clock.Elapsed);
         return new TrainingResult(_state.Step, _state.Step == _options.Steps && !IsEvaluationDue(), _checkpoint, _state.HeldOutLoss, _state.SkippedSteps);
     }
 
-    /// <summary>Goes on from the newest checkpoint, or begins.</summary>
+    private MetricsFile OpenMetrics()
+    {
+        string path = MetricsPath(_options.RunFolder);
+        MetricsFile metrics = MetricsFile.Open(path, _state.MetricsBytes, out long missing);
+        if (missing > 0) Noticed?.Invoke($"{path}: {missing} bytes of the record before step {_state.Step} are missing; the run goes on without them.");
+        return metrics;
+    }
+
+    /// <summary>Goes on from the newest checkpoint, or begins; rank 0 looks for it.</summary>
     private void Begin(AdamW optimizer)
+    {
+        IReadOnlyList<InvalidCheckpoint> invalid = [];
+        string? newest = _world.Rank == 0 ? FindNewest(out invalid) : null;
+        newest = _world.GatherText(newest ?? "")[0];
+        if (newest.Length == 0) return;
+        _state = RunCheckpoint.Read(newest, _trained, optimizer, _state, _options.AcceptChanges) with { Options = _state.Options, Data = _state.Data };
+        if (_state.Step > _options.Steps) throw new InvalidDataException($"{newest}: has {_state.Step} steps behind it, more than the {_options.Steps} of the run.");
+        CheckpointStore.SetAside(invalid);
+        (_position, _savedStep, _checkpoint) = (_state.Position, _state.Step, newest);
+        Noticed?.Invoke($"{newest}: the run goes on from step {_state.Step}.");
+    }
+
+    private string? FindNewest(out IReadOnlyList<InvalidCheckpoint> invalid)
     {
         string run = _options.RunFolder;
         if (!_options.Resume && (_store.All.Count > 0 || File.Exists(MetricsPath(run))))
             throw new IOException($"{run}: the folder holds a run already; resume it, or choose another folder.");
         _store.Clean();
-        string? newest = _store.FindNewest(out IReadOnlyList<InvalidCheckpoint> invalid);
+        string? newest = _store.FindNewest(out invalid);
         foreach (InvalidCheckpoint checkpoint in invalid) Noticed?.Invoke($"{checkpoint.Folder}: not trusted: {checkpoint.Reason}.");
-        if (newest is null)
-        {
-            if (invalid.Count > 0) throw new InvalidDataException($"{_store.Folder}: none of the {invalid.Count} checkpoints is valid ({Path.GetFileName(invalid[0].Folder)}: {invalid[0].Reason}); move them away to begin anew.");
-            return;
-        }
-        _state = RunCheckpoint.Read(newest, _trained, optimizer, _state, _options.AcceptChanges) with { Options = _state.Options, Data = _state.Data };
-        if (_state.Step > _options.Steps) throw new InvalidDataException($"{newest}: has {_state.Step} steps behind it, more than the {_options.Steps} of the run.");
-        CheckpointStore.SetAside(invalid);
-        _data.Seek(_state.Position);
-        (_savedStep, _checkpoint) = (_state.Step, newest);
-        Noticed?.Invoke($"{newest}: the run goes on from step {_state.Step}.");
+        if (newest is null && invalid.Count > 0)
+            throw new InvalidDataException($"{_store.Folder}: none of the {invalid.Count} checkpoints is valid ({Path.GetFileName(invalid[0].Folder)}: {invalid[0].Reason}); move them away to begin anew.");
+        return newest;
     }
 
     private bool IsEvaluationDue() => _heldOut is not null && _state.EvaluatedStep != _state.Step && (_state.Step % _options.EvaluationInterval == 0 || _state.Step == _options.Steps);
 
     private bool IsCheckpointDue() => _savedStep != _state.Step && (_state.Step == _options.Steps || _state.Step > 0 && _options.CheckpointInterval > 0 && _state.Step % _options.CheckpointInterval == 0);
 
-    private void Save(AdamW optimizer, MetricsFile metrics, TimeSpan elapsed)
+    private void Save(AdamW optimizer, MetricsFile? metrics, TimeSpan elapsed)
     {
-        metrics.Flush();
-        TrainerState state = _state with { Position = _data.Position, MetricsBytes = metrics.Bytes, Elapsed = elapsed };
+        metrics?.Flush();
+        TrainerState state = _state with { Position = _position, MetricsBytes = metrics?.Bytes ?? 0, Elapsed = elapsed };
         int known = _store.Notices.Count;
-        _checkpoint = _store.Save(state.Step, folder => RunCheckpoint.Write(folder, _trained, optimizer, state));
+        bool isSharded = _options.IsOptimizerSharded && _world.Size > 1;
+        _checkpoint = _store.Save(state.Step, folder => RunCheckpoint.Write(folder, _trained, optimizer, state, _world, isSharded), _world);
         _savedStep = state.Step;
         foreach (string notice in _store.Notices.Skip(known)) Noticed?.Invoke(notice);
         CheckpointSaved?.Invoke(_checkpoint);
     }
 
     /// <returns>Whether the step was completed; otherwise it was cancelled and left no trace.</returns>
-    private bool TakeStep(AdamW optimizer, MetricsFile metrics, TimeSpan before, Stopwatch clock, CancellationToken cancellation)
+    private bool TakeStep(DataParallel parallel, AdamW optimizer, MetricsFile? metrics, TimeSpan before, Stopwatch clock, CancellationToken cancellation)
     {
-        long position = _data.Position;
         TimeSpan begin = clock.Elapsed;
         float learningRate = _schedule[_state.Step];
         (double loss, long tokens, float norm)? result;
         try
         {
-            result = Update(optimizer, learningRate, cancellation);
+            result = Update(parallel, optimizer, learningRate, cancellation);
         }
         finally
         {
             optimizer.ClearGradients();
+            parallel.Clear();
         }
-        if (result is not var (loss, tokens, norm))
-        {
-            _data.Seek(position);
-            return false;
-        }
+        if (result is not var (loss, tokens, norm)) return false;
+        _position = checked(_position + _plan.Sequences);
         bool isSkipped = !double.IsFinite(loss) || !float.IsFinite(norm);
         _state = _state with
         {
@@ -165,7 +188,7 @@ public sealed class Trainer
         };
         double seconds = (clock.Elapsed - begin).TotalSeconds;
         var report = new StepReport(_state.Step, loss, norm, learningRate, tokens / Math.Max(seconds, 1e-9), _state.Tokens, isSkipped, _state.SkippedSteps, before + clock.Elapsed);
-        metrics.Append(report);
+        metrics?.Append(report);
         StepTaken?.Invoke(report);
         if (_state.SkipsInARow >= _options.MaxSkipsInARow)
             throw new InvalidOperationException($"Trainer: {_state.SkipsInARow} steps in a row up to step {_state.Step} had a loss or gradient norm that is not finite (loss {loss}, norm {norm}); lower the learning rate, or go back to an earlier checkpoint.");
@@ -173,63 +196,90 @@ public sealed class Trainer
     }
 
     /// <summary>Gradients of all micro-batches and the optimizer's step; null when cancelled.</summary>
-    private (double Loss, long Tokens, float Norm)? Update(AdamW optimizer, float learningRate, CancellationToken cancellation)
+    private (double Loss, long Tokens, float Norm)? Update(DataParallel parallel, AdamW optimizer, float learningRate, CancellationToken cancellation)
     {
         using TensorScope scope = TensorScope.Enter();
         Device device = _model.Device;
-        var batches = new (Tensor Tokens, Tensor Targets, long Counted)[_options.Accumulation];
+        var batches = new (Tensor Tokens, Tensor Targets, long Counted)[_plan.MicroBatches];
         long total = 0, counts = 0;
         for (int i = 0; i < batches.Length; i++)
         {
+            _data.Seek(_plan.PlaceOf(_position, i));
             (Tensor tokens, Tensor targets) = _data.Next(device);
             batches[i] = (tokens, targets, _data.CountedTargets == 0 ? 0 : _objective.CountOf(_data.CountedTargets, _data.Batch));
             total += _data.CountedTargets;
             counts += batches[i].Counted;
         }
+        if (_world.Size > 1)
+        {
+            long[][] all = _world.Gather<long>([total, counts, cancellation.IsCancellationRequested ? 1 : 0]);
+            (total, counts) = (all[0].Sum(), all[1].Sum());
+            if (all[2].Any(isCancelled => isCancelled != 0)) return null;
+        }
         if (counts == 0) throw new InvalidDataException($"Trainer: none of the targets of step {_state.Step + 1} counts; look at the masks of the data.");
 
-        double loss = 0;
-        foreach ((Tensor tokens, Tensor targets, long counted) in batches)
+        var losses = new double[batches.Length];
+        for (int i = 0; i < batches.Length; i++)
         {
-            if (cancellation.IsCancellationRequested) return null;
-            if (counted == 0) continue;
-            double share = (double)counted / counts;           // the loss is a mean over what its batch counts
-            using Tape tape = Tape.Begin();
-            Tensor mean = _objective.Loss(_model, tokens, targets);
-            tape.Backward(mean, Tensor.Scalar((float)share, device));
-            loss += share * mean.Item();
+            if (_world.Size == 1 && cancellation.IsCancellationRequested) return null;
+            losses[i] = Backward(parallel, batches[i].Tokens, batches[i].Targets, (double)batches[i].Counted / counts, isLast: i == batches.Length - 1);
         }
-        if (cancellation.IsCancellationRequested) return null;
-        // One moment that is not finite would spoil the parameter for good.
+        parallel.Finish();
+        double loss = 0;
+        foreach (double own in _plan.InOrder(_world.Gather<double>(losses))) loss += own;
+        if (_world.Size == 1 && cancellation.IsCancellationRequested) return null;
+        // One moment that is not finite would spoil the parameter for good. All ranks see the same numbers, so all skip.
         if (!double.IsFinite(loss)) return (loss, total, float.NaN);
-        Tensor norm = Gradients.Norm(_trained.Parameters);
-        optimizer.Step(learningRate, norm, _options.Clip);
+        Tensor norm = parallel.Norm();
+        parallel.Step(optimizer, learningRate, norm, _options.Clip);
         return (loss, total, norm.Item());
     }
 
-    /// <returns>Whether it was completed; otherwise it was cancelled and is due again.</returns>
-    private bool Evaluate(MetricsFile metrics, CancellationToken cancellation)
+    /// <summary>One micro-batch: its share of the step's loss, which is a mean over what its batch counts.</summary>
+    private double Backward(DataParallel parallel, Tensor tokens, Tensor targets, double share, bool isLast)
     {
-        _heldOut!.Seek(0);
+        if (share == 0)
+        {
+            parallel.SkipBackward(isLast);
+            return 0;
+        }
+        using Tape tape = Tape.Begin();
+        Tensor mean = _objective.Loss(_model, tokens, targets);
+        parallel.Backward(tape, mean, Tensor.Scalar((float)share, _model.Device), isLast);
+        return share * mean.Item();
+    }
+
+    /// <returns>Whether it was completed; otherwise it was cancelled and is due again.</returns>
+    private bool Evaluate(MetricsFile? metrics, CancellationToken cancellation)
+    {
         Device device = _model.Device;
-        long batches = Math.Clamp(_heldOut.Sequences.EpochLength / _heldOut.Batch, 1, _options.EvaluationBatches), counts = 0;
-        double sum = 0;
-        for (long i = 0; i < batches; i++)
+        long batches = Math.Clamp(_heldOut!.Sequences.EpochLength / _heldOut.Batch, 1, _options.EvaluationBatches);
+        // Ranks take turns with the batches; the sum is in the order of the batches.
+        var own = new double[2 * ((batches + _world.Size - 1) / _world.Size)];
+        for (long i = _world.Rank; i < batches; i += _world.Size)
         {
             if (cancellation.IsCancellationRequested) return false;
             using TensorScope scope = TensorScope.Enter();
+            _heldOut.Seek(i * _heldOut.Batch);
             (Tensor inputs, Tensor targets) = _heldOut.Next(device);
             if (_heldOut.CountedTargets == 0) continue;
             long counted = _objective.CountOf(_heldOut.CountedTargets, _heldOut.Batch);
-            sum += _objective.Loss(_model, inputs, targets).Item() * (double)counted;
-            counts += counted;
+            own[2 * (i / _world.Size)] = _objective.Loss(_model, inputs, targets).Item() * (double)counted;
+            own[2 * (i / _world.Size) + 1] = counted;
+        }
+        double[][] all = _world.Gather<double>(own);
+        double sum = 0, counts = 0;
+        for (long i = 0; i < batches; i++)
+        {
+            sum += all[2 * (i / _world.Size)][i % _world.Size];
+            counts += all[2 * (i / _world.Size) + 1][i % _world.Size];
         }
         if (counts == 0) throw new InvalidDataException("Trainer: none of the held-out targets counts; look at the masks of the data.");
         double loss = sum / counts;
         bool isBest = double.IsFinite(loss) && !(_state.BestLoss <= loss);
         _state = _state with { EvaluatedStep = _state.Step, HeldOutLoss = double.IsFinite(loss) ? loss : null, BestLoss = isBest ? loss : _state.BestLoss };
         var report = new EvaluationReport(_state.Step, loss, isBest);
-        metrics.Append(report);
+        metrics?.Append(report);
         Evaluated?.Invoke(report);
         return true;
     }

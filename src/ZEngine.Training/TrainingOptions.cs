@@ -13,14 +13,27 @@ public sealed record TrainingOptions
     /// <summary>Optimizer steps of the whole run.</summary>
     public required int Steps { get; init; }
 
-    /// <summary>Sequences of a micro-batch, B.</summary>
+    /// <summary>Sequences of a micro-batch of the whole world, B.</summary>
     public int Batch { get; init; } = 8;
 
     /// <summary>Tokens of a sequence, L; the data must have the same.</summary>
     public required int Length { get; init; }
 
-    /// <summary>Micro-batches of a step; gradients are averaged over all their tokens.</summary>
+    /// <summary>Micro-batches of a step of the whole world; gradients are averaged over all their tokens.</summary>
+    /// <remarks>
+    /// Ranks share a step's micro-batches, or each micro-batch where they cannot. With a power of two of micro-batches a rank, a run has the
+    /// same bits on any number of ranks, one among them.
+    /// </remarks>
     public int Accumulation { get; init; } = 1;
+
+    /// <summary>Whether ranks part the optimizer's state among them (ZeRO-1); changes memory, not bits.</summary>
+    public bool IsOptimizerSharded { get; init; }
+
+    /// <summary>Bytes of gradients that ranks exchange at once.</summary>
+    public long BucketBytes { get; init; } = 32 << 20;
+
+    /// <summary>Elements of the pieces in which parameters are dealt out to ranks, and over which norms are worked out.</summary>
+    internal long SegmentElements { get; init; } = 1 << 16;
 
     /// <summary>The largest learning rate.</summary>
     public float LearningRate { get; init; } = 1e-3f;
@@ -110,6 +123,7 @@ public sealed record TrainingOptions
         RequireAtLeast(0, CheckpointInterval, nameof(CheckpointInterval));
         RequireAtLeast(1, KeepCheckpoints, nameof(KeepCheckpoints));
         RequireAtLeast(1, MaxSkipsInARow, nameof(MaxSkipsInARow));
+        if (BucketBytes < 1) throw new ArgumentException($"TrainingOptions.BucketBytes must be at least 1, got {BucketBytes}.");
         if (!(Clip >= 0) || !float.IsFinite(Clip)) throw new ArgumentException($"TrainingOptions.Clip must be a number from 0 up, got {Text(Clip)}.");
         if (DecaySteps != 0 && Schedule != ScheduleKind.WarmupStableDecay) throw new ArgumentException($"TrainingOptions.DecaySteps belongs to the schedule WarmupStableDecay, not to {Schedule}.");
         if (LearningRateFloor != 0 && Schedule == ScheduleKind.Constant) throw new ArgumentException("TrainingOptions.LearningRateFloor has no meaning for the schedule Constant.");

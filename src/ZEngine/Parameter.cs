@@ -78,8 +78,9 @@ public sealed class Parameter : IDisposable
 
     /// <summary>Adds to the gradient.</summary>
     /// <param name="gradient">Same shape; taken over without a copy when nobody else can see it.</param>
-    internal void Accumulate(Tensor gradient)
+    public void Accumulate(Tensor gradient)
     {
+        ArgumentNullException.ThrowIfNull(gradient);
         if (_gradient is not null) _gradient.Backend.Accumulate(gradient, _gradient);
         else
         {
@@ -91,6 +92,25 @@ public sealed class Parameter : IDisposable
 
     /// <summary>Multiplies the gradient in place; does nothing when there is none.</summary>
     public void ScaleGradient(float factor) => _gradient?.Backend.Scale(_gradient, factor, _gradient);
+
+    /// <summary>Hands the gradient to the caller, who disposes it; the parameter has none then.</summary>
+    public Tensor? TakeGradient()
+    {
+        Tensor? gradient = _gradient;
+        _gradient = null;
+        return gradient;
+    }
+
+    /// <summary>Takes ownership of a tensor as the gradient, in the place of another; it may be a view that others see too.</summary>
+    /// <exception cref="ArgumentException">Not a contiguous Float32 of the parameter's shape.</exception>
+    public void SetGradient(Tensor gradient)
+    {
+        ArgumentNullException.ThrowIfNull(gradient);
+        if (gradient.DType != DType.Float32 || !gradient.IsContiguous || !gradient.Shape.SequenceEqual(_shape))
+            throw new ArgumentException($"Parameter {Name}: the gradient must be a contiguous Float32 {Tensor.ShapeText(_shape)}, got {gradient}.");
+        ClearGradient();
+        _gradient = TensorScope.Release(gradient);
+    }
 
     /// <summary>Forgets the gradient.</summary>
     public void ClearGradient()

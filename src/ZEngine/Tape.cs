@@ -76,7 +76,7 @@ public readonly ref struct Tape : IDisposable
         using (TensorScope scope = TensorScope.Enter())
         using (NoGrad())
             output = scope.Keep(region(given));
-        tape.Add([output], inputs, inputs, dOutputs => RunAgain(given, region, dOutputs[0]!));
+        tape.Add([output], inputs, inputs, dOutputs => RunAgain(given, region, dOutputs[0]!), isOpaque: true);
         return output;
     }
 
@@ -105,6 +105,17 @@ public readonly ref struct Tape : IDisposable
 
     /// <summary>Sends a gradient into one output.</summary>
     public void Backward(Tensor output, Tensor gradient) => Backward([output], [gradient]);
+
+    /// <summary>Sends a gradient into one output, and says of each parameter when its gradient is final for this pass.</summary>
+    /// <param name="output">A recorded tensor of this tape.</param>
+    /// <param name="gradient">Its gradient.</param>
+    /// <param name="isFinal">Called once for a parameter, after its last use: what was recorded first comes last. Regions that are recomputed hold all parameters back.</param>
+    public void Backward(Tensor output, Tensor gradient, Action<Parameter> isFinal)
+    {
+        ArgumentNullException.ThrowIfNull(isFinal);
+        using NoGradient pause = NoGrad();
+        _state.Backward([output], [gradient], isFinal);
+    }
 
     /// <summary>Sends gradients into several outputs in one pass.</summary>
     /// <exception cref="ArgumentException">Shapes differ, or an output was not recorded by this tape.</exception>

@@ -27,7 +27,7 @@ internal sealed class TapeState(TensorScope.Owned scope)
         _slots[tensor.Tracking.Slot] = _slots[tensor.Tracking.Slot] with { IsWatched = true };
     }
 
-    public void Add(ReadOnlySpan<Tensor> outputs, ReadOnlySpan<Tensor?> inputs, ReadOnlySpan<Tensor?> saved, Func<Tensor?[], Tensor?[]> backward)
+    public void Add(ReadOnlySpan<Tensor> outputs, ReadOnlySpan<Tensor?> inputs, ReadOnlySpan<Tensor?> saved, Func<Tensor?[], Tensor?[]> backward, bool isOpaque = false)
     {
         var targets = new Target[inputs.Length];
         for (int i = 0; i < inputs.Length; i++) targets[i] = TargetOf(inputs[i]);
@@ -35,14 +35,14 @@ internal sealed class TapeState(TensorScope.Owned scope)
             if (tensor is { Parameter: null }) tensor.Keeper = this;
         int first = _slots.Count;
         foreach (Tensor output in outputs) NewSlot(output);
-        _nodes.Add(new Node(first, outputs.Length, targets, backward));
+        _nodes.Add(new Node(first, outputs.Length, targets, backward, isOpaque));
     }
 
-    public void Backward(ReadOnlySpan<Tensor> outputs, ReadOnlySpan<Tensor> gradients)
+    public void Backward(ReadOnlySpan<Tensor> outputs, ReadOnlySpan<Tensor> gradients, Action<Parameter>? isFinal = null)
     {
         try
         {
-            Run(outputs, gradients);
+            Run(outputs, gradients, isFinal);
         }
         catch
         {
@@ -52,7 +52,7 @@ internal sealed class TapeState(TensorScope.Owned scope)
         }
     }
 
-    private void Run(ReadOnlySpan<Tensor> outputs, ReadOnlySpan<Tensor> gradients)
+    private void Run(ReadOnlySpan<Tensor> outputs, ReadOnlySpan<Tensor> gradients, Action<Parameter>? isFinal)
     {
         for (int i = 0; i < outputs.Length; i++)
         {
@@ -65,7 +65,13 @@ internal sealed class TapeState(TensorScope.Owned scope)
             // Another handle, so that the caller's tensor counts as shared and is never added to in place.
             Accumulate(TargetOf(outputs[i]), gradients[i].Detach());
         }
-        for (int i = _nodes.Count - 1; i >= 0; i--) RunNode(_nodes[i]);
+        UseCounts? uses = isFinal is null ? null : new UseCounts(_nodes, isFinal);
+        for (int i = _nodes.Count - 1; i >= 0; i--)
+        {
+            Node node = _nodes[i];
+            RunNode(node);
+            uses?.Passed(node);
+        }
         for (int i = 0; i < _slots.Count; i++) Consume(i);     // what no node produced: the watched leaves
     }
 
@@ -177,7 +183,38 @@ internal sealed class TapeState(TensorScope.Owned scope)
         _slots.Add(new Slot(tensor, null, null, false));
     }
 
-    private sealed record Node(int FirstOutput, int Outputs, Target[] Inputs, Func<Tensor?[], Tensor?[]> Backward);
+    /// <summary>An op; one that is opaque may use any parameter.</summary>
+    private sealed record Node(int FirstOutput, int Outputs, Target[] Inputs, Func<Tensor?[], Tensor?[]> Backward, bool IsOpaque);
+
+    /// <summary>Counts down how often parameters are still to be met.</summary>
+    private sealed class UseCounts
+    {
+        private readonly Action<Parameter> _isFinal;
+        private readonly Dictionary<Parameter, int> _uses = [];
+        private readonly List<Parameter> _ready = [];
+        private int _opaque;
+
+        public UseCounts(List<Node> nodes, Action<Parameter> isFinal)
+        {
+            _isFinal = isFinal;
+            foreach (Node node in nodes)
+            {
+                if (node.IsOpaque) _opaque++;
+                foreach (Target target in node.Inputs)
+                    if (target.Parameter is { } parameter) _uses[parameter] = _uses.GetValueOrDefault(parameter) + 1;
+            }
+        }
+
+        public void Passed(Node node)
+        {
+            if (node.IsOpaque) _opaque--;
+            foreach (Target target in node.Inputs)
+                if (target.Parameter is { } parameter && --_uses[parameter] == 0) _ready.Add(parameter);
+            if (_opaque > 0) return;
+            foreach (Parameter parameter in _ready) _isFinal(parameter);
+            _ready.Clear();
+        }
+    }
 
     /// <summary>Where the gradient of an input goes: to a parameter, to a slot, or nowhere.</summary>
     private readonly record struct Target(Parameter? Parameter, int Slot)

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.ExceptionServices;
 using ZEngine.Interop;
 
 namespace ZEngine.Training;
@@ -73,33 +74,71 @@ public sealed class CheckpointStore
     /// <param name="write">Writes the files into the folder that it is given.</param>
     /// <returns>The checkpoint's folder.</returns>
     /// <exception cref="IOException">It could not be written, for example because the disk is full; older checkpoints are as they were.</exception>
-    public string Save(long step, Action<string> write)
+    public string Save(long step, Action<string> write) => Save(step, write, Communicator.Single);
+
+    /// <summary>As above, by all ranks of a world into one folder that all see: rank 0 publishes it when every rank's files are on disk.</summary>
+    /// <exception cref="IOException">A rank could not write; the same on all ranks.</exception>
+    public string Save(long step, Action<string> write, Communicator world)
     {
         ArgumentNullException.ThrowIfNull(write);
+        ArgumentNullException.ThrowIfNull(world);
         ArgumentOutOfRangeException.ThrowIfNegative(step);
         string folder = Path.Combine(Folder, Name(step)), temporary = folder + Unfinished;
-        if (Directory.Exists(folder)) throw new InvalidOperationException($"{folder}: the checkpoint is there already; a checkpoint is never overwritten.");
+        if (world.Rank == 0 && Directory.Exists(folder)) throw new InvalidOperationException($"{folder}: the checkpoint is there already; a checkpoint is never overwritten.");
         try
         {
-            if (Directory.Exists(temporary)) Directory.Delete(temporary, recursive: true);
-            Directory.CreateDirectory(temporary);
-            write(temporary);
-            CheckpointManifest.Write(temporary, step);
-            Directory.Move(temporary, folder);
-            DurableFolder.Flush(Folder);
+            Together(world, () =>
+            {
+                if (world.Rank != 0) return;
+                if (Directory.Exists(temporary)) Directory.Delete(temporary, recursive: true);
+                Directory.CreateDirectory(temporary);
+            });
+            // The manifest hashes and flushes every file: what a rank has written is on disk before the folder gets its name.
+            Together(world, () => write(temporary));
+            Together(world, () =>
+            {
+                if (world.Rank != 0) return;
+                CheckpointManifest.Write(temporary, step);
+                Directory.Move(temporary, folder);
+                DurableFolder.Flush(Folder);
+            });
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is (IOException or UnauthorizedAccessException) and not CommunicatorException)
         {
-            TryDelete(temporary);
+            if (world.Rank == 0) TryDelete(temporary);
             throw new IOException($"{folder}: the checkpoint could not be written ({e.Message.ReplaceLineEndings(" ")}); {(All is [var newest, ..] ? $"older ones are as they were, the newest is {Path.GetFileName(newest.Folder)}" : "there is no older one")}. Make room or choose another folder, then resume.", e);
         }
         catch
         {
-            TryDelete(temporary);
+            if (world.Rank == 0) TryDelete(temporary);
             throw;
         }
-        foreach ((long _, string old) in All.Where(checkpoint => checkpoint.Step <= step).Skip(Keep)) Delete(old);
+        if (world.Rank == 0)
+            foreach ((long _, string old) in All.Where(checkpoint => checkpoint.Step <= step).Skip(Keep)) Delete(old);
         return folder;
+    }
+
+    /// <summary>Does something on every rank; where it fails on one, it fails on all.</summary>
+    private static void Together(Communicator world, Action action)
+    {
+        Exception? failure = null;
+        try
+        {
+            action();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            failure = e;
+        }
+        if (world.Size == 1)
+        {
+            if (failure is not null) ExceptionDispatchInfo.Throw(failure);
+            return;
+        }
+        string[] complaints = world.GatherText(failure?.Message ?? "");
+        if (failure is not null) ExceptionDispatchInfo.Throw(failure);
+        foreach ((int rank, string complaint) in complaints.Index())
+            if (complaint.Length > 0) throw new IOException($"rank {rank}: {complaint}");
     }
 
     /// <summary>Removes what a process that was killed left unfinished. Only for the one process that owns the run.</summary>

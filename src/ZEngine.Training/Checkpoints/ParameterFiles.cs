@@ -52,9 +52,12 @@ public static class ParameterFiles
     }
 
     /// <summary>Copies an entry's elements into a tensor of the same type and count.</summary>
-    internal static void Copy(SafetensorsFile file, SafetensorsEntry entry, Tensor tensor)
+    internal static void Copy(SafetensorsFile file, SafetensorsEntry entry, Tensor tensor) => Copy(file, entry, 0, tensor);
+
+    /// <summary>Copies an entry's elements from <paramref name="start"/> on into a tensor of the same type.</summary>
+    internal static void Copy(SafetensorsFile file, SafetensorsEntry entry, long start, Tensor tensor)
     {
-        nint address = file.AddressOf(entry);
+        nint address = file.AddressOf(entry) + (nint)(start * tensor.DType.Size);
         switch (tensor.DType)
         {
             case DType.Float32: Copy<float>(address, tensor); break;

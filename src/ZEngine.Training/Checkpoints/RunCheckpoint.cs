@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text.Json;
 using ZEngine.Models;
 
@@ -6,13 +7,29 @@ namespace ZEngine.Training;
 /// <summary>The files of a trainer's checkpoint: a Hugging Face folder or an adapter's, the optimizer's state and <c>trainer.json</c>.</summary>
 internal static class RunCheckpoint
 {
-    private const string OptimizerFile = "optimizer.safetensors";
+    private const string OptimizerFile = "optimizer.safetensors", OptimizerParts = "optimizer-*-of-*.safetensors";
 
-    public static void Write(string folder, TrainedModel model, AdamW optimizer, TrainerState state)
+    /// <summary>Writes what one rank of a world writes: the optimizer's state is in parts where it was sharded, all else is rank 0's.</summary>
+    public static void Write(string folder, TrainedModel model, AdamW optimizer, TrainerState state, Communicator world, bool isSharded)
     {
+        if (isSharded) optimizer.Save(Path.Combine(folder, PartName(world.Rank, world.Size)));
+        if (world.Rank != 0) return;
         model.Write(folder);
-        optimizer.Save(Path.Combine(folder, OptimizerFile));
+        if (!isSharded) optimizer.Save(Path.Combine(folder, OptimizerFile));
         state.Write(Path.Combine(folder, TrainerState.FileName));
+    }
+
+    private static string PartName(int rank, int size) => string.Create(CultureInfo.InvariantCulture, $"optimizer-{rank:D5}-of-{size:D5}.safetensors");
+
+    /// <summary>The files that hold the optimizer's state: one, or one of each rank that wrote it.</summary>
+    private static string[] OptimizerFiles(string folder)
+    {
+        string whole = Path.Combine(folder, OptimizerFile);
+        string[] parts = [.. Directory.GetFiles(folder, OptimizerParts).Order(StringComparer.Ordinal)];
+        if (parts.Length == 0) return [whole];
+        if (File.Exists(whole) || !parts.Select(part => Path.GetFileName(part)).SequenceEqual(Enumerable.Range(0, parts.Length).Select(rank => PartName(rank, parts.Length))))
+            throw new InvalidDataException($"{folder}: the {parts.Length} files of the optimizer's state are not those of one save.");
+        return parts;
     }
 
     /// <summary>Brings a checkpoint's weights and state into a live model and optimizer.</summary>
@@ -25,7 +42,7 @@ internal static class RunCheckpoint
         if (!acceptChanges) RequireSameRun(folder, state, own);
         RequireSameConfig(Path.Combine(folder, ModelConfigFile.FileName), model.Model.Config);
         model.Read(folder);
-        optimizer.Load(Path.Combine(folder, OptimizerFile));
+        optimizer.Load(OptimizerFiles(folder));
         return state;
     }
 

@@ -5,7 +5,7 @@ namespace ZEngine.Training;
 /// <summary>Adam with decoupled weight decay over the trainable parameters of a model.</summary>
 /// <remarks>
 /// Owns two moments per parameter, and a Float32 master copy of every parameter whose value is a 16-bit type; their memory comes
-/// with the first step or with <see cref="Load"/>. Weight decay applies where <see cref="Parameter.IsDecayed"/> says so.
+/// with the first step or with <see cref="Load(string)"/>. Weight decay applies where <see cref="Parameter.IsDecayed"/> says so.
 /// Load weights before the first step: later the master copies no longer look at the values.
 /// Kingma and Ba 2015, arXiv:1412.6980; Loshchilov and Hutter 2019, arXiv:1711.05101.
 /// </remarks>
@@ -15,6 +15,8 @@ public sealed class AdamW : IDisposable
 
     private readonly List<Parameter> _frozen = [];
     private readonly Slot[] _slots;
+    private readonly Parameter[] _trainable;
+    private readonly Device _device;
     private Tensor? _step;
     private bool _isChecked, _isDisposed;
 
@@ -22,7 +24,10 @@ public sealed class AdamW : IDisposable
     /// <param name="parameters">Usually all of a model; names must be distinct.</param>
     /// <param name="options">Hyper-parameters.</param>
     /// <exception cref="ArgumentException">A hyper-parameter is out of range, two names are equal, or nothing is trainable.</exception>
-    public AdamW(IReadOnlyList<Parameter> parameters, AdamWOptions options)
+    public AdamW(IReadOnlyList<Parameter> parameters, AdamWOptions options) : this(parameters, options, null) { }
+
+    /// <summary>As above; with <paramref name="ranges"/>, for these parts of the trainable parameters alone, whose gradients <see cref="SetGradient"/> gives.</summary>
+    internal AdamW(IReadOnlyList<Parameter> parameters, AdamWOptions options, IReadOnlyList<ParameterRange>? ranges)
     {
         ArgumentNullException.ThrowIfNull(parameters);
         RequireRange(options);
@@ -32,11 +37,12 @@ public sealed class AdamW : IDisposable
         foreach (Parameter parameter in parameters)
         {
             if (!names.Add(parameter.Name)) throw new ArgumentException($"AdamW: two parameters are named '{parameter.Name}'; the state of a run is kept by name.", nameof(parameters));
-            if (parameter.IsTrainable) slots.Add(new Slot(parameter));
+            if (parameter.IsTrainable) slots.Add(new Slot(parameter, null));
             else _frozen.Add(parameter);
         }
         if (slots.Count == 0) throw new ArgumentException($"AdamW: none of the {parameters.Count} parameters is trainable.", nameof(parameters));
-        _slots = [.. slots];
+        (_trainable, _device) = ([.. slots.Select(slot => slot.Parameter)], slots[0].Parameter.Value.Device);
+        _slots = ranges is null ? [.. slots] : [.. ranges.Select(range => new Slot(range.Parameter, range))];
     }
 
     /// <summary>An optimizer with hyper-parameters given one by one.</summary>
@@ -64,9 +70,9 @@ public sealed class AdamW : IDisposable
             yield return new(StepName, _step);
             foreach (Slot slot in _slots)
             {
-                yield return new(slot.Parameter.Name + FirstSuffix, slot.First!);
-                yield return new(slot.Parameter.Name + SecondSuffix, slot.Second!);
-                if (slot.Master is not null) yield return new(slot.Parameter.Name + MasterSuffix, slot.Master);
+                yield return new(slot.Parameter.Name + FirstSuffix + slot.Suffix, slot.First!);
+                yield return new(slot.Parameter.Name + SecondSuffix + slot.Suffix, slot.Second!);
+                if (slot.Master is not null) yield return new(slot.Parameter.Name + MasterSuffix + slot.Suffix, slot.Master);
             }
         }
     }
@@ -89,8 +95,8 @@ public sealed class AdamW : IDisposable
         Allocate();
         var slots = new List<AdamWSlot>(_slots.Length);
         foreach (Slot slot in _slots)
-            if (slot.Parameter is { IsTrainable: true, Gradient: { } gradient })
-                slots.Add(new AdamWSlot(slot.Parameter.Value, slot.Master, gradient, slot.First!, slot.Second!, slot.Parameter.IsDecayed));
+            if (slot is { Parameter.IsTrainable: true, Gradient: { } gradient })
+                slots.Add(new AdamWSlot(slot.Value, slot.Master, gradient, slot.First!, slot.Second!, slot.Parameter.IsDecayed));
         Ops.AdamW(slots, Options, learningRate, _step!, gradientNorm, maxNorm);
         ClearGradients();
         _isChecked = true;
@@ -99,7 +105,20 @@ public sealed class AdamW : IDisposable
     /// <summary>Forgets the gradients of all parameters of the optimizer.</summary>
     public void ClearGradients()
     {
-        foreach (Slot slot in _slots) slot.Parameter.ClearGradient();
+        foreach (Slot slot in _slots)
+        {
+            slot.Parameter.ClearGradient();
+            slot.RangeGradient?.Dispose();
+            slot.RangeGradient = null;
+        }
+    }
+
+    /// <summary>Gives the gradient of one of the ranges the optimizer was made for, and takes it over.</summary>
+    internal void SetGradient(ParameterRange range, Tensor gradient)
+    {
+        Slot slot = Array.Find(_slots, slot => slot.Range == range) ?? throw new ArgumentException($"AdamW: it has no range {range.Start}..{range.Start + range.Count} of {range.Parameter}.", nameof(range));
+        slot.RangeGradient?.Dispose();
+        slot.RangeGradient = TensorScope.Release(gradient);
     }
 
     /// <summary>Writes <see cref="State"/> as a safetensors file.</summary>
@@ -107,11 +126,14 @@ public sealed class AdamW : IDisposable
 
     /// <summary>Takes the state of a file that <see cref="Save"/> wrote for the same parameters; a failure changes nothing.</summary>
     /// <exception cref="InvalidDataException">A tensor is missing, superfluous, or of another shape or type; one line that names it.</exception>
-    public void Load(string path)
+    public void Load(string path) => Load([path]);
+
+    /// <summary>Takes the state of one file, or of the files of several ranks, however the parameters were dealt out among them.</summary>
+    internal void Load(IReadOnlyList<string> paths)
     {
         ObjectDisposedException.ThrowIf(_isDisposed, this);
-        using SafetensorsFile file = SafetensorsFile.Open(path, isWritable: false);
-        if (file.Entries.Count == 0)
+        using StoredState stored = StoredState.Open(paths);
+        if (stored.IsEmpty)
         {
             Release();
             _isChecked = false;
@@ -121,19 +143,30 @@ public sealed class AdamW : IDisposable
         Allocate();
         try
         {
-            ParameterFiles.RequireSame(path, [.. State], file.Entries);
+            stored.RequireAll(StepName, [.. _trainable.SelectMany(KeysOf)]);
         }
         catch (InvalidDataException)
         {
             if (wasEmpty) Release();
             throw;
         }
-        foreach ((string name, Tensor tensor) in State)
+        stored.CopyTo(StepName, _step!, 0);
+        foreach (Slot slot in _slots)
         {
-            file.TryGet(name, out SafetensorsEntry? entry);
-            ParameterFiles.Copy(file, entry!, tensor);
+            long start = slot.Range?.Start ?? 0;
+            stored.CopyTo(slot.Parameter.Name + FirstSuffix, slot.First!, start);
+            stored.CopyTo(slot.Parameter.Name + SecondSuffix, slot.Second!, start);
+            if (slot.Master is not null) stored.CopyTo(slot.Parameter.Name + MasterSuffix, slot.Master, start);
         }
         _isChecked = StepCount > 0;
+    }
+
+    private static IEnumerable<StateKey> KeysOf(Parameter parameter)
+    {
+        long[] shape = parameter.Shape.ToArray();
+        yield return new(parameter.Name + FirstSuffix, shape);
+        yield return new(parameter.Name + SecondSuffix, shape);
+        if (parameter.Value.DType != DType.Float32) yield return new(parameter.Name + MasterSuffix, shape);
     }
 
     /// <inheritdoc/>
@@ -152,7 +185,7 @@ public sealed class AdamW : IDisposable
 
     private void RequireGradients()
     {
-        string[] missing = [.. _slots.Where(slot => slot.Parameter is { IsTrainable: true, Gradient: null }).Select(slot => slot.Parameter.ToString())];
+        string[] missing = [.. _slots.Where(slot => slot is { Parameter.IsTrainable: true, Gradient: null }).Select(slot => slot.Parameter.ToString())];
         if (missing.Length > 0)
             throw new InvalidOperationException($"AdamW: no gradient reached {string.Join(", ", missing.Take(5))}{(missing.Length > 5 ? $" and {missing.Length - 5} more" : "")} in the first step; freeze what the loss does not depend on (IsTrainable = false), or repair the model.");
     }
@@ -160,14 +193,16 @@ public sealed class AdamW : IDisposable
     private void Allocate()
     {
         if (_step is not null) return;
+        using TensorScope scope = TensorScope.Enter();
+        using NoGradient pause = Tape.NoGrad();
         foreach (Slot slot in _slots)
         {
-            Tensor value = slot.Parameter.Value;
+            Tensor value = slot.Value;
             slot.First = TensorScope.Release(Tensor.Zeros(value.Shape, DType.Float32, value.Device));
             slot.Second = TensorScope.Release(Tensor.Zeros(value.Shape, DType.Float32, value.Device));
             slot.Master = value.DType == DType.Float32 ? null : TensorScope.Release(value.To(DType.Float32));
         }
-        _step = TensorScope.Release(Tensor.Zeros([1], DType.Int64, _slots[0].Parameter.Value.Device));
+        _step = TensorScope.Release(Tensor.Zeros([1], DType.Int64, _device));
     }
 
     private void Release()
@@ -183,9 +218,21 @@ public sealed class AdamW : IDisposable
         _step = null;
     }
 
-    private sealed class Slot(Parameter parameter)
+    /// <summary>The state of a parameter, or of a range of one.</summary>
+    private sealed class Slot(Parameter parameter, ParameterRange? range)
     {
         public Parameter Parameter { get; } = parameter;
+        public ParameterRange? Range { get; } = range;
+        public Tensor? RangeGradient { get; set; }
+
+        /// <summary>In a scope of the caller's, where it is a view.</summary>
+        public Tensor Value => Range?.Value ?? Parameter.Value;
+
+        public Tensor? Gradient => Range is null ? Parameter.Gradient : RangeGradient;
+
+        /// <summary>Which elements, behind the names of the state.</summary>
+        public string Suffix => Range is { } own ? StateRange.Suffix(own.Start, own.Count) : "";
+
         public Tensor? First { get; set; }
         public Tensor? Second { get; set; }
         public Tensor? Master { get; set; }

@@ -1,0 +1,138 @@
+using System.Globalization;
+using System.Net;
+using ZEngine.Interop;
+
+namespace ZEngine.Distributed;
+
+/// <summary>The ranks of this job as this process sees them: finds the launcher, connects, watches, and ends the job when it cannot go on.</summary>
+public sealed class World : IDisposable
+{
+    /// <summary>Exit code of a job in which a rank was lost or stuck.</summary>
+    public const int LostExitCode = 86;
+
+    /// <summary>Environment variable with the seconds that a rank waits for another.</summary>
+    public const string TimeoutVariable = "ZENGINE_COMM_TIMEOUT";
+
+    private static readonly TimeSpan DefaultTimeout = TimeSpan.FromMinutes(2), Grace = TimeSpan.FromSeconds(5);
+
+    private readonly Rendezvous? _hosted;
+    private readonly CpuCollectives? _collectives;
+    private readonly Transport? _transport;
+    private readonly Action<string> _say;
+    private volatile bool _isClosed;
+
+    private World(LaunchEnvironment environment, Transport? transport, Rendezvous? hosted, Action<string> say)
+    {
+        (Environment, _transport, _hosted, _say) = (environment, transport, hosted, say);
+        if (transport is null)
+        {
+            Communicator = Communicator.Single;
+            return;
+        }
+        Communicator = _collectives = new CpuCollectives(transport);
+        new Thread(Watch) { IsBackground = true, Name = "ZEngine watchdog" }.Start();
+    }
+
+    /// <summary>What the launcher says.</summary>
+    public LaunchEnvironment Environment { get; }
+
+    /// <summary>All ranks.</summary>
+    public Communicator Communicator { get; }
+
+    /// <summary>Where the last collectives are written when the job is lost; null for nowhere.</summary>
+    public string? RecordFolder { get; set; }
+
+    /// <summary>Connects to the other ranks; at once for a process of its own.</summary>
+    /// <param name="say">Takes one line when this process ends itself.</param>
+    /// <exception cref="InvalidDataException">The environment is incomplete or contradicts itself.</exception>
+    /// <exception cref="CommunicatorException">A rank did not come, or the launcher belongs to another library.</exception>
+    public static World Open(Action<string> say)
+    {
+        ArgumentNullException.ThrowIfNull(say);
+        LaunchEnvironment environment = LaunchEnvironment.Detect();
+        string choice = System.Environment.GetEnvironmentVariable(LaunchEnvironment.TransportVariable) is { Length: > 0 } set ? set : "auto";
+        if (choice is not ("auto" or "mpi" or "tcp")) throw new InvalidDataException($"{LaunchEnvironment.TransportVariable} must be auto, mpi or tcp, got '{choice}'.");
+        if (environment.Size == 1) return new World(environment, null, null, say);
+        TimeSpan timeout = ReadTimeout();
+        if (choice == "mpi" || choice == "auto" && environment.IsMpi)
+        {
+            MpiTransport mpi = MpiTransport.Join(environment);
+            mpi.Timeout = timeout;
+            return new World(environment, mpi, null, say);
+        }
+        if (environment.Rendezvous is not { } place) throw new InvalidDataException($"started by {environment.Launcher} without MPI ({LaunchEnvironment.TransportVariable}={choice}): set {LaunchEnvironment.RendezvousVariable}=host:port to a free port of rank 0's machine.");
+        Rendezvous? hosted = environment is { HostsRendezvous: true, Rank: 0 } ? Host(place, environment) : null;
+        TcpTransport tcp = Rendezvous.Join(place, environment.Job, environment.Rank, environment.Size, timeout, () =>
+        {
+            say($"rank {environment.Rank}: the launcher is gone; so is this rank.");
+            Signals.ExitNow(LostExitCode);
+        });
+        return new World(environment, tcp, hosted, say);
+    }
+
+    /// <summary>Ends the job: the other ranks are told, and this process is to exit with the code.</summary>
+    public void Abort(int exitCode, string reason)
+    {
+        if (_transport is null || _isClosed) return;
+        _isClosed = true;
+        WriteRecord();
+        // A second stage, should the library hang in its own abort.
+        new Thread(() =>
+        {
+            Thread.Sleep(Grace);
+            Signals.ExitNow(exitCode);
+        }) { IsBackground = true }.Start();
+        _transport.Abort(exitCode, reason);
+    }
+
+    /// <summary>Leaves the world in peace; all ranks do.</summary>
+    public void Dispose()
+    {
+        if (_isClosed) return;
+        _isClosed = true;
+        _collectives?.Dispose();
+        _hosted?.Dispose();
+    }
+
+    private static TimeSpan ReadTimeout()
+    {
+        if (System.Environment.GetEnvironmentVariable(TimeoutVariable) is not { Length: > 0 } text) return DefaultTimeout;
+        return double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double seconds) && seconds > 0 && seconds < 1e6
+            ? TimeSpan.FromSeconds(seconds) : throw new InvalidDataException($"{TimeoutVariable} must be a number of seconds, got '{text}'.");
+    }
+
+    private static Rendezvous Host(string place, LaunchEnvironment environment)
+    {
+        int port = int.TryParse(place.AsSpan(place.LastIndexOf(':') + 1), CultureInfo.InvariantCulture, out int number) ? number : throw new InvalidDataException($"{LaunchEnvironment.RendezvousVariable}='{place}' must be host:port.");
+        bool isLocal = place.StartsWith("127.", StringComparison.Ordinal) || place.StartsWith("localhost:", StringComparison.Ordinal);
+        return new Rendezvous(new IPEndPoint(isLocal ? IPAddress.Loopback : IPAddress.Any, port), environment.Job, environment.Size);
+    }
+
+    private void WriteRecord()
+    {
+        if (RecordFolder is null || _collectives is null) return;
+        try
+        {
+            Directory.CreateDirectory(RecordFolder);
+            _collectives.Recorder.Write(Path.Combine(RecordFolder, string.Create(CultureInfo.InvariantCulture, $"collectives-{Environment.Rank:D5}.jsonl")));
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            _say($"rank {Environment.Rank}: the record of the last collectives could not be written ({e.Message}).");
+        }
+    }
+
+    /// <summary>Transports give up by themselves; this ends a process in which one hangs in native code.</summary>
+    private void Watch()
+    {
+        while (!_isClosed)
+        {
+            Thread.Sleep(100);
+            // A long collective is no stuck one: the loop of a transport that works turns many times a second.
+            if (_collectives!.Recorder.Current is not var (sequence, call, age) || _transport!.SilentFor < _transport.Timeout + Grace || age < _transport.Timeout + Grace || _isClosed) continue;
+            _say($"rank {Environment.Rank}: {call} (number {sequence}) has been running for {age.TotalSeconds:0} s; this job ends.");
+            Abort(LostExitCode, "stuck");
+            return;
+        }
+    }
+}
