@@ -47,7 +47,7 @@ internal static class Demo
 
         terminal.Line($"\nA held-out text begins, and the model goes on at the mark:\n");
         terminal.Output.Write($"{outcome.HeldOutText}»");
-        return Generate.Write(terminal, outcome.Model!, null, outcome.HeldOutText, new SamplingOptions { MaxNewTokens = ContinuationTokens, Temperature = 0.8f, TopP = 0.95f, Seed = seed });
+        return Generate.Write(terminal, outcome.Model!, Device.Cpu, null, outcome.HeldOutText, new SamplingOptions { MaxNewTokens = ContinuationTokens, Temperature = 0.8f, TopP = 0.95f, Seed = seed });
     }
 
     private static string FreeFolder()

@@ -20,7 +20,8 @@ internal static class Generate
         var minP = new Option<float>("--min-p") { Description = "Only tokens at least this share as likely as the likeliest.", HelpName = "NUMBER" };
         var penalty = new Option<float>("--repetition-penalty") { Description = "1 for none.", DefaultValueFactory = _ => 1f, HelpName = "NUMBER" };
         var seed = new Option<ulong>("--seed") { Description = "The same seed, prompt and model give the same text.", DefaultValueFactory = _ => 1UL, HelpName = "COUNT" };
-        var command = new Command("generate", "Lets a model go on with a text; the text comes as it is made.") { model, prompt, promptFile, tokenizer, tokens, temperature, topK, topP, minP, penalty, seed };
+        Option<string> device = DeviceChoice.Option();
+        var command = new Command("generate", "Lets a model go on with a text; the text comes as it is made.") { model, prompt, promptFile, tokenizer, tokens, temperature, topK, topP, minP, penalty, seed, device };
         command.SetAction(parse =>
         {
             var sampling = new SamplingOptions
@@ -29,19 +30,20 @@ internal static class Generate
                 MinP = parse.GetValue(minP), RepetitionPenalty = parse.GetValue(penalty), Seed = parse.GetValue(seed),
             };
             string folder = ModelChoice.FolderOf(parse.GetRequiredValue(model));
-            return Write(terminal, folder, parse.GetValue(tokenizer), ReadPrompt(terminal, parse.GetValue(prompt), parse.GetValue(promptFile)), sampling);
+            using Device on = DeviceChoice.Open(parse.GetValue(device)!);
+            return Write(terminal, folder, on, parse.GetValue(tokenizer), ReadPrompt(terminal, parse.GetValue(prompt), parse.GetValue(promptFile)), sampling);
         });
         return command;
     }
 
     /// <summary>Writes the continuation of a prompt to the output and the speed to the error stream.</summary>
-    public static int Write(Terminal terminal, string folder, string? tokenizerPath, string prompt, SamplingOptions sampling)
+    public static int Write(Terminal terminal, string folder, Device device, string? tokenizerPath, string prompt, SamplingOptions sampling)
     {
         Tokenizer tokenizer = tokenizerPath is null ? ModelChoice.TokenizerOf(folder) : Tokenizer.Load(tokenizerPath);
         int[] tokens = tokenizer.Encode(prompt);
         if (tokens.Length == 0 && tokenizer.BosToken is { } bos) tokens = [bos];
         if (tokens.Length == 0) throw new UserError(ExitCode.Usage, "The prompt is empty; give at least one character.");
-        using LanguageModel model = LanguageModel.Load(folder, Device.Cpu, isWritable: false);
+        using LanguageModel model = LanguageModel.Load(folder, device, isWritable: false);
         if (tokens.Max() >= model.VocabularySize) throw new UserError(ExitCode.BadInput, $"{folder}: the tokenizer gives token {tokens.Max()}, the model has {model.VocabularySize}; they do not belong together.");
         if (tokenizer.EosToken is { } eos) sampling = sampling with { StopTokens = [eos] };
 

@@ -36,6 +36,7 @@ internal static class Info
         Row("Device", Device.Cpu.Name);
         Row("SIMD", CpuDevice.Simd);
         Row("Cores", string.Create(CultureInfo.InvariantCulture, $"{Environment.ProcessorCount}, of which {CpuDevice.Threads} are used (ZENGINE_THREADS)"));
+        foreach ((string name, string value) in DeviceChoice.Describe()) Row(name, value);
         Row("Memory", $"{Bytes(GC.GetGCMemoryInfo().TotalAvailableMemoryBytes)} for this process");
         terminal.Console().Write(grid);
     }
