@@ -48,7 +48,7 @@ struct BackwardTile
     f32 sB[kStretch][kBand], sC[kStretch][kBand];
     f32 sPart[kBackWarps][kStretch][2 * kBand];               // what each warp adds to dB and dC
     f32 sState[kStretch / kQuarter - 1][2][kBackThreads][4];  // each thread's states before each quarter but the last
-    f32 sBias[kWidth], sSkip[kWidth];
+    f32 sBias[kWidth], sSkip[kWidth];                         // every array begins at a multiple of 16 bytes
 };
 
 // One of two values, added over this lane and the one that differs in `bit`: lanes with the bit take b, the others a.
@@ -211,7 +211,8 @@ struct BackwardStretch
             f32 scaled[V] = {}, input[V] = {}, output[V] = {};
             if (t < rows && column < place.columns)
             {
-                f32 u[V], z[V];
+                f32 u[V], z[V], bias[V];
+                load<V>(bias, &tile.sBias[column]);
                 load<V>(u, sU + t * kWidth + column);
                 load<V>(scaled, sDt + t * kWidth + column);
                 load<V>(output, sDy + t * kWidth + column);
@@ -219,7 +220,7 @@ struct BackwardStretch
                 #pragma unroll
                 for (int v = 0; v < V; v++)
                 {
-                    const f32 raw = scaled[v] + tile.sBias[column + v], delta = args.shape.hasSoftplus ? softplus(raw) : raw;
+                    const f32 raw = scaled[v] + bias[v], delta = args.shape.hasSoftplus ? softplus(raw) : raw;
                     scaled[v] = scale_exponent(delta);
                     input[v] = delta * u[v];
                     if (args.z) output[v] *= silu(z[v]);
@@ -284,26 +285,32 @@ struct BackwardStretch
             const int t = i / kChunks, column = i % kChunks * V;
             if (column >= place.columns) continue;
             const i64 at = (place.row * args.shape.L + step + t) * args.shape.channels + place.first + column;
-            f32 u[V], dt[V], du[V], ddt[V];
+            f32 u[V], dt[V], bias[V], skip[V], scaled[V], output[V], dInput[V], ddt[V], du[V];
             load<V>(u, sU + t * kWidth + column);
             load<V>(dt, sDt + t * kWidth + column);
+            load<V>(bias, &tile.sBias[column]);
+            load<V>(skip, &tile.sSkip[column]);
+            load<V>(scaled, &tile.sScaled[t][column]);
+            load<V>(output, &tile.sOutput[t][column]);
+            load<V>(dInput, &tile.sSums[0][t * kWidth + column]);
+            load<V>(ddt, &tile.sSums[1][t * kWidth + column]);
             #pragma unroll
             for (int v = 0; v < V; v++)
             {
-                const f32 dInput = tile.sSums[0][t * kWidth + column + v];
-                du[v] = fmaf(tile.sSkip[column + v], tile.sOutput[t][column + v], dInput * (tile.sScaled[t][column + v] * kLn2));
-                ddt[v] = fmaf(dInput, u[v], tile.sSums[1][t * kWidth + column + v]);
-                if (args.shape.hasSoftplus) ddt[v] *= sigmoid(dt[v] + tile.sBias[column + v]);
+                du[v] = fmaf(skip[v], output[v], dInput[v] * (scaled[v] * kLn2));
+                ddt[v] = fmaf(dInput[v], u[v], ddt[v]);
+                if (args.shape.hasSoftplus) ddt[v] *= sigmoid(dt[v] + bias[v]);
             }
             stash<V>(&tile.sSums[1][t * kWidth + column], ddt);
             store<V>(args.du + at, du);
             store<V>(args.ddt + at, ddt);
             if (!args.z) continue;
-            f32 z[V], dz[V];
+            f32 z[V], dz[V], y[V];
             load<V>(z, sZ + t * kWidth + column);
             load<V>(dz, sDy + t * kWidth + column);
+            load<V>(y, &tile.sY[t][column]);
             #pragma unroll
-            for (int v = 0; v < V; v++) dz[v] *= fmaf(tile.sSkip[column + v], u[v], tile.sY[t][column + v]) * silu_slope(z[v]);
+            for (int v = 0; v < V; v++) dz[v] *= fmaf(skip[v], u[v], y[v]) * silu_slope(z[v]);
             store<V>(args.dz + at, dz);
         }
     }

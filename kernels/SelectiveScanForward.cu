@@ -125,8 +125,12 @@ struct ForwardTile
             f32 sum[V] = {};
             #pragma unroll 1
             for (int part = 0; part < parts; part++)
+            {
+                f32 next[V];
+                load<V>(next, sY + (part * kSteps + t) * width + column);
                 #pragma unroll
-                for (int v = 0; v < V; v++) sum[v] += sY[(part * kSteps + t) * width + column + v];
+                for (int v = 0; v < V; v++) sum[v] += next[v];
+            }
             if (args.z)
             {
                 f32 gate[V];
