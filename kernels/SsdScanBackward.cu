@@ -13,7 +13,8 @@
 // Layout     as SsdScanForward.cu; dy, dz, gated [B, L, H, P]; dstates [chunks, H, N, P] float; dB and dC by share [shares, B, L, G, N] float;
 //            sums [chunks, H, 2 + skips] float: of dA, dBias, dD. Gradients are contiguous.
 // Launch     ssd_scan_state_backward grid sequences·H·ceil(P / 64)·ceil(N / 64); ssd_scan_chunk_backward grid chunks·G·shares; ssd_scan_sum_backward grid
-//            ceil(H·(2 + skips) / 32) + ceil(B·L·G·N / 256). Block 256. Dynamic shared memory of 2 and 5 tiles of 64 × 64: 18 and 45 KiB of bf16, 34 and 85 KiB of floats.
+//            ceil(H·(2 + skips) / 32) + ceil(B·L·G·N / 256). Block 256. Dynamic shared memory of 2 and 5 tiles of 64 × 64: 18 and 45 KiB of bf16, 34 and 85 KiB of
+//            floats. A share of a group's heads has at least 2 of them.
 // Traffic    per step and head: ssd_scan_state_backward reads P elements of dy (with z also 2·P, and writes 2·P) and 1 of dt, for each 64 of N, and N of C for each
 //            64 of P, and writes N·P floats per chunk. ssd_scan_chunk_backward reads 2·P elements for each 64 of N and once more, 2 of dt, the states once and dS_Q twice
 //            (N·P floats per chunk each), B for each 64 of P, and writes P + 1 elements; per step and block 5·N elements of B and C and 6·N floats of their gradients.
@@ -558,7 +559,7 @@ struct SsdChunkBlock
     // Adds d(C·Bᵀ)·B to dC and d(C·Bᵀ)ᵀ·C to dB. Tiles: 0 d(C·Bᵀ), 1 B, 2 C.
     __device__ inline void gradients(const Sums& dproducts)
     {
-        __syncthreads();                                      // the tiles of the last head have been read by all
+        // The last head left its tiles before it added up its sums: nobody reads them any more.
         #pragma unroll
         for (int j = 0; j < J; j++)
             #pragma unroll

@@ -36,7 +36,9 @@ struct SsdForwardTiles
     using E = typename TileOf<T>::Element;
     static constexpr int kWidth = sizeof(E) == 2 ? 64 : 32;                               // W, channels of a block
     static constexpr int kSlice = sizeof(E) == 2 && Tiles > 1 ? 128 : 64;                 // of N
+    static constexpr int kSlices = Tiles * 64 / kSlice;
     static constexpr int kPitchN = kSlice + kRowPad<E>, kPitchP = kWidth + kRowPad<E>, kPitchG = kSteps + kRowPad<E>, kPitchY = kWidth + 4;
+    static_assert(kSlices == 1 || kPitchY * sizeof(f32) <= kPitchN * sizeof(E), "with several slices y stays clear of B");
 
     E* sC;                                                    // [kSteps, kSlice]; then C·Bᵀ with its decay, [kSteps, kSteps]
     E* sB;                                                    // [kSteps, kSlice]
@@ -96,7 +98,7 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
     const i64 number = blockIdx.x / slices / shape.H;
     const SsdSequence sequence(shape, number);
     const int warp = threadIdx.x / kWarp, m = warp / 2 * 16, half = warp % 2;              // this warp's rows, and its half of the columns
-    const int channels = min(kWidth, shape.P - channel), usedP = round_up(channels, 16), usedN = round_up(shape.N, 16), lastSlice = (usedN - 1) / kSlice;
+    const int channels = min(kWidth, shape.P - channel), usedP = round_up(channels, 16), usedN = round_up(shape.N, 16), lastSlice = Memory::kSlices == 1 ? 0 : (usedN - 1) / kSlice;
     const int p0 = half * (kWidth / 2), columns = usedP - p0;
 
     for (int c = threadIdx.x; c < kWidth; c += kSsdThreads) sSkip[c] = shape.D && c < channels ? shape.D[shape.isSkipPerChannel ? head * shape.P + channel + c : head] : 0.0f;
@@ -143,7 +145,7 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
         f32 products[4][4] = {}, y[J][4] = {};                // C·Bᵀ: rows m …, columns 32·half …
         for (int slice = 0; slice <= lastSlice; slice++)
         {
-            if (slice > 0)
+            if (Memory::kSlices > 1 && slice > 0)
             {
                 __syncthreads();                              // the slice before has been read by all
                 load_slice(slice, true);
@@ -186,10 +188,10 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
                 #pragma unroll
                 for (int part = 0; part < 4; part++) state[r][j][part] *= sDecays.total;
         #pragma unroll
-        for (int slice = Tiles / kTilesOfSlice - 1; slice >= 0; slice--)
+        for (int slice = Memory::kSlices - 1; slice >= 0; slice--)
         {
             if (slice > lastSlice) continue;
-            if (slice < lastSlice)
+            if (slice < Memory::kSlices - 1 && slice < lastSlice)
             {
                 __syncthreads();                              // the slice before has been read by all
                 load_slice(slice, false);
@@ -201,7 +203,8 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
                 if (slice * kSlice + 64 * r + m < usedN)
                     multiply<true, true>(state[slice * kTilesOfSlice + r], memory.sB + 64 * r + m, kPitchN, memory.sDecayed + p0, kPitchP, kSteps, columns);
         }
-        __syncthreads();                                      // B and C·Bᵀ have been read by all; y goes into their place
+        // y goes into the place of C·Bᵀ, which all left before they waited for another slice.
+        if (Memory::kSlices == 1) __syncthreads();            // B and C·Bᵀ have been read by all; y goes into their place
         #pragma unroll
         for (int j = 0; j < J; j++)
             #pragma unroll

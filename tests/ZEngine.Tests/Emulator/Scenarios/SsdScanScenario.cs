@@ -7,20 +7,23 @@ namespace ZEngine.Tests.Emulator.Scenarios;
 /// <summary>Two chunks of two heads with several slices of channels and states, in 16 bits, against the CPU.</summary>
 internal abstract class SsdScanScenario : KernelScenario
 {
-    private const long L = 20, H = 2, P = 72, N = 136;
+    private const long L = 20, H = 2, P = 72;
 
-    private static SsdScanInputs Inputs()
+    /// <summary>States in one slice of shared memory, and in several.</summary>
+    protected const long OneSlice = 40, SeveralSlices = 136;
+
+    private static SsdScanInputs Inputs(long states)
     {
         Tensor Normal(ulong seed, params ReadOnlySpan<long> shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(seed)).To(DType.BFloat16).To(DType.Float32);
         Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Normal(5, H)), -1);
-        return new(Normal(1, 1, L, H, P), Normal(2, 1, L, H), A, Normal(3, 1, L, 1, N), Normal(4, 1, L, 1, N), Normal(6, H, P), Normal(7, 1, L, H, P), null, null, new SsdScanOptions(ChunkLength: 16));
+        return new(Normal(1, 1, L, H, P), Normal(2, 1, L, H), A, Normal(3, 1, L, 1, states), Normal(4, 1, L, 1, states), Normal(6, H, P), Normal(7, 1, L, H, P), null, null, new SsdScanOptions(ChunkLength: 16));
     }
 
     /// <summary>Runs on the CPU, then in 16 bits on an emulated device, and compares.</summary>
-    protected static void Compare(EmulatorOptions options, Func<SsdScanInputs, Tensor[]> run)
+    protected static void Compare(EmulatorOptions options, long states, Func<SsdScanInputs, Tensor[]> run)
     {
         using TensorScope scope = TensorScope.Enter();
-        SsdScanInputs x = Inputs();
+        SsdScanInputs x = Inputs(states);
         float[][] want = [.. run(x).Select(tensor => tensor.ToArray<float>())];
         using var driver = new EmulatedCudaDriver(options);
         using CudaDevice device = Devices.OpenEmulated(driver);
@@ -39,7 +42,7 @@ internal abstract class SsdScanScenario : KernelScenario
     /// <summary>y, final state, states at borders and y before the gate.</summary>
     protected static Tensor[] Forward(SsdScanInputs x)
     {
-        Tensor y = Tensor.EmptyLike(x.X), ungated = Tensor.EmptyLike(x.X), final = Tensor.Empty([1, H, P, N], DType.Float32, x.X.Device), states = Tensor.Empty([x.Chunks(), H, N, P], DType.Float32, x.X.Device);
+        Tensor y = Tensor.EmptyLike(x.X), ungated = Tensor.EmptyLike(x.X), final = Tensor.Empty([1, H, P, x.B.Shape[3]], DType.Float32, x.X.Device), states = Tensor.Empty([x.Chunks(), H, x.B.Shape[3], P], DType.Float32, x.X.Device);
         x.X.Backend.SsdScanForward(x, y, final, states, ungated);
         return [y, final, states, ungated];
     }
@@ -50,7 +53,11 @@ internal sealed class SsdScanForwardScenario : SsdScanScenario
 {
     public override string File => "SsdScanForward.cu";
 
-    public override void Run(EmulatorOptions options) => Compare(options, Forward);
+    public override void Run(EmulatorOptions options)
+    {
+        Compare(options, OneSlice, Forward);
+        Compare(options, SeveralSlices, Forward);
+    }
 }
 
 /// <summary>kernels/SsdScanBackward.cu, from states that the CPU left.</summary>
@@ -61,7 +68,7 @@ internal sealed class SsdScanBackwardScenario : SsdScanScenario
     public override void Run(EmulatorOptions options)
     {
         Tensor[]? forward = null;
-        Compare(options, x =>
+        Compare(options, SeveralSlices, x =>
         {
             forward ??= Forward(x);
             Tensor dy = ZEngine.Ops.RandomNormal(x.X.Shape, Device.Cpu, new RandomStream(11)).To(DType.BFloat16).To(x.X.Device).To(x.X.DType);
