@@ -11,7 +11,7 @@
 //            ssd_scan_step: one step of each sequence; a warp owns channels and its lanes walk N.
 // Layout     x, z [B, L, H, P]; dt [B, L, H]; B, C [B, L, G, N], any strides but the last; y, ungated [B, L, H, P]; initial, final [n, H, P, N] float;
 //            states [chunks, H, N, P] float, before each chunk; ungated and states may be null.
-// Launch     ssd_scan_forward grid sequences·H·ceil(P / W), W = 64 for bf16 and 32 for float tiles; block 256; dynamic shared memory 45 to 94 KiB, see SsdPlan.
+// Launch     ssd_scan_forward grid sequences·H·ceil(P / W), W = 64 for bf16 and 32 for float tiles; block 256; dynamic shared memory 45 to 88 KiB, see SsdPlan.
 //            ssd_scan_step grid sequences·H·ceil(P / 32), block 256.
 // Traffic    ssd_scan_forward, per step and head: reads P elements (2·P with z), 1 of dt and ceil(P / W)·2·N of B and C (more than a slice of N: 3·N − kSlice),
 //            writes P elements (2·P with ungated); per chunk and head writes N·P floats of states; per sequence and head reads and writes N·P floats.
@@ -127,9 +127,9 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
             if (hasC) load_tile<kSlice>(memory.sC, shape.c_at(sequence.row, first, group) + n, shape.cStep, steps, width, shape.isBcWide);
             load_tile<kSlice>(memory.sB, shape.b_at(sequence.row, first, group) + n, shape.bStep, steps, width, shape.isBcWide);
         };
+        if (warp == 0) sDecays.fill(shape, sequence.row, first, steps, head);
         load_tile<kWidth>(memory.sX, shape.x_at(sequence.row, first, head) + channel, shape.xStep, steps, channels, shape.isXWide);
         load_slice(0, true);
-        if (warp == 0) sDecays.fill(shape, sequence.row, first, steps, head);
         #pragma unroll
         for (int r = 0; r < Tiles; r++)
             #pragma unroll

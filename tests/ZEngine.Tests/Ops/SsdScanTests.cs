@@ -103,7 +103,7 @@ public sealed class SsdScanTests
     }
 
     [Fact]
-    public void Sixteen_bits_of_mantissa_or_less_round_once()
+    public void Float16_is_worked_on_in_Float32()
     {
         using var counted = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
