@@ -46,7 +46,7 @@ internal static class BenchComm
             }
             if (rows.Count < 2 || world.Size == 1) continue;
             CommunicationFit fit = CommunicationFit.Of(rows);
-            output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"# {op}: latency {fit.Latency:F1} us, bandwidth {fit.Bandwidth:F2} GB/s{(op == CollectiveKind.AllReduce ? $"; buckets of {fit.BytesForFourFifths(rows[0].Factor)} bytes reach four fifths of it (train --bucket-bytes)" : "")}"));
+            output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"# {op}: latency {fit.Latency:F1} us, bandwidth {fit.Bandwidth:F2} GB/s{(op == CollectiveKind.AllReduce ? $"; buckets of {Math.Max(1 << 16, fit.BytesForFourFifths(rows[0].Factor))} bytes reach four fifths of it (train --bucket-bytes)" : "")}"));
         }
         if (wrong > 0) throw new InvalidDataException($"{wrong} elements are not what they have to be: the transport {world.Name} is broken.");
         return ExitCode.Success;
