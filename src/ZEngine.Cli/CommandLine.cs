@@ -23,14 +23,27 @@ internal static class CommandLine
         catch (Exception e)
         {
             (int code, string message) = Describe(e);
-            if (message.Length > 0) terminal.Error.WriteLine(message == e.ToString() ? message : $"zengine: {message}");
+            if (!(Ranks.IsOfAll(e) && IsLaterRank())) terminal.Error.WriteLine(message == e.ToString() ? message : $"zengine: {message}");
             return code;
         }
     }
 
-    /// <summary>The exit code of an error and what is said of it; nothing where it was said before.</summary>
+    /// <summary>Whether another rank says what all run into.</summary>
+    private static bool IsLaterRank()
+    {
+        try
+        {
+            return LaunchEnvironment.Detect().Rank > 0;
+        }
+        catch (InvalidDataException)
+        {
+            return false;
+        }
+    }
+
+    /// <summary>The exit code of an error and what is said of it.</summary>
     public static (int Code, string Message) Describe(Exception e) =>
-        (Code(e), e is UserError { Message.Length: 0 } ? "" : Environment.GetEnvironmentVariable("ZENGINE_TRACE") == "1" ? e.ToString() : Message(e));
+        (Code(e), Environment.GetEnvironmentVariable("ZENGINE_TRACE") == "1" ? e.ToString() : Message(e));
 
     /// <exception cref="UserError">The arguments do not parse.</exception>
     public static void RequireNoErrors(ParseResult parse)
@@ -43,7 +56,7 @@ internal static class CommandLine
     // Not a RootCommand: that one is called what the assembly is called.
     private static Command Root(Terminal terminal) => new(Name, $"Trains hybrid state-space and transformer models and lets them write.\n\n{ExitCode.Help}")
     {
-        Train.Command(terminal), Generate.Command(terminal), Info.Command(terminal), Demo.Command(terminal), Launch.Command(terminal), new HelpOption(), new VersionOption(),
+        Train.Command(terminal), Generate.Command(terminal), Info.Command(terminal), Demo.Command(terminal), Launch.Command(terminal), Supervise.Command(terminal), BenchComm.Command(terminal), new HelpOption(), new VersionOption(),
     };
 
     private static int Code(Exception e) => e switch

@@ -31,13 +31,20 @@ internal static class Generate
             };
             string folder = ModelChoice.FolderOf(parse.GetRequiredValue(model));
             using Device on = DeviceChoice.Open(parse.GetValue(device)!);
-            return Write(terminal, folder, on, parse.GetValue(tokenizer), ReadPrompt(terminal, parse.GetValue(prompt), parse.GetValue(promptFile)), sampling);
+            return Ranks.Run(terminal, ranks =>
+            {
+                // The first rank alone has the standard input, and speaks.
+                string text = ranks.World.GatherText(ranks.IsFirst ? ReadPrompt(terminal, parse.GetValue(prompt), parse.GetValue(promptFile)) : "")[0];
+                Terminal own = ranks.IsFirst ? terminal : terminal with { Output = TextWriter.Null, Error = TextWriter.Null };
+                if (ranks.World.Size > 1 && on != Device.Cpu) throw new UserError(ExitCode.Usage, $"--device {on}: several ranks generate on the CPU only so far.");
+                return Write(own, folder, on, parse.GetValue(tokenizer), text, sampling, ranks.World.Size == 1 ? null : new KeyValueSharding(ranks.World));
+            });
         });
         return command;
     }
 
-    /// <summary>Writes the continuation of a prompt to the output and the speed to the error stream.</summary>
-    public static int Write(Terminal terminal, string folder, Device device, string? tokenizerPath, string prompt, SamplingOptions sampling)
+    /// <summary>Writes the continuation of a prompt to the output and the speed to the error stream; with ranks, each keeps a part of keys and values.</summary>
+    public static int Write(Terminal terminal, string folder, Device device, string? tokenizerPath, string prompt, SamplingOptions sampling, KeyValueSharding? sharding = null)
     {
         Tokenizer tokenizer = tokenizerPath is null ? ModelChoice.TokenizerOf(folder) : Tokenizer.Load(tokenizerPath);
         int[] tokens = tokenizer.Encode(prompt);
@@ -47,7 +54,7 @@ internal static class Generate
         if (tokens.Max() >= model.VocabularySize) throw new UserError(ExitCode.BadInput, $"{folder}: the tokenizer gives token {tokens.Max()}, the model has {model.VocabularySize}; they do not belong together.");
         if (tokenizer.EosToken is { } eos) sampling = sampling with { StopTokens = [eos] };
 
-        using Session session = model.NewSession(batch: 1, maxLength: tokens.Length + (long)sampling.MaxNewTokens);
+        using Session session = model.NewSession(batch: 1, maxLength: tokens.Length + (long)sampling.MaxNewTokens, sharding);
         StreamingDecoder decoder = tokenizer.NewStreamingDecoder();
         var clock = Stopwatch.StartNew();
         TimeSpan first = default;
@@ -70,7 +77,9 @@ internal static class Generate
         terminal.Output.WriteLine(decoder.Flush());
         double seconds = (clock.Elapsed - first).TotalSeconds;
         terminal.Note($"{tokens.Length} tokens read in {first.TotalSeconds:F2} s; {count} written{(count > 1 ? FormattableString.Invariant($", {(count - 1) / Math.Max(seconds, 1e-9):F1} tokens/s") : "")}.");
-        return terminal.Interruption.IsCancellationRequested ? ExitCode.Interrupted : ExitCode.Success;
+        bool isInterrupted = terminal.Interruption.IsCancellationRequested;
+        if (sharding is not null) isInterrupted = sharding.World.Gather(isInterrupted ? 1 : 0).Any(asked => asked != 0);
+        return isInterrupted ? ExitCode.Interrupted : ExitCode.Success;
     }
 
     private static string ReadPrompt(Terminal terminal, string? prompt, string? file)

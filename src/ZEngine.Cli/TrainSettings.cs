@@ -29,6 +29,7 @@ internal sealed class TrainSettings
         Accumulation = Add("accumulation", 1, "Micro-batches of a step, shared by all ranks.", least: 1);
         ShardOptimizer = Add("shard-optimizer", "no", "Whether ranks part the optimizer's state among them (ZeRO-1): yes or no; less memory, the same bits.", "CHOICE");
         ShardOptimizer.AcceptOnlyFromAmong("yes", "no");
+        BucketBytes = Add("bucket-bytes", 32 << 20, "Bytes of gradients that ranks exchange at once; zengine bench comm finds a good number.", least: 1);
         LearningRate = Add("learning-rate", 2e-3f, "The largest learning rate.");
         LearningRate.Aliases.Add("--lr");
         LearningRateFloor = Add("learning-rate-floor", 0f, "The smallest learning rate after warm-up.");
@@ -59,6 +60,7 @@ internal sealed class TrainSettings
     public Option<int> Length { get; }
     public Option<int> Accumulation { get; }
     public Option<string> ShardOptimizer { get; }
+    public Option<int> BucketBytes { get; }
     public Option<float> LearningRate { get; }
     public Option<float> LearningRateFloor { get; }
     public Option<int> Warmup { get; }
@@ -136,7 +138,7 @@ internal sealed class TrainSettings
     public TrainingOptions ToOptions(ParseResult parse) => new()
     {
         RunFolder = parse.GetRequiredValue(Out), Steps = parse.GetValue(Steps), Batch = parse.GetValue(Batch), Length = parse.GetValue(Length),
-        Accumulation = parse.GetValue(Accumulation), IsOptimizerSharded = parse.GetValue(ShardOptimizer) == "yes", LearningRate = parse.GetValue(LearningRate), LearningRateFloor = parse.GetValue(LearningRateFloor),
+        Accumulation = parse.GetValue(Accumulation), IsOptimizerSharded = parse.GetValue(ShardOptimizer) == "yes", BucketBytes = parse.GetValue(BucketBytes), LearningRate = parse.GetValue(LearningRate), LearningRateFloor = parse.GetValue(LearningRateFloor),
         Warmup = Math.Min(parse.GetValue(Warmup), parse.GetValue(Steps)), Schedule = Schedules[parse.GetRequiredValue(Schedule)], DecaySteps = parse.GetValue(DecaySteps),
         WeightDecay = parse.GetValue(WeightDecay), Clip = parse.GetValue(Clip), Seed = parse.GetValue(Seed),
         EvaluationInterval = parse.GetValue(EvaluationInterval), EvaluationBatches = parse.GetValue(EvaluationBatches),

@@ -2,8 +2,6 @@ using System.ComponentModel;
 using System.Diagnostics;
 using System.Globalization;
 using System.Net;
-using System.Runtime.InteropServices;
-using ZEngine.Interop;
 
 namespace ZEngine.Distributed;
 
@@ -28,7 +26,7 @@ public static class Launcher
         try
         {
             for (int rank = 0; rank < size; rank++) ranks[rank] = Start(command, rank, size, rendezvous.Address, job);
-            using var forwarding = new Forwarding(ranks);
+            using var forwarding = new SignalForwarding(_ => ranks);
             return Wait(ranks, say);
         }
         catch (Win32Exception e)
@@ -69,49 +67,23 @@ public static class Launcher
         }
         int failure = 0;
         long failed = 0;
-        while (ranks.Any(rank => !rank.HasExited))
+        bool hasKilled = false;
+        do
         {
             oneEnded.WaitOne(100);
             foreach ((int rank, Process process) in ranks.Index().Where(item => item.Item.HasExited && item.Item.ExitCode != 0))
             {
-                // A rank that lost another says so with its own code; the cause is the other's.
-                if (failure != 0 && (failure != World.LostExitCode || process.ExitCode == World.LostExitCode)) continue;
+                // A rank that lost another says so with its own code; the cause is the other's, unless it is the launcher.
+                if (hasKilled || failure != 0 && (failure != World.LostExitCode || process.ExitCode == World.LostExitCode)) continue;
                 if (failure == 0) failed = Stopwatch.GetTimestamp();
                 failure = process.ExitCode;
                 if (failure > 128) say($"rank {rank} was killed by signal {failure - 128}.");
             }
-            if (failure != 0 && Stopwatch.GetElapsedTime(failed) > Grace)
-                foreach (Process process in ranks.Where(rank => !rank.HasExited)) process.Kill(entireProcessTree: true);
+            if (failure == 0 || Stopwatch.GetElapsedTime(failed) < Grace) continue;
+            hasKilled = true;
+            foreach (Process process in ranks.Where(rank => !rank.HasExited)) process.Kill(entireProcessTree: true);
         }
-        foreach (Process process in ranks)
-            if (process.ExitCode != 0 && (failure == 0 || failure == World.LostExitCode)) failure = process.ExitCode;
-        return failure;
-    }
-
-    /// <summary>Gives on to the ranks what the launcher is told. A terminal tells the ranks of Ctrl+C itself.</summary>
-    private sealed class Forwarding : IDisposable
-    {
-        private readonly List<PosixSignalRegistration> _registrations = [];
-
-        public Forwarding(Process[] ranks)
-        {
-            foreach (int signal in (int[])[Signals.Interrupt, Signals.Terminate, Signals.User1])
-            {
-                if (OperatingSystem.IsWindows() && signal == Signals.User1) continue;
-                PosixSignal posix = signal switch { Signals.Interrupt => PosixSignal.SIGINT, Signals.Terminate => PosixSignal.SIGTERM, _ => (PosixSignal)signal };
-                _registrations.Add(PosixSignalRegistration.Create(posix, context =>
-                {
-                    context.Cancel = true;
-                    if (OperatingSystem.IsWindows() || signal == Signals.Interrupt && !Console.IsInputRedirected) return;
-                    foreach (Process rank in ranks)
-                        if (!rank.HasExited) Signals.Send(rank.Id, signal);
-                }));
-            }
-        }
-
-        public void Dispose()
-        {
-            foreach (PosixSignalRegistration registration in _registrations) registration.Dispose();
-        }
+        while (ranks.Any(rank => !rank.HasExited));
+        return failure != 0 || hasKilled ? failure : ranks.Max(rank => rank.ExitCode);
     }
 }

@@ -70,6 +70,30 @@ public sealed class World : IDisposable
         return new World(environment, tcp, hosted, say);
     }
 
+    /// <summary>Joins the world, runs a program in it, and leaves when all ranks have come to its end; a failure on one rank ends the job.</summary>
+    /// <param name="say">Takes one line for people when this process ends itself.</param>
+    /// <param name="program">Returns this rank's exit code.</param>
+    /// <param name="describe">Exit code of the job for an error, and one line for the other ranks; is called before the job ends, so that it can be said.</param>
+    /// <returns>The exit code.</returns>
+    public static int Run(Action<string> say, Func<World, int> program, Func<World, Exception, (int Code, string Reason)> describe)
+    {
+        ArgumentNullException.ThrowIfNull(program);
+        ArgumentNullException.ThrowIfNull(describe);
+        using World world = Open(say);
+        try
+        {
+            int code = program(world);
+            world.Communicator.Barrier();
+            return code;
+        }
+        catch (Exception e) when (world.Communicator.Size > 1)
+        {
+            (int code, string reason) = describe(world, e);
+            world.Abort(code, reason);
+            return code;
+        }
+    }
+
     /// <summary>Ends the job: the other ranks are told, and this process is to exit with the code.</summary>
     public void Abort(int exitCode, string reason)
     {

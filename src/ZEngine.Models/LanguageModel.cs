@@ -116,7 +116,8 @@ public abstract class LanguageModel : Module
     /// <summary>Opens a session: the state in which the model reads and writes text token by token.</summary>
     /// <param name="batch">Sequences side by side.</param>
     /// <param name="maxLength">Tokens that fit, prompt and answer together.</param>
-    public Session NewSession(int batch = 1, long maxLength = 4096) => new(this, batch, maxLength);
+    /// <param name="sharding">How ranks part keys and values among them; null for one rank.</param>
+    public Session NewSession(int batch = 1, long maxLength = 4096, KeyValueSharding? sharding = null) => new(this, batch, maxLength, sharding);
 
     /// <summary>The last hidden states, normalised: what the head reads.</summary>
     /// <param name="tokens">[B, L].</param>

@@ -1,9 +1,12 @@
 using System.Globalization;
 using ZEngine;
 using ZEngine.CrashHost;
+using ZEngine.Distributed;
 using ZEngine.Training;
 
 // A trainer that is there to be killed: CrashHost <run folder> <steps> <threads> <checkpoint interval>. Prints every checkpoint that it published.
+if (args[0] == "ranks") return RankProgram.Run(args);
+if (args[0] == "launch") return Launcher.Run([Environment.ProcessPath!, "exec", typeof(CrashRun).Assembly.Location, .. args.Skip(2)], int.Parse(args[1], CultureInfo.InvariantCulture), Console.Error.WriteLine);
 (string folder, int steps) = (args[0], int.Parse(args[1], CultureInfo.InvariantCulture));
 CpuDevice.Threads = int.Parse(args[2], CultureInfo.InvariantCulture);
 bool isFinished;

@@ -7,16 +7,20 @@ public sealed class Session : IDisposable
     private readonly LanguageModel _model;
     private readonly ModelState _state;
     private readonly int _batch;
+    private readonly Communicator _world;
     private float[] _logits = [];
     private bool _isDisposed;
 
-    internal Session(LanguageModel model, int batch, long maxLength)
+    internal Session(LanguageModel model, int batch, long maxLength, KeyValueSharding? sharding)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(batch, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(maxLength, 1);
-        (_model, _batch, MaxLength) = (model, batch, maxLength);
+        sharding?.RequireValid();
+        (_model, _batch, MaxLength, _world) = (model, batch, maxLength, sharding?.World ?? Communicator.Single);
+        if (_world.Size == 1) sharding = null;
         using TensorScope scope = TensorScope.Enter();         // a state that does not fit takes those before it along
         LayerState[] layers = model.NewLayerStates(batch, maxLength);
+        foreach (LayerState layer in layers) layer.Allocate(sharding);
         foreach (LayerState layer in layers) layer.Own();
         _state = new ModelState(layers);
     }
@@ -77,12 +81,21 @@ public sealed class Session : IDisposable
     private IEnumerable<int> Tokens(int[] prompt, Sampler sampler, SamplingOptions sampling, CancellationToken cancellationToken)
     {
         if (sampling.MaxNewTokens == 0) yield break;
-        int token = sampler.Next(Append(prompt.AsSpan()));
+        (int token, bool isCancelled) = Agree(sampler.Next(Append(prompt.AsSpan())), cancellationToken);
         for (int i = 1; !sampling.StopTokens.Contains(token); i++)
         {
             yield return token;
-            if (i >= sampling.MaxNewTokens || cancellationToken.IsCancellationRequested) yield break;
-            token = sampler.Next(Append([token]));
+            if (i >= sampling.MaxNewTokens || isCancelled || _world.Size == 1 && cancellationToken.IsCancellationRequested) yield break;
+            (token, isCancelled) = Agree(sampler.Next(Append([token])), cancellationToken);
         }
+    }
+
+    /// <summary>Ranks go on with one token, and stop together.</summary>
+    private (int Token, bool IsCancelled) Agree(int token, CancellationToken cancellationToken)
+    {
+        if (_world.Size == 1) return (token, false);
+        int[][] all = _world.Gather<int>([token, cancellationToken.IsCancellationRequested ? 1 : 0]);
+        if (all[0].Any(other => other != all[0][0])) throw new InvalidOperationException($"Session: the ranks chose different tokens ({string.Join(", ", all[0])}): their models, prompts or machines differ.");
+        return (token, all[1].Any(isCancelled => isCancelled != 0));
     }
 }

@@ -3,6 +3,10 @@ namespace ZEngine.Models;
 /// <summary>What one layer remembers of a sequence.</summary>
 public abstract class LayerState : IDisposable
 {
+    /// <summary>Makes what was not made with the object, because it depends on how keys and values are dealt out to ranks.</summary>
+    /// <param name="sharding">The ranks, or null for one.</param>
+    public virtual void Allocate(KeyValueSharding? sharding) { }
+
     /// <summary>Takes the tensors out of the scope they were made in: until then that scope gives them back if a later one does not fit.</summary>
     public abstract void Own();
 
@@ -46,34 +50,5 @@ internal sealed class ScanState(Device device, ReadOnlySpan<long> convolution, R
     {
         _convolution.Dispose();
         _scan.Dispose();
-    }
-}
-
-/// <summary>Keys and values of the tokens so far, [B, maxLength, G, P] each, in the type of the model's activations.</summary>
-internal sealed class KeyValueCache(Device device, DType dtype, long batch, long maxLength, long groups, long headDimension) : LayerState
-{
-    private readonly Tensor _keys = Tensor.Zeros([batch, maxLength, groups, headDimension], dtype, device), _values = Tensor.Zeros([batch, maxLength, groups, headDimension], dtype, device);
-    private long _length;
-
-    /// <summary>Appends [B, L, G, P] and returns all keys and values so far, as views.</summary>
-    public (Tensor Keys, Tensor Values) Append(Tensor keys, Tensor values)
-    {
-        long steps = keys.Shape[1];
-        Ops.Copy(keys, _keys.Slice(1, _length, steps));
-        Ops.Copy(values, _values.Slice(1, _length, steps));
-        _length += steps;
-        return (_keys.Slice(1, 0, _length), _values.Slice(1, 0, _length));
-    }
-
-    public override void Own()
-    {
-        TensorScope.Release(_keys);
-        TensorScope.Release(_values);
-    }
-
-    protected override void Dispose(bool disposing)
-    {
-        _keys.Dispose();
-        _values.Dispose();
     }
 }

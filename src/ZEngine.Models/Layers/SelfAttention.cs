@@ -42,8 +42,8 @@ internal sealed class SelfAttention : Module
             (Tensor cosine, Tensor sine) = rotary.Tables(offset + x.Shape[1]);
             (q, k) = (Ops.Rope(q, cosine, sine, offset, layout: layout), Ops.Rope(k, cosine, sine, offset, layout: layout));
         }
-        if (cache is not null) (k, v) = cache.Append(k, v);
-        (Tensor o, _) = Ops.Attention(q, k, v, new AttentionOptions(Window: _options.Window, Layout: layout));
+        var options = new AttentionOptions(Window: _options.Window, Layout: layout);
+        Tensor o = cache?.Attend(q, k, v, options) ?? Ops.Attention(q, k, v, options).O;
         return scope.Keep(_output.Project(o.Reshape(x.Shape[0], x.Shape[1], -1), _outputBias));
     }
 

@@ -61,9 +61,8 @@ internal sealed class SharedTransformer : Module
             (Tensor cosine, Tensor sine) = rotary.Tables(offset + h.Shape[1]);
             (q, k) = (Ops.Rope(q, cosine, sine, offset, layout: layout), Ops.Rope(k, cosine, sine, offset, layout: layout));
         }
-        if (cache is not null) (k, v) = cache.Append(k, v);
-        float scale = (float)Math.Pow(_config.AttentionHeadDimension / 2.0, -0.5);
-        (Tensor o, _) = Ops.Attention(q, k, v, new AttentionOptions(Scale: scale, Layout: layout));
+        var options = new AttentionOptions(Scale: (float)Math.Pow(_config.AttentionHeadDimension / 2.0, -0.5), Layout: layout);
+        Tensor o = cache?.Attend(q, k, v, options) ?? Ops.Attention(q, k, v, options).O;
         Tensor a = _output.Project(o.Reshape(h.Shape[0], h.Shape[1], -1));
         Tensor gateUp = Adapted(Ops.RmsNorm(a, _mlpNorm.Effective(), (float)_config.NormEpsilon), _gateUp, adapters.GateUp);
         return scope.Keep(_down.Project(Ops.GatedActivation(gateUp, Pointwise.Gelu)));
