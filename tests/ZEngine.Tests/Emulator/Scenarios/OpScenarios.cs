@@ -198,7 +198,7 @@ internal sealed class SsdScanStepScenario : OpScenario
     public override string File => "SsdScanForward.cu";
     protected override IEnumerable<OpCase> Cases =>
     [
-        Case("ssd", "scenario, one step").With("dt_softplus", true).Normal("x", [2, 1, 3, 10]).Normal("dt", [2, 1, 3]).Decay("A", [3]).Normal("B", [2, 1, 1, 9]).Normal("C", [2, 1, 1, 9])
+        Case("ssd", "scenario, one step").With("softplus", true).Normal("x", [2, 1, 3, 10]).Normal("dt", [2, 1, 3]).Decay("A", [3]).Normal("B", [2, 1, 1, 9]).Normal("C", [2, 1, 1, 9])
             .Normal("D", [3]).Normal("initial_state", [2, 3, 10, 9]).Build("none"),
     ];
 }
