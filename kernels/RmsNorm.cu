@@ -11,7 +11,7 @@
 // Launch     forward grid R·D/N with 4·N bytes of dynamic shared memory; backward grid P ≤ R with 4·D bytes, and the stash of 2 or 3 rows of N elements
 //            where args.isStashed; block 32 to 256, whole warps; rms_norm_weight_backward grid ceil(D / 128), block 128. Static shared memory 32 bytes.
 // Traffic    forward reads R·D elements (2·R·D with a gate) and R·D floats, writes R·D elements and R·D/N floats; backward reads 2·R·D elements (3·R·D with
-//            a gate), R·D floats and the block's s, writes R·D elements (2·R·D) and P·D floats; rms_norm_weight_backward reads P·D floats, writes D.
+//            a gate), 2·R·D floats of weight and s for every thread, writes R·D elements (2·R·D) and P·D floats; rms_norm_weight_backward reads P·D floats, writes D.
 //            Without the stash the backward reads its elements twice, the second time from the cache.
 // Precision  loads T, computes and accumulates f32, stores T. Deterministic: no atomics, fixed order of additions.
 // Limits     isWide: D, N, strides and addresses are multiples of 16 bytes; the dynamic shared memory fits a block.
@@ -134,10 +134,19 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBa
         for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
         {
             f32 u[V], n[V], g[V], w[V], dx[V], dz[V];
-            load<V>(u, args.isStashed ? sX + d : x + d);
-            load<V>(n, args.isStashed ? sDy + d : dy + d);
             load<V>(w, args.weight + first + d);
-            if (args.gate != kNoGate) load<V>(g, args.isStashed ? sZ + d : z + d);
+            if (args.isStashed)
+            {
+                load<V>(u, sX + d);
+                load<V>(n, sDy + d);
+                if (args.gate != kNoGate) load<V>(g, sZ + d);
+            }
+            else
+            {
+                load<V>(u, x + d);
+                load<V>(n, dy + d);
+                if (args.gate != kNoGate) load<V>(g, z + d);
+            }
             #pragma unroll
             for (int v = 0; v < V; v++)
             {

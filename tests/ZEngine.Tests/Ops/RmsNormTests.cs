@@ -1,3 +1,4 @@
+using ZEngine.Emulator;
 using ZEngine.Tests.Oracles;
 using static ZEngine.Tests.Ops.OpData;
 
@@ -39,5 +40,26 @@ public sealed class RmsNormTests
         Tensor x = Tensor.Zeros([2, 10], DType.Float32, Device.Cpu), w = Tensor.Zeros([10], DType.Float32, Device.Cpu);
         Assert.Equal("RmsNorm: groupSize 4 does not divide D = 10.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.RmsNorm(x, w, 1e-5f, groupSize: 4)).Message);
         Assert.Equal("RmsNorm: weight must be [D], got [9]: D is 10 but axis 0 is 9.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.RmsNorm(x, w.Slice(0, 0, 9), 1e-5f)).Message.Replace("w.Slice(0, 0, 9)", "weight"));
+    }
+
+    [Fact]
+    public void Traffic_equals_the_header()
+    {
+        using var counted = new CountedDevice();
+        using Tape tape = Tape.Begin();
+        const int rows = 6, width = 512, threads = 128, floats = 4 * rows * width;
+        Tensor x = tape.Watch(counted.Normal(1, rows, width)), weight = tape.Watch(counted.Normal(2, width)), dy = counted.Normal(3, rows, width);
+        Tensor y = ZEngine.Ops.RmsNorm(x, weight, 1e-5f);
+        LaunchProfile[] forward = counted.Launches();
+        tape.Backward(y, dy);
+        LaunchProfile[] backward = counted.Launches();
+        CountedDevice.Are(["rms_norm_forward"], forward);
+        CountedDevice.Moved(2 * floats, floats + 4 * rows, forward[0]);
+        CountedDevice.Are(["rms_norm_backward", "rms_norm_weight_backward"], backward);
+        CountedDevice.Moved(4 * floats + 4 * rows * threads, floats + floats, backward[0]);    // one block a row: as many partial sums as elements
+        CountedDevice.Moved(floats, 4 * width, backward[1]);
+        // Stores fill whole sectors; each row's scale is one sector more.
+        Assert.Equal(floats / 32 + rows, forward[0][InstructionClass.GlobalStore].Sectors);
+        Assert.Equal(2 * floats / 32, backward[0][InstructionClass.GlobalStore].Sectors);
     }
 }
