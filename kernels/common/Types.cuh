@@ -22,10 +22,6 @@ struct f16 { u16 bits; };
 // Element types as arguments: the values of DType in src/ZEngine/DType.cs.
 enum ElementType { kFloat32, kBFloat16, kFloat16, kInt32, kInt64, kUInt8, kInt8 };
 
-template <typename T> constexpr int kTypeOf = kFloat32;
-template <> constexpr int kTypeOf<bf16> = kBFloat16;
-template <> constexpr int kTypeOf<f16> = kFloat16;
-
 __device__ inline f32 to_f32(f32 x) { return x; }
 __device__ inline f32 to_f32(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
 __device__ inline f32 to_f32(f16 x)

@@ -3,7 +3,7 @@ using System.Runtime.InteropServices;
 namespace ZEngine.Cuda;
 
 /// <summary>What a CUDA device computes: each op's launch stands in its own file, and its kernel in the file of the same name.</summary>
-internal sealed partial class CudaBackend(CudaDevice device) : Backend, IDisposable
+internal sealed partial class CudaBackend(CudaDevice device) : Backend
 {
     /// <summary>Bytes of the widest memory access of a thread.</summary>
     private const int WideBytes = 16;
@@ -15,8 +15,6 @@ internal sealed partial class CudaBackend(CudaDevice device) : Backend, IDisposa
     private const long MaxGrid = int.MaxValue;
 
     internal override bool AcceptsActivation(DType dtype) => dtype.IsFloat;
-
-    public void Dispose() { }
 
     /// <summary>A kernel instance of a file, such as <c>Kernel("RmsNorm.cu", $"rms_norm_forward&lt;{x.DType}, {wide}&gt;")</c>.</summary>
     private CudaKernel Kernel(string file, scoped KernelExpression expression) => device.Kernels.Get(file, expression.Text);
@@ -68,6 +66,4 @@ internal sealed partial class CudaBackend(CudaDevice device) : Backend, IDisposa
     /// <summary>A 32-bit size, or the designed error.</summary>
     private static int Size32(string op, string what, long size) =>
         size <= int.MaxValue ? (int)size : throw new NotSupportedException($"{op}: {what} is {size:N0}, the kernels take at most {int.MaxValue:N0}.");
-
-    private NotSupportedException NoKernel(string op) => new($"{op}: there is no kernel for it on {device} yet. Move its tensors to Device.Cpu, or run the model there.");
 }

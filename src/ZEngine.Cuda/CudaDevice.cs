@@ -230,7 +230,6 @@ public sealed class CudaDevice : Device
             // A kernel failed earlier, and whoever waited for it was told. The memory goes all the same.
         }
         Kernels.Dispose();
-        _backend.Dispose();
         _staging.Dispose();
         _pool.Dispose();
         _driver.DestroyStream(Stream);

@@ -9,9 +9,6 @@ public sealed record CudaOptions
     /// <summary>Wait after every launch, so that an asynchronous fault names the kernel that made it. For debugging: it is slow.</summary>
     public bool IsSynchronous { get; init; } = Environment.GetEnvironmentVariable(SyncVariable) == "1";
 
-    /// <summary>Take cuBLASLt for matrix products where the driver is one it can work with and the library is there; else the engine's own kernels.</summary>
-    public bool UsesCublasLt { get; init; } = true;
-
     /// <summary>Let products of Float32 round their operands to TF32 (10 bits of mantissa) for the tensor cores. Off: full Float32.</summary>
     public bool AllowsTf32 { get; init; }
 

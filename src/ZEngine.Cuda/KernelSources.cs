@@ -16,11 +16,7 @@ internal sealed class KernelSources
     {
         _files = files;
         Includes = files.Where(file => file.Key.EndsWith(".cuh", StringComparison.Ordinal)).ToDictionary();
-        foreach (string name in Names)
-        {
-            string[] variants = [.. KernelVariants.In(files[name])];
-            Variants[name] = variants.ToHashSet();
-        }
+        foreach (string name in Names) Variants[name] = [.. KernelVariants.In(files[name])];
     }
 
     public static KernelSources Current { get; } = Read();
