@@ -34,6 +34,7 @@ public sealed unsafe class Nvrtc
     private static Nvrtc? s_loaded;
 
     private readonly nint _library;
+    private readonly Lazy<Nvrtc> _debug;
     private readonly delegate* unmanaged<int, byte*> _getErrorString;
     private readonly delegate* unmanaged<nint*, byte*, byte*, int, byte**, byte**, int> _createProgram;
     private readonly delegate* unmanaged<nint*, int> _destroyProgram;
@@ -45,6 +46,7 @@ public sealed unsafe class Nvrtc
     {
         _library = library;
         LibraryPath = path;
+        _debug = new Lazy<Nvrtc>(SecondCopy);
         _getErrorString = (delegate* unmanaged<int, byte*>)Export("nvrtcGetErrorString");
         _createProgram = (delegate* unmanaged<nint*, byte*, byte*, int, byte**, byte**, int>)Export("nvrtcCreateProgram");
         _destroyProgram = (delegate* unmanaged<nint*, int>)Export("nvrtcDestroyProgram");
@@ -93,8 +95,42 @@ public sealed unsafe class Nvrtc
     }
 
     /// <summary>Compiles a source.</summary>
+    /// <remarks>A request with <c>-G</c> leaves no trace in later ones, although NVRTC alone would go on without its optimiser.</remarks>
     /// <exception cref="NvrtcException">The source has errors: the message is NVRTC's log, unchanged.</exception>
     public ModuleImage Compile(CompileRequest request)
+    {
+        ArgumentNullException.ThrowIfNull(request);
+        return request.Options.Any(option => option is "-G" or "--device-debug") ? _debug.Value.CompileHere(request) : CompileHere(request);
+    }
+
+    /// <summary>The same library a second time, under another name and so with memory of its own.</summary>
+    /// <remarks>
+    /// NVRTC keeps <c>-G</c> for the rest of the process (seen with 12.4): whatever is compiled after it has fewer functions inlined, larger
+    /// stack frames and spills, and nothing says so. No option takes it back.
+    /// </remarks>
+    private Nvrtc SecondCopy()
+    {
+        string copy = Path.Combine(Path.GetTempPath(), $"zengine-{Guid.NewGuid():N}-{Path.GetFileName(LibraryPath)}");
+        File.Copy(File.Exists(LibraryPath) ? LibraryPath : LoadedFile(), copy);
+        try
+        {
+            return new Nvrtc(NativeLibrary.Load(copy), LibraryPath);
+        }
+        finally
+        {
+            if (!OperatingSystem.IsWindows()) File.Delete(copy);   // Windows keeps the file of a loaded library
+        }
+    }
+
+    /// <summary>Where the loader found a library that was asked for by its bare name.</summary>
+    private string LoadedFile()
+    {
+        using var process = System.Diagnostics.Process.GetCurrentProcess();
+        return process.Modules.Cast<System.Diagnostics.ProcessModule>().Select(module => module.FileName).FirstOrDefault(file => Path.GetFileName(file).StartsWith(LibraryPath, StringComparison.Ordinal))
+            ?? throw new NativeLibraryException($"{LibraryPath} is loaded, but its file was not found; set {NativeLibraries.NvrtcVariable} to it to compile with -G.");
+    }
+
+    private ModuleImage CompileHere(CompileRequest request)
     {
         using var strings = new NativeStrings();
         (string path, string text)[] includes = [.. request.Includes.Select(pair => (pair.Key, pair.Value))];

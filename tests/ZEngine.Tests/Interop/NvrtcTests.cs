@@ -51,6 +51,17 @@ public sealed class NvrtcTests : IDisposable
         Assert.True(r.SpillStoreBytes > 0 && r.SpillLoadBytes > 0 && r.StackBytes > 0);
     }
 
+    /// <summary>NVRTC itself keeps -G for the rest of the process: this is what the second copy of the library is for.</summary>
+    [Fact]
+    public void A_debug_build_changes_nothing_that_is_compiled_later()
+    {
+        CompileRequest request = ZEngine.Cuda.KernelSources.Current.Request("Copy.cu", "sm_80", "copy_words<u8>", "copy_words<u32>", "convert<f32, bf16>");
+        ModuleImage before = Compiler.Nvrtc.Compile(request), debug = Compiler.Nvrtc.Compile(Request with { Options = ["-G"] }), after = Compiler.Nvrtc.Compile(request);
+        Assert.Contains(".target sm_80, debug", debug.Ptx, StringComparison.Ordinal);
+        Assert.Equal(before.Ptx, after.Ptx);
+        Assert.Equal(before.Resources, after.Resources);
+    }
+
     [Fact]
     public void Errors_keep_file_and_line()
     {
