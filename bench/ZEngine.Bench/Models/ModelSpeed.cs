@@ -42,6 +42,7 @@ internal static class ModelSpeed
         int[] ids = [.. Enumerable.Range(0, Math.Max(Prompt, Batch * Length)).Select(i => (int)random.Below(i, Vocabulary))];
         (double step, double product, double prefill, double decode, double decodeNarrow) = (double.MaxValue, double.MaxValue, double.MaxValue, double.MaxValue, double.MaxValue);
         (var shares, var narrowShares) = (new List<double>(), new List<double>());
+        DecodeSpeed.WarmUp(model);
         for (int round = 0; round < rounds; round++)
         {
             product = Math.Min(product, Time(5, Product));
