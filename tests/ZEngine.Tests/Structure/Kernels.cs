@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Reflection;
 using System.Runtime.InteropServices;
 using System.Text.RegularExpressions;
@@ -14,8 +15,18 @@ public sealed partial class Kernels
 
     public static TheoryData<string> Files => [.. KernelSources.Current.Names];
 
-    public static TheoryData<string, string> Assemblies =>
-        [.. from file in KernelSources.Current.Names from architecture in (string[])["sm_80", "sm_86", "sm_89", "sm_90"] select new TheoryDataRow<string, string>(file, architecture)];
+    private static readonly (string File, string Architecture)[] Pairs =
+        [.. from file in KernelSources.Current.Names from architecture in (string[])["sm_80", "sm_86", "sm_89", "sm_90"] select (file, architecture)];
+
+    public static TheoryData<string, string> Assemblies => [.. from pair in Pairs select new TheoryDataRow<string, string>(pair.File, pair.Architecture)];
+
+    /// <summary>All files for all architectures, on all cores: one after the other they take minutes where nothing is cached.</summary>
+    private static readonly Lazy<ConcurrentDictionary<(string File, string Architecture), ModuleImage>> Images = new(() =>
+    {
+        var images = new ConcurrentDictionary<(string File, string Architecture), ModuleImage>();
+        Parallel.ForEach(Pairs, pair => images[pair] = Compiler.Compile(KernelSources.Current.Request(pair.File, pair.Architecture, [.. KernelSources.Current.Variants[pair.File]])));
+        return images;
+    });
 
     [Theory, MemberData(nameof(Files))]
     public void Header_has_its_fields_in_order(string file)
@@ -54,8 +65,8 @@ public sealed partial class Kernels
     [Theory, MemberData(nameof(Assemblies))]
     public void Assembles_without_spills(string file, string architecture)
     {
-        string[] variants = [.. KernelSources.Current.Variants[file]];
-        ModuleImage image = Compiler.Compile(KernelSources.Current.Request(file, architecture, variants));
+        HashSet<string> variants = KernelSources.Current.Variants[file];
+        ModuleImage image = Images.Value[(file, architecture)];
         Assert.NotEmpty(image.Cubin);
         string[] faults = [.. from variant in variants let r = image.Resources[image.Lowered(variant)] where r.StackBytes + r.SpillLoadBytes + r.SpillStoreBytes > 0 || r.Registers > 255 select $"{variant}: {r}"];
         if (faults.Length > 0) Assert.Fail(string.Join("; ", faults));
