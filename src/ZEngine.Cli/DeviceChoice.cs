@@ -32,17 +32,18 @@ internal static class DeviceChoice
         for (int ordinal = 0; ordinal < CudaDevice.Count; ordinal++)
         {
             using CudaDevice device = CudaDevice.Open(ordinal);
-            yield return (device.Name, $"{device.Description}, sm_{device.Architecture}, {device.Multiprocessors} multiprocessors");
+            yield return (device.Name, $"{device.Description}, sm_{device.Architecture}, {device.Multiprocessors} multiprocessors; products by {device.MatMulSource}");
         }
-        yield return ("NVRTC", Compiler());
+        yield return ("NVRTC", Found(() => Nvrtc.Load() is var nvrtc ? $"{nvrtc.Version} at {nvrtc.LibraryPath}" : ""));
+        yield return ("cuBLASLt", Found(() => CublasLt.Load() is var library ? $"{library.Version} at {library.LibraryPath}" : ""));
+        yield return ("Packed kernels", PackedKernels.Describe());
     }
 
-    private static string Compiler()
+    private static string Found(Func<string> load)
     {
         try
         {
-            Nvrtc nvrtc = Nvrtc.Load();
-            return $"{nvrtc.Version} at {nvrtc.LibraryPath}";
+            return load();
         }
         catch (NativeLibraryException e)
         {

@@ -15,6 +15,7 @@ public sealed class CudaDevice : Device
     private readonly DevicePool _pool;
     private readonly PinnedStaging _staging;
     private readonly CudaBackend _backend;
+    private readonly Lazy<MatMulLibrary> _library;
     private CudaGraph? _capturing;
     private long _launches, _waits;
 
@@ -32,6 +33,7 @@ public sealed class CudaDevice : Device
         _staging = new PinnedStaging(this);
         Kernels = new KernelCache(this, options.CacheFolder);
         _backend = new CudaBackend(this);
+        _library = new Lazy<MatMulLibrary>(() => new MatMulLibrary(this, driver.ServesLibraries));
     }
 
     /// <summary>Whether this machine has a CUDA driver with a device; <see cref="UnavailableReason"/> says why not.</summary>
@@ -64,7 +66,12 @@ public sealed class CudaDevice : Device
     /// <summary>Bytes that the device's pool has taken from the driver.</summary>
     public long ReservedBytes => _pool.SegmentBytes;
 
+    /// <summary>What multiplies matrices: cuBLASLt with its version and file, or the engine's own kernels and why.</summary>
+    public string MatMulSource => _library.Value.Description;
+
     internal CudaOptions Options { get; }
+
+    internal MatMulLibrary Library => _library.Value;
 
     internal CudaStreamHandle Stream { get; }
 
@@ -229,6 +236,7 @@ public sealed class CudaDevice : Device
         {
             // A kernel failed earlier, and whoever waited for it was told. The memory goes all the same.
         }
+        if (_library.IsValueCreated) _library.Value.Dispose();
         Kernels.Dispose();
         _staging.Dispose();
         _pool.Dispose();

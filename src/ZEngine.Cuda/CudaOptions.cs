@@ -12,11 +12,21 @@ public sealed record CudaOptions
     /// <summary>Let products of Float32 round their operands to TF32 (10 bits of mantissa) for the tensor cores. Off: full Float32.</summary>
     public bool AllowsTf32 { get; init; }
 
+    /// <summary>
+    /// Let cuBLASLt compute matrix products where this machine has it and it takes them (<see cref="CudaDevice.MatMulSource"/>); the engine's own kernels compute
+    /// all others: those of few rows, of operands of two types, and of a 16-bit result with a bias. <c>ZENGINE_CUBLASLT=off</c> makes false the default.
+    /// </summary>
+    /// <remarks>Either way gives the same bits at each run, but not the bits of the other.</remarks>
+    public bool UsesCublasLt { get; init; } = Environment.GetEnvironmentVariable(Interop.NativeLibraries.CublasLtVariable) != Interop.NativeLibraries.Off;
+
     /// <summary>Folder for compiled kernels; null for the user's cache folder.</summary>
     public string? CacheFolder { get; init; }
 
     /// <summary>The compiler; tests hide it.</summary>
     internal Func<Interop.Nvrtc> Compiler { get; init; } = Interop.Nvrtc.Load;
+
+    /// <summary>The library of matrix products; tests put a stub here.</summary>
+    internal Func<Interop.CublasLt> CublasLt { get; init; } = Interop.CublasLt.Load;
 
     /// <summary>The packed kernels by architecture and instance, for machines without a compiler.</summary>
     internal Func<IReadOnlyDictionary<(int Architecture, string Expression), Interop.ModuleImage>> Pack { get; init; } = () => PackedKernels.Own;

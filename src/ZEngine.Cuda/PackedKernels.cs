@@ -21,6 +21,10 @@ internal static class PackedKernels
     /// <summary>The instances that came with the assembly, by architecture and expression.</summary>
     public static IReadOnlyDictionary<(int Architecture, string Expression), ModuleImage> Own => Images.Value;
 
+    /// <summary>The instances in words, for <c>zengine info</c>.</summary>
+    public static string Describe() => Own.Count == 0 ? "none: kernels are compiled at run time"
+        : $"{Own.Count} instances as PTX for {string.Join(", ", Own.Keys.Select(key => key.Architecture).Distinct().Order().Select(architecture => $"compute_{architecture}"))}, for machines without NVRTC";
+
     /// <summary>An instance for a device: of the newest architecture that is not newer than it.</summary>
     public static ModuleImage? Find(IReadOnlyDictionary<(int Architecture, string Expression), ModuleImage> images, string expression, int architecture) =>
         images.Where(entry => entry.Key.Expression == expression && entry.Key.Architecture <= architecture).OrderByDescending(entry => entry.Key.Architecture).Select(entry => entry.Value).FirstOrDefault();

@@ -14,6 +14,9 @@ public abstract class CudaDriver : IDisposable
     /// <summary>What stands behind the seam, for logs: never for decisions.</summary>
     public abstract string Description { get; }
 
+    /// <summary>Whether memory and streams of this driver may be handed to NVIDIA's libraries, such as cuBLASLt.</summary>
+    public virtual bool ServesLibraries => false;
+
     /// <summary>The CUDA version, 1000 * major + 10 * minor.</summary>
     public abstract int Version { get; }
 

@@ -17,9 +17,10 @@ public sealed unsafe class LibCudaDriver : CudaDriver
     /// <exception cref="CudaException">The driver finds no device.</exception>
     public LibCudaDriver(string? path = null)
     {
-        (nint library, string found) = NativeLibraries.LoadFirst(path is null ? NativeLibraries.CudaCandidates() : [path]);
+        var failures = new List<string>();
+        (nint library, string found) = NativeLibraries.LoadFirst(path is null ? NativeLibraries.CudaCandidates() : [path], failures: failures);
         if (library == 0)
-            throw new NativeLibraryException($"The CUDA driver library was not found ({string.Join(", ", NativeLibraries.CudaCandidates())}). It comes with the GPU's driver; {NativeLibraries.CudaVariable} may name its file.");
+            throw new NativeLibraryException($"The CUDA driver library was not found ({string.Join("; ", failures)}). It comes with the GPU's driver; {NativeLibraries.CudaVariable} may name its file.");
         _api = new LibCudaApi(library, found);
         Check(_api.cuInit(0));
         int count, version;
@@ -47,6 +48,9 @@ public sealed unsafe class LibCudaDriver : CudaDriver
 
     /// <inheritdoc/>
     public override string Description => $"libcuda {Version / 1000}.{Version % 1000 / 10} at {_api.Path}";
+
+    /// <inheritdoc/>
+    public override bool ServesLibraries => true;
 
     /// <inheritdoc/>
     public override int Version { get; }

@@ -3,13 +3,19 @@ using System.Runtime.InteropServices;
 namespace ZEngine.Interop;
 
 /// <summary>
-/// Where this machine keeps libcuda and NVRTC: an environment override, toolkit folders, the folders in which Python wheels put them, the
+/// Where this machine keeps libcuda, NVRTC and cuBLASLt: an environment override, toolkit folders, the folders in which Python wheels put them, the
 /// project's own cache, the system's loader. Nothing is looked for before it is asked for.
 /// </summary>
 public static class NativeLibraries
 {
     /// <summary>Environment variable with the file or folder of NVRTC.</summary>
     public const string NvrtcVariable = "ZENGINE_NVRTC";
+
+    /// <summary>Environment variable with the file or folder of cuBLASLt, or <see cref="Off"/>.</summary>
+    public const string CublasLtVariable = "ZENGINE_CUBLASLT";
+
+    /// <summary>The value of <see cref="CublasLtVariable"/> that leaves the library away.</summary>
+    public const string Off = "off";
 
     /// <summary>Environment variable with the file of the CUDA driver library.</summary>
     public const string CudaVariable = "ZENGINE_LIBCUDA";
@@ -20,6 +26,10 @@ public static class NativeLibraries
     private static readonly string[] NvrtcNames = OperatingSystem.IsWindows()
         ? ["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"]
         : ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
+
+    private static readonly string[] CublasLtNames = OperatingSystem.IsWindows()
+        ? ["cublasLt64_13.dll", "cublasLt64_12.dll"]
+        : ["libcublasLt.so.13", "libcublasLt.so.12"];
 
     /// <summary>The folder for what this project caches; it may not exist.</summary>
     public static string CacheFolder
@@ -36,15 +46,20 @@ public static class NativeLibraries
     }
 
     /// <summary>Files that may be NVRTC, best first; all exist, except that a plain name is left to the system's loader.</summary>
-    public static IEnumerable<string> NvrtcCandidates()
+    public static IEnumerable<string> NvrtcCandidates() => Candidates(NvrtcVariable, NvrtcNames, "cuda_nvrtc", "nvrtc");
+
+    /// <summary>As <see cref="NvrtcCandidates"/>, for cuBLASLt.</summary>
+    public static IEnumerable<string> CublasLtCandidates() => Candidates(CublasLtVariable, CublasLtNames, "cublas", "cublaslt");
+
+    private static IEnumerable<string> Candidates(string variable, string[] names, string wheel, string cached)
     {
-        if (Environment.GetEnvironmentVariable(NvrtcVariable) is { Length: > 0 } set)
+        IEnumerable<string> In(string folder) => names.Select(name => Path.Combine(folder, name)).Where(File.Exists);
+        if (Environment.GetEnvironmentVariable(variable) is { Length: > 0 } set)
         {
             // An override that is wrong must not be forgiven by another library that happens to be there.
-            if (File.Exists(set)) return [set];
-            return Directory.Exists(set) ? NvrtcIn(set) : [];
+            return Directory.Exists(set) ? In(set) : [set];
         }
-        return ToolkitFolders().Concat(WheelFolders()).Append(Path.Combine(CacheFolder, "nvrtc")).SelectMany(NvrtcIn).Concat(NvrtcNames);
+        return ToolkitFolders().Concat(WheelFolders(wheel)).Append(Path.Combine(CacheFolder, cached)).SelectMany(In).Concat(names);
     }
 
     /// <summary>Files that may be the CUDA driver library.</summary>
@@ -55,15 +70,38 @@ public static class NativeLibraries
     }
 
     /// <summary>Loads the first library that can be loaded.</summary>
+    /// <param name="candidates">Files or plain names, best first.</param>
+    /// <param name="before">Is called with each before it is tried.</param>
+    /// <param name="failures">Takes what the loader said of each that could not be loaded.</param>
     /// <returns>Its handle and path, or zero when there is none.</returns>
-    internal static (nint Handle, string Path) LoadFirst(IEnumerable<string> candidates, Action<string>? before = null)
+    internal static (nint Handle, string Path) LoadFirst(IEnumerable<string> candidates, Action<string>? before = null, List<string>? failures = null)
     {
         foreach (string candidate in candidates)
         {
             before?.Invoke(candidate);
-            if (NativeLibrary.TryLoad(candidate, out nint handle)) return (handle, candidate);
+            if (failures is null)
+            {
+                if (NativeLibrary.TryLoad(candidate, out nint handle)) return (handle, candidate);
+                continue;
+            }
+            try
+            {
+                return (NativeLibrary.Load(candidate), candidate);
+            }
+            catch (Exception e) when (e is DllNotFoundException or BadImageFormatException)
+            {
+                failures.Add(LoaderError(candidate, e.Message));
+            }
         }
         return (0, "");
+    }
+
+    /// <summary>Of the runtime's message the loader's line on the candidate itself; the runtime also tries other spellings of its name.</summary>
+    private static string LoaderError(string candidate, string message)
+    {
+        string[] lines = message.Split('\n', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries);
+        string line = lines.FirstOrDefault(line => line.StartsWith(candidate + ":", StringComparison.Ordinal)) ?? lines[^1];
+        return line.Contains(candidate, StringComparison.Ordinal) ? line : $"{candidate}: {line}";
     }
 
     /// <summary>
@@ -78,9 +116,6 @@ public static class NativeLibraries
         foreach (string file in Directory.EnumerateFiles(folder, pattern).Order(StringComparer.Ordinal))
             _ = NativeLibrary.TryLoad(file, out _);
     }
-
-    private static IEnumerable<string> NvrtcIn(string folder) =>
-        NvrtcNames.Select(name => Path.Combine(folder, name)).Where(File.Exists);
 
     private static IEnumerable<string> ToolkitFolders()
     {
@@ -103,7 +138,7 @@ public static class NativeLibraries
         yield return "/usr/lib64";
     }
 
-    private static IEnumerable<string> WheelFolders()
+    private static IEnumerable<string> WheelFolders(string name)
     {
         var roots = new List<string>();
         foreach (string variable in (string[])["VIRTUAL_ENV", "CONDA_PREFIX"])
@@ -118,7 +153,7 @@ public static class NativeLibraries
                 : Folders(Path.Combine(root, "lib"), "python3*");
             foreach (string python in pythons)
                 foreach (string packages in (string[])["site-packages", "dist-packages"])
-                    foreach (string wheel in (string[])["cu13", "cuda_nvrtc"])
+                    foreach (string wheel in (string[])["cu13", name])
                         yield return Path.Combine(python, packages, "nvidia", wheel, leaf);
         }
     }

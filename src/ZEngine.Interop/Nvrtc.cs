@@ -80,16 +80,12 @@ public sealed unsafe class Nvrtc
         lock (Gate)
         {
             if (s_loaded is not null) return s_loaded;
-            var tried = new List<string>();
-            (nint handle, string path) = NativeLibraries.LoadFirst(NativeLibraries.NvrtcCandidates(), candidate =>
-            {
-                tried.Add(candidate);
-                NativeLibraries.PreloadBuiltins(candidate);
-            });
+            var failures = new List<string>();
+            (nint handle, string path) = NativeLibraries.LoadFirst(NativeLibraries.NvrtcCandidates(), NativeLibraries.PreloadBuiltins, failures);
             if (handle != 0) return s_loaded = new Nvrtc(handle, path);
             throw new NativeLibraryException(
-                $"NVRTC, the CUDA run-time compiler, was not found (looked at: {string.Join(", ", tried)}). It needs no GPU. Install the CUDA "
-                + "toolkit 12 or 13 or the Python wheel nvidia-cuda-nvrtc-cu12, or on Debian run tests/fetch-nvrtc.sh, or set "
+                $"NVRTC, the CUDA run-time compiler, was not found ({string.Join("; ", failures)}). It needs no GPU. Install the CUDA "
+                + "toolkit 12 or 13 or the Python wheel nvidia-cuda-nvrtc-cu12, or on Debian run tests/fetch-cuda.sh, or set "
                 + $"{NativeLibraries.NvrtcVariable} to its file or folder.");
         }
     }

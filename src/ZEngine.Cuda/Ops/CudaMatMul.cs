@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using ZEngine.Interop;
 
 namespace ZEngine.Cuda;
 
@@ -74,6 +75,8 @@ internal sealed partial class CudaBackend
     {
         long products = x.Stacks * x.Inners;
         if (products * x.Rows * x.Columns == 0) return;
+        bool hasFewRows = products == 1 && !x.TransposeA && x.TransposeB && MatMulPlan.HasFewRows(x.Rows);
+        if (!hasFewRows && MultipliesByLibrary(x)) return;
         (DType type, DType bType) = (x.Y.Tensor.DType, x.B.Tensor.DType);
         var args = new MatMulArgs
         {
@@ -83,7 +86,6 @@ internal sealed partial class CudaBackend
             Inners = x.Inners, BRepeat = x.Repeat, TransposeA = x.TransposeA ? 1 : 0, TransposeB = x.TransposeB ? 1 : 0, IsAdding = x.IsAdding ? 1 : 0,
             AIsWide = x.A.IsWide ? 1 : 0, BIsWide = x.B.IsWide ? 1 : 0, YIsWide = x.Y.IsWide && x.Columns * type.Size % WideBytes == 0 ? 1 : 0,
         };
-        bool hasFewRows = products == 1 && !x.TransposeA && x.TransposeB && MatMulPlan.HasFewRows(x.Rows);
         MatMulPlan plan = MatMulPlan.For(x.Rows, x.Columns, products, type, hasFewRows, device.Multiprocessors, device.Options.AllowsTf32);
         CudaKernel kernel = plan.Method switch
         {
@@ -93,6 +95,40 @@ internal sealed partial class CudaBackend
         };
         kernel.Launch(Blocks("MatMul", plan.Blocks(x.Rows, x.Columns, products)), plan.Threads, plan.SharedBytes, args);
     }
+
+    /// <summary>Lets cuBLASLt multiply; false where it is not there or does not take such a product.</summary>
+    private bool MultipliesByLibrary(in Product x)
+    {
+        DType type = x.Y.Tensor.DType;
+        if (!device.Library.IsPresent || x.Inner == 0 || x.A.Tensor.DType != type || x.B.Tensor.DType != type) return false;
+        // It has one level of stacks, and adds a bias in the type of the result, which is not what a Float32 bias of a 16-bit result is.
+        if (x.Repeat > 1 || x.Stacks > 1 && x.Inners > 1 || x.Bias is not null && type != DType.Float32) return false;
+        if (device.Library.Plan(ColumnMajor(x, type)) is not { } plan) return false;
+        using Tensor? workspace = plan.WorkspaceBytes == 0 ? null : Tensor.Empty([plan.WorkspaceBytes], DType.UInt8, device);
+        device.Enter();
+        plan.Run((nint)x.B.Address, (nint)x.A.Address, (nint)Pointer(x.Bias), (nint)x.Y.Address, x.IsAdding, (nint)Pointer(workspace), device.Stream.Value);
+        device.Launched("cublasLtMatmul");
+        return true;
+    }
+
+    /// <summary>The product as the library sees it: rows are columns there, so it computes yᵀ = bᵀ·aᵀ.</summary>
+    private CublasLtProduct ColumnMajor(in Product x, DType dtype)
+    {
+        bool isInner = x.Inners > 1;
+        int count = Size32("MatMul", "products", x.Stacks * x.Inners);
+        CublasLtType type = dtype switch { DType.Float32 => CublasLtType.Float32, DType.BFloat16 => CublasLtType.BFloat16, _ => CublasLtType.Float16 };
+        // A single row may lie any distance from the next, which is not there.
+        CublasLtLayout Layout(Operand operand, long rows, long columns) => new(type, columns, rows, Math.Max(operand.Row, columns), count, count == 1 ? 0 : isInner ? operand.Inner : operand.Next);
+        return new CublasLtProduct(
+            x.TransposeB ? Layout(x.B, x.Columns, x.Inner) : Layout(x.B, x.Inner, x.Columns),
+            x.TransposeA ? Layout(x.A, x.Inner, x.Rows) : Layout(x.A, x.Rows, x.Inner),
+            Layout(x.Y, x.Rows, x.Columns), x.TransposeB, x.TransposeA,
+            dtype == DType.Float32 && device.Options.AllowsTf32 ? CublasLtCompute.Tf32 : CublasLtCompute.Float32, x.Bias is null ? CublasLtEpilogue.None : CublasLtEpilogue.Bias,
+            Alignment(x.B.Address), Alignment(x.A.Address), Alignment(x.Y.Address));
+    }
+
+    /// <summary>The largest power of two up to 256 of which an address is a multiple.</summary>
+    private static int Alignment(ulong address) => (int)Math.Min(256, address & (~address + 1));
 }
 
 /// <summary>Which kernel of kernels/MatMul.cu multiplies.</summary>

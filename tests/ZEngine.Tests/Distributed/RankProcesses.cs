@@ -74,7 +74,7 @@ internal static class RankProcesses
     {
         if (IsThere("mpirun")) return null;
         if (!OperatingSystem.IsLinux() || Environment.UserName != "root" || !IsThere("apt-get")) return "There is no mpirun, and it can be installed on Debian by root alone: install Open MPI for these tests.";
-        using Process process = Process.Start(new ProcessStartInfo("bash", [Path.Combine(Compiler.RepositoryRoot, "tests", "fetch-mpi.sh")]) { RedirectStandardError = true })!;
+        using Process process = Process.Start(new ProcessStartInfo("bash", [Path.Combine(SourceTree.Root, "tests", "fetch-mpi.sh")]) { RedirectStandardError = true })!;
         string error = process.StandardError.ReadToEnd();
         process.WaitForExit();
         return IsThere("mpirun") ? null : $"Open MPI could not be installed: {error}";

@@ -73,7 +73,7 @@ public sealed class DeletionTests(ITestOutputHelper output)
 
     private static string LineOf(SyncInstruction sync)
     {
-        string root = Compiler.RepositoryRoot;
+        string root = SourceTree.Root;
         string? file = Directory.EnumerateFiles(Path.Combine(root, "kernels"), sync.SourceFile, SearchOption.AllDirectories)
             .Concat(Directory.EnumerateFiles(Sources.Folder, sync.SourceFile)).FirstOrDefault();
         return file is null ? "" : File.ReadLines(file).ElementAtOrDefault(sync.SourceLine - 1) ?? "";

@@ -112,7 +112,7 @@ public sealed partial class KernelTests
         Assert.True(missing.Count == 0, $"no KernelScenario launches {string.Join(", ", missing)}");
     }
 
-    internal static string[] KernelFiles => Directory.GetFiles(Path.Combine(Compiler.RepositoryRoot, "kernels"), "*.cu");
+    internal static string[] KernelFiles => Directory.GetFiles(Path.Combine(SourceTree.Root, "kernels"), "*.cu");
 
     [GeneratedRegex(@"__global__\s+void\s+(__launch_bounds__\([^)]*\)\s+)?(?<name>\w+)\s*\(")]
     private static partial Regex KernelName();

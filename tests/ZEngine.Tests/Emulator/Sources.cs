@@ -6,7 +6,7 @@ namespace ZEngine.Tests.Emulator;
 /// <summary>The kernels that only tests use.</summary>
 internal static class Sources
 {
-    public static string Folder { get; } = Path.Combine(Compiler.RepositoryRoot, "tests", "ZEngine.Tests", "Emulator", "kernels");
+    public static string Folder { get; } = Path.Combine(SourceTree.Root, "tests", "ZEngine.Tests", "Emulator", "kernels");
 
     public static string Read(string file) => File.ReadAllText(Path.Combine(Folder, file));
 

@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Reflection;
 using ZEngine.Interop;
 
 namespace ZEngine.Tests.Interop;
@@ -12,9 +11,6 @@ internal static class Compiler
 
     public static Nvrtc Nvrtc => Loaded.Value;
 
-    public static string RepositoryRoot { get; } =
-        typeof(Compiler).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().Single(a => a.Key == "RepositoryRoot").Value!;
-
     public static ModuleImage Compile(CompileRequest request) => Cache.Compile(Nvrtc, request);
 
     public static ModuleImage Compile(string source, string architecture = "sm_80", params string[] options) =>
@@ -23,7 +19,7 @@ internal static class Compiler
     /// <summary>A file of kernels/ with its headers.</summary>
     public static ModuleImage CompileKernel(string file, string architecture, params string[] names)
     {
-        string folder = Path.Combine(RepositoryRoot, "kernels");
+        string folder = Path.Combine(SourceTree.Root, "kernels");
         return Compile(new CompileRequest
         {
             Name = file, Source = File.ReadAllText(Path.Combine(folder, file)), Architecture = architecture, NameExpressions = names,
@@ -39,8 +35,8 @@ internal static class Compiler
         }
         catch (NativeLibraryException) when (OperatingSystem.IsLinux())
         {
-            string script = Path.Combine(RepositoryRoot, "tests", "fetch-nvrtc.sh"), folder = Path.Combine(NativeLibraries.CacheFolder, "nvrtc");
-            using Process process = Process.Start(new ProcessStartInfo("bash", [script, folder]) { RedirectStandardError = true, RedirectStandardOutput = true })!;
+            string script = Path.Combine(SourceTree.Root, "tests", "fetch-cuda.sh"), folder = Path.Combine(NativeLibraries.CacheFolder, "nvrtc");
+            using Process process = Process.Start(new ProcessStartInfo("bash", [script, "nvrtc", folder]) { RedirectStandardError = true, RedirectStandardOutput = true })!;
             string error = process.StandardError.ReadToEnd();
             process.WaitForExit();
             if (process.ExitCode != 0) throw new NativeLibraryException($"the tests need NVRTC, and it could not be fetched: {error}");

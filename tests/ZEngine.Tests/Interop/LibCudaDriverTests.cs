@@ -9,43 +9,18 @@ namespace ZEngine.Tests.Interop;
 /// <summary>The binding to libcuda against a stub in C: what arrives there is what was meant, field by field.</summary>
 public sealed unsafe class LibCudaDriverTests
 {
-    private static readonly Lazy<(string? Path, string Reason)> Stub = new(Build);
-
-    private static (string?, string) Build()
-    {
-        string source = Path.Combine(Compiler.RepositoryRoot, "tests", "ZEngine.Tests", "Interop", "libcuda_stub.c");
-        string library = Path.Combine(Path.GetTempPath(), $"zengine-stub-{Guid.NewGuid():N}.so");
-        foreach (string compiler in (string[])["cc", "gcc", "clang"])
-        {
-            try
-            {
-                using Process process = Process.Start(new ProcessStartInfo(compiler, ["-shared", "-fPIC", "-o", library, source]) { RedirectStandardError = true })!;
-                string error = process.StandardError.ReadToEnd();
-                process.WaitForExit();
-                return process.ExitCode == 0 ? (library, "") : throw new InvalidOperationException(error);
-            }
-            catch (System.ComponentModel.Win32Exception)
-            {
-                // Not this one; try the next.
-            }
-        }
-        return (null, "no C compiler (cc, gcc, clang) is on this machine, so the libcuda stub cannot be built");
-    }
+    private static readonly NativeStub Stub = new("libcuda_stub.c");
 
     private static LibCudaDriver Open()
     {
-        (string? path, string reason) = Stub.Value;
-        Assert.SkipWhen(path is null, reason);
-        return new LibCudaDriver(path);
+        return new LibCudaDriver(Stub.Path);
     }
-
-    private static nint Symbol(string name) => NativeLibrary.GetExport(NativeLibrary.Load(Stub.Value.Path!), name);
 
     [Fact]
     public void Structures_have_the_sizes_of_the_header()
     {
         using LibCudaDriver driver = Open();
-        var size = (delegate* unmanaged<int, nuint>)Symbol("stub_size");
+        var size = (delegate* unmanaged<int, nuint>)Stub.Symbol("stub_size");
         Assert.Equal((int)size(0), sizeof(CUlaunchConfig));
         Assert.Equal((int)size(1), sizeof(CUlaunchAttribute));
     }
@@ -60,7 +35,7 @@ public sealed unsafe class LibCudaDriverTests
         CudaStreamHandle stream = driver.CreateStream();
         Assert.Equal(0x501, stream.Value);
         driver.Launch(function, new LaunchConfiguration(new Dim3(1, 2, 3), new Dim3(4, 5, 6), 7, stream) { Cluster = new Dim3(8, 9, 10), Cooperative = true }, new byte[] { 11, 12, 13 });
-        var launch = (byte*)((delegate* unmanaged<nint>)Symbol("stub_launch"))();
+        var launch = (byte*)((delegate* unmanaged<nint>)Stub.Symbol("stub_launch"))();
         var config = Unsafe.Read<CUlaunchConfig>(launch);
         Assert.Equal(new uint[] { 1, 2, 3, 4, 5, 6, 7 }, new[] { config.GridX, config.GridY, config.GridZ, config.BlockX, config.BlockY, config.BlockZ, config.SharedBytes });
         Assert.Equal((stream.Value, 2u), (config.Stream, config.AttributeCount));

@@ -1,5 +1,3 @@
-using System.Diagnostics;
-using System.Runtime.InteropServices;
 using ZEngine.Interop;
 
 namespace ZEngine.Tests.Interop;
@@ -9,50 +7,26 @@ public sealed unsafe class NcclTests : IDisposable
 {
     private static readonly nint Communicator = unchecked((nint)0x1234567890), Stream = 0x55, Source = unchecked((nint)0x7000_0000_0010), Destination = unchecked((nint)0x7000_0000_0020);
 
-    private static readonly Lazy<(string? Path, string Reason)> Stub = new(Build);
+    private static readonly NativeStub Stub = new("libnccl_stub.c");
 
     private readonly Nccl _nccl;
 
     public NcclTests()
     {
-        Assert.SkipWhen(Stub.Value.Path is null, Stub.Value.Reason);
         Set(21805, 0, 0);
-        _nccl = Nccl.Load([Stub.Value.Path!]);
+        _nccl = Nccl.Load([Stub.Path]);
     }
 
     public void Dispose() => Set(21805, 0, 0);
 
-    private static (string?, string) Build()
-    {
-        string source = Path.Combine(Compiler.RepositoryRoot, "tests", "ZEngine.Tests", "Interop", "libnccl_stub.c");
-        string library = Path.Combine(Path.GetTempPath(), $"zengine-nccl-stub-{Guid.NewGuid():N}.so");
-        foreach (string compiler in (string[])["cc", "gcc", "clang"])
-        {
-            try
-            {
-                using Process process = Process.Start(new ProcessStartInfo(compiler, ["-shared", "-fPIC", "-o", library, source]) { RedirectStandardError = true })!;
-                string error = process.StandardError.ReadToEnd();
-                process.WaitForExit();
-                return process.ExitCode == 0 ? (library, "") : throw new InvalidOperationException(error);
-            }
-            catch (System.ComponentModel.Win32Exception)
-            {
-                // Not this one; try the next.
-            }
-        }
-        return (null, "no C compiler (cc, gcc, clang) is on this machine, so the NCCL stub cannot be built");
-    }
-
-    private static nint Symbol(string name) => NativeLibrary.GetExport(NativeLibrary.Load(Stub.Value.Path!), name);
-
     private static void Set(int version, int polls, int failure)
     {
-        if (Stub.Value.Path is not null) ((delegate* unmanaged<int, int, int, void>)Symbol("stub_set"))(version, polls, failure);
+        ((delegate* unmanaged<int, int, int, void>)Stub.Symbol("stub_set"))(version, polls, failure);
     }
 
     private static long[] Seen()
     {
-        var seen = (delegate* unmanaged<int, long>)Symbol("stub_seen");
+        var seen = (delegate* unmanaged<int, long>)Stub.Symbol("stub_seen");
         var values = new long[8];
         for (int i = 0; i < values.Length; i++) values[i] = seen(i);
         return values;
@@ -64,11 +38,11 @@ public sealed unsafe class NcclTests : IDisposable
         NcclUniqueId id = _nccl.NewUniqueId();
         Assert.Equal(Communicator, _nccl.Initialize(id, rank: 3, size: 8));
         Assert.Equal([1, 8, 3, 0, 0, 0, 0, 0], Seen());
-        var arrived = new ReadOnlySpan<byte>((void*)((delegate* unmanaged<nint>)Symbol("stub_id"))(), NcclUniqueId.Bytes);
+        var arrived = new ReadOnlySpan<byte>((void*)((delegate* unmanaged<nint>)Stub.Symbol("stub_id"))(), NcclUniqueId.Bytes);
         Assert.Equal(Enumerable.Range(0, NcclUniqueId.Bytes).Select(i => (byte)(i ^ 0x5a)), arrived.ToArray());
 
-        Assert.Equal(((delegate* unmanaged<int>)Symbol("stub_config_bytes"))(), sizeof(NcclConfig));
-        byte* config = (byte*)((delegate* unmanaged<nint>)Symbol("stub_config"))();
+        Assert.Equal(((delegate* unmanaged<int>)Stub.Symbol("stub_config_bytes"))(), sizeof(NcclConfig));
+        byte* config = (byte*)((delegate* unmanaged<nint>)Stub.Symbol("stub_config"))();
         Assert.Equal((48ul, 0xcafebeefu, 21805, 0), (*(ulong*)config, *(uint*)(config + 8), *(int*)(config + 12), *(int*)(config + 16)));
         // Every number that is not set reads "undefined", the former padding of 2.18 at 44 too; names are null.
         foreach (int at in (int[])[20, 24, 28, 40, 44, 56, 60, 64, 68, 72, 76, 80, 84, 88, 92]) Assert.Equal(int.MinValue, *(int*)(config + at));
@@ -122,6 +96,6 @@ public sealed unsafe class NcclTests : IDisposable
     {
         Assert.Contains("could not be loaded", Assert.Throws<NativeLibraryException>(() => Nccl.Load(["libnothing-of-this-name.so"])).Message, StringComparison.Ordinal);
         Set(21709, 0, 0);
-        Assert.Contains("NCCL 21709 is too old", Assert.Throws<NativeLibraryException>(() => Nccl.Load([Stub.Value.Path!])).Message, StringComparison.Ordinal);
+        Assert.Contains("NCCL 21709 is too old", Assert.Throws<NativeLibraryException>(() => Nccl.Load([Stub.Path])).Message, StringComparison.Ordinal);
     }
 }

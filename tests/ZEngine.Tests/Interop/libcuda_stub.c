@@ -29,7 +29,7 @@ int cuCtxSynchronize(void) { return current ? 0 : 201; }
 int cuCtxEnablePeerAccess(void* c, unsigned f) { return c == (void*)0x101 && f == 0 ? 0 : 1; }
 int cuDeviceCanAccessPeer(int* can, int a, int b) { *can = a != b; return 0; }
 int cuMemGetInfo_v2(size_t* f, size_t* t) { *f = 123; *t = 456; return 0; }
-int cuMemAlloc_v2(uint64_t* p, size_t n) { if (n > (size_t)1 << 40) return 2; *p = (uint64_t)(uintptr_t)malloc(n); return 0; }
+int cuMemAlloc_v2(uint64_t* p, size_t n) { if (n > (size_t)1 << 40) return 2; *p = (uint64_t)(uintptr_t)aligned_alloc(512, (n + 511) / 512 * 512); return 0; }
 int cuMemFree_v2(uint64_t p) { free((void*)(uintptr_t)p); return 0; }
 int cuMemAllocAsync(uint64_t* p, size_t n, void* s) { return cuMemAlloc_v2(p, n); }
 int cuMemFreeAsync(uint64_t p, void* s) { return cuMemFree_v2(p); }
