@@ -14,13 +14,13 @@ template <typename E> constexpr int kRowPad = 16 / sizeof(E);
 
 // sum += A·B, 16 rows by 8·J columns, of which the first `columns` (a multiple of 16) are wanted; depth is a multiple of 16. sA is A's element (0, 0), and
 // sB is B's. isAcross: a row of the tile is one k; else a row of A's is one m, and one of B's one n.
-template <bool isAAcross, bool isBAcross, int J>
-__device__ inline void multiply(f32 (&sum)[J][4], const bf16* sA, int aPitch, const bf16* sB, int bPitch, int depth, int columns)
+template <bool isAAcross, bool isBAcross, int J, typename E>
+__device__ inline void multiply(f32 (&sum)[J][4], const E* sA, int aPitch, const E* sB, int bPitch, int depth, int columns)
 {
     const int lane = threadIdx.x % kWarp, low = lane % 8, second = lane / 8 % 2 * 8, third = lane / 16 * 8;
     u32 a = shared_address(isAAcross ? sA + (third + low) * aPitch + second : sA + (second + low) * aPitch + third);
     u32 b = shared_address(isBAcross ? sB + (second + low) * bPitch + third : sB + (third + low) * bPitch + second);
-    const u32 aStep = 16 * sizeof(bf16) * (isAAcross ? aPitch : 1), bStep = 16 * sizeof(bf16) * (isBAcross ? bPitch : 1), bNext = 8 * sizeof(bf16) * (isBAcross ? 1 : bPitch);
+    const u32 aStep = 16 * sizeof(E) * (isAAcross ? aPitch : 1), bStep = 16 * sizeof(E) * (isBAcross ? bPitch : 1), bNext = 8 * sizeof(E) * (isBAcross ? 1 : bPitch);
     for (int k = 0; k < depth; k += 16, a += aStep, b += bStep)
     {
         u32 left[4];
@@ -33,8 +33,8 @@ __device__ inline void multiply(f32 (&sum)[J][4], const bf16* sA, int aPitch, co
             u32 right[4];
             if constexpr (isBAcross) load_matrices_transposed(right, b + j * bNext);
             else load_matrices(right, b + j * bNext);
-            mma_16x8x16<bf16>(sum[j], left, right[0], right[1]);
-            mma_16x8x16<bf16>(sum[j + 1], left, right[2], right[3]);
+            mma_16x8x16<E>(sum[j], left, right[0], right[1]);
+            mma_16x8x16<E>(sum[j + 1], left, right[2], right[3]);
         }
     }
 }

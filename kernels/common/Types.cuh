@@ -23,6 +23,7 @@ struct f16 { u16 bits; };
 enum ElementType { kFloat32, kBFloat16, kFloat16, kInt32, kInt64, kUInt8, kInt8 };
 
 __device__ inline f32 to_f32(f32 x) { return x; }
+__device__ inline f32 to_f32(i8 x) { return x; }
 __device__ inline f32 to_f32(bf16 x) { return __uint_as_float((u32)x.bits << 16); }
 __device__ inline f32 to_f32(f16 x)
 {

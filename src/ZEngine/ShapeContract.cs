@@ -83,6 +83,13 @@ internal ref struct ShapeContract(string op)
             throw new ArgumentException($"{op}: {name} must be Float32 {Tensor.ShapeText(shape)}, one state per sequence, got {tensor}.");
     }
 
+    /// <summary>A tensor of any type.</summary>
+    public void RequireAny(Tensor tensor, string dims, string name)
+    {
+        RequireDevice(tensor, name);
+        RequireShape(tensor, dims, name);
+    }
+
     /// <summary>A tensor of any type and shape.</summary>
     public void RequireAny(Tensor tensor, [CallerArgumentExpression(nameof(tensor))] string name = "") => RequireDevice(tensor, name);
 

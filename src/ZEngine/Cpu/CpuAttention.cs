@@ -15,7 +15,7 @@ internal sealed unsafe partial class CpuBackend
         var view = new AttentionView(x);
         if (view.Queries <= FewQueries && x.Options.Layout is null)
         {
-            DecodeAttention(view, F32(o), F32(lse));
+            DecodeAttention(view, view.Keys, F32(o), F32(lse));
             return;
         }
         using var transposed = new CpuScratch(view.TransposedFloats);
@@ -24,7 +24,7 @@ internal sealed unsafe partial class CpuBackend
     }
 
     /// <summary>Sizes, addresses and masks of one call.</summary>
-    private readonly struct AttentionView
+    private readonly struct AttentionView : IDecodeRows
     {
         private readonly CpuSequences _sequences;
         private readonly long _window;
@@ -43,9 +43,21 @@ internal sealed unsafe partial class CpuBackend
         }
 
         public readonly SsdOperand Q, K, V;
-        public readonly long Rows, Queries, Keys, Heads, Groups, P, QueryTiles;
-        public readonly float Scale, SoftCap;
+        public readonly long Keys, Heads, QueryTiles;
+        public readonly float SoftCap;
         public readonly bool IsPacked;
+
+        public long Rows { get; }
+
+        public long Queries { get; }
+
+        public long Groups { get; }
+
+        public long P { get; }
+
+        public float Scale { get; }
+
+        public long ScratchFloats => 0;
 
         public long Sequences => _sequences.Count;
 
@@ -68,6 +80,25 @@ internal sealed unsafe partial class CpuBackend
             return (_window == 0 ? firstKey : Math.Clamp(lastKey - lastQuery + query + 1 - _window, firstKey, last), last);
         }
 
+        public (long First, long Last) Visible(long row, long query) => Visible(query, Queries, 0, Keys);
+
+        public float* Query(long row, long query, long head) => Q.At(row, query, head);
+
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public float* Key(long row, long key, long group, float* scratch) => K.At(row, key, group);
+
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public float* Value(long row, long key, long group, float* scratch) => V.At(row, key, group);
+
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public void FetchKey(long row, long key, long group) => CpuSimd.FetchRow(K.At(row, key, group), P);
+
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public void FetchValue(long row, long key, long group) => CpuSimd.FetchRow(V.At(row, key, group), P);
+
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public void Mask<T>(float* scores, long key, long count, long first, long last) where T : struct, IFloats<T> => MaskRow<T>(scores, key, count, first, last);
+
         /// <summary>[P, S] of a row of the batch and a key head.</summary>
         public float* Transposed(float* transposed, long row, long group) => transposed + (row * Groups + group) * P * Keys;
 
@@ -78,11 +109,7 @@ internal sealed unsafe partial class CpuBackend
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
         public void MaskRow<T>(float* scores, long key, long count, long first, long last) where T : struct, IFloats<T>
         {
-            if (SoftCap > 0)
-            {
-                T cap = T.Broadcast(SoftCap), inverse = T.Broadcast(1 / SoftCap);
-                for (long j = 0; j < count; j += T.Width) (CpuMath.Tanh(T.LoadUpTo(scores + j, count - j) * inverse) * cap).StoreUpTo(scores + j, count - j);
-            }
+            if (SoftCap > 0) Cap<T>(scores, count, SoftCap);
             for (long j = 0; j < Math.Min(count, first - key); j++) scores[j] = float.NegativeInfinity;
             for (long j = Math.Max(0, last - key); j < count; j++) scores[j] = float.NegativeInfinity;
         }
@@ -149,6 +176,13 @@ internal sealed unsafe partial class CpuBackend
                 lse[at] = sum[i] == 0 ? float.NegativeInfinity : max[i] + MathF.Log(sum[i]);
             }
         }
+    }
+
+    /// <summary>Scores s become cap·tanh(s / cap).</summary>
+    private static void Cap<T>(float* scores, long count, float softCap) where T : struct, IFloats<T>
+    {
+        T cap = T.Broadcast(softCap), inverse = T.Broadcast(1 / softCap);
+        for (long j = 0; j < count; j += T.Width) (CpuMath.Tanh(T.LoadUpTo(scores + j, count - j) * inverse) * cap).StoreUpTo(scores + j, count - j);
     }
 
     /// <summary>One more stretch of an online softmax: scores become exp(score - max), and what was summed before is rescaled.</summary>

@@ -11,16 +11,89 @@ internal sealed unsafe partial class CpuBackend
     /// <summary>How many rows of keys and values are fetched ahead of their use: those of one head stand too far apart for the processor to guess.</summary>
     private const long KeysAhead = 16;
 
-    private static void DecodeAttention(AttentionView view, float* o, float* lse)
+    internal override void AttentionDecode(AttentionDecodeInputs x, Tensor o, Tensor lse)
     {
-        long splits = Math.Max(1, (view.Keys + KeySplit - 1) / KeySplit), queries = view.HeadsPerGroup * view.Queries;
-        using var partials = new CpuScratch(view.Rows * view.Groups * splits * queries * (view.P + 2));
-        var kernel = new DecodeKernel(view, splits, partials.Data);
-        For(view.Rows * view.Groups * splits, 1, kernel);
-        For(view.Rows * view.Groups, 1, new DecodeMergeKernel(kernel, view, splits, o, lse));
+        var cache = new CacheRows(x.Cache);
+        (long batch, long heads, long groups, long p) = (o.Shape[0], o.Shape[2], cache.Groups, cache.P);
+        cache.RequireRoom(x, nameof(AttentionDecode));
+        using var rotated = new CpuScratch(batch * (heads + groups) * p);
+        (SsdOperand q, SsdOperand k) = (new SsdOperand(x.Q), new SsdOperand(x.K));
+        if (x.Rotary is { } rotary)
+        {
+            q = Rotated(x.Q, rotary, x.Cache, rotated.Data);
+            if (x.K is not null) k = Rotated(x.K, rotary, x.Cache, rotated.Data + batch * heads * p);
+        }
+        if (x.K is not null) cache.Append(k, new SsdOperand(x.V), 1);
+        long most = 0;
+        for (long b = 0; b < batch; b++) most = Math.Max(most, cache.Lengths[b]);
+        DecodeAttention(new DecodeView(cache, q, x, batch, heads), most, F32(o), F32(lse));
     }
 
-    private readonly struct DecodeKernel(AttentionView view, long splits, float* partials) : IKernel
+    internal override void AppendKeyValues(Tensor k, Tensor v, DecodeCache cache)
+    {
+        var rows = new CacheRows(cache);
+        rows.RequireRoom(k.Shape[1], nameof(AppendKeyValues));
+        rows.Append(new SsdOperand(k), new SsdOperand(v), k.Shape[1]);
+    }
+
+    internal override void ReadKeyValues(DecodeCache cache, Tensor keys, Tensor values)
+    {
+        var rows = new CacheRows(cache);
+        For(keys.Shape[0] * keys.Shape[1], RowGrain(rows.Groups * rows.P), new CacheReadKernel(rows, keys.Shape[1], F32(keys), F32(values)));
+    }
+
+    private static SsdOperand Rotated(Tensor x, DecodeRotary rotary, DecodeCache cache, float* to)
+    {
+        var steps = new RopeSteps(new RopeInputs(x, rotary.Cosine, rotary.Sine, 0, rotary.Style, null, IsInverse: false), (long*)(rotary.Positions ?? cache.Lengths).Address);
+        For(x.Shape[0], RowGrain(x.Shape[2] * x.Shape[3]), new RopeKernel(steps, F32(x), F32(rotary.Cosine), F32(rotary.Sine), to));
+        return new SsdOperand(to, x.Shape[2] * x.Shape[3], x.Shape[3]);
+    }
+
+    private static void DecodeAttention<TView>(TView view, long keys, float* o, float* lse) where TView : struct, IDecodeRows
+    {
+        long splits = Math.Max(1, (keys + KeySplit - 1) / KeySplit), queries = view.HeadsPerGroup * view.Queries;
+        using var partials = new CpuScratch(view.Rows * view.Groups * splits * queries * (view.P + 2));
+        var kernel = new DecodeKernel<TView>(view, splits, partials.Data);
+        For(view.Rows * view.Groups * splits, 1, kernel);
+        For(view.Rows * view.Groups, 1, new DecodeMergeKernel<TView>(kernel, view, splits, o, lse));
+    }
+
+    /// <summary>Queries, and where the keys and values that they see stand.</summary>
+    private interface IDecodeRows
+    {
+        long Rows { get; }
+        long Queries { get; }
+        long Groups { get; }
+        long HeadsPerGroup { get; }
+        long P { get; }
+        float Scale { get; }
+
+        /// <summary>Floats that <see cref="Key"/> and <see cref="Value"/> may write to.</summary>
+        long ScratchFloats { get; }
+
+        /// <summary>Index of (row, query, head) in [B, L, H].</summary>
+        long Index(long row, long query, long head);
+
+        /// <summary>The keys that a query sees.</summary>
+        (long First, long Last) Visible(long row, long query);
+
+        float* Query(long row, long query, long head);
+
+        /// <summary>The P floats of a key; in <paramref name="scratch"/> where it stands in another form.</summary>
+        float* Key(long row, long key, long group, float* scratch);
+
+        /// <summary>As <see cref="Key"/>.</summary>
+        float* Value(long row, long key, long group, float* scratch);
+
+        void FetchKey(long row, long key, long group);
+
+        void FetchValue(long row, long key, long group);
+
+        /// <summary>Soft cap of one row of scores; then everything outside first..last becomes -∞.</summary>
+        void Mask<T>(float* scores, long key, long count, long first, long last) where T : struct, IFloats<T>;
+    }
+
+    private readonly struct DecodeKernel<TView>(TView view, long splits, float* partials) : IKernel where TView : struct, IDecodeRows
     {
         /// <summary>The partial result of one split and query: P sums, the largest score, the sum of exponentials.</summary>
         public float* Partial(long rowAndGroup, long split, long query) =>
@@ -40,8 +113,8 @@ internal sealed unsafe partial class CpuBackend
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
         private void Split<T>(long row, long group, long split, long query, long h, float* partial) where T : struct, IFloats<T>
         {
-            float* scores = stackalloc float[(int)KeySplit], q = view.Q.At(row, query, group * view.HeadsPerGroup + h);
-            (long first, long last) = view.Visible(query, view.Queries, 0, view.Keys);
+            float* scores = stackalloc float[(int)KeySplit], scratch = stackalloc float[checked((int)view.ScratchFloats)], q = view.Query(row, query, group * view.HeadsPerGroup + h);
+            (long first, long last) = view.Visible(row, query);
             long from = Math.Max(first, split * KeySplit), count = Math.Min(last, (split + 1) * KeySplit) - from;
             new Span<float>(partial, checked((int)view.P)).Clear();
             (float max, float sum) = (float.NegativeInfinity, 0);
@@ -49,15 +122,15 @@ internal sealed unsafe partial class CpuBackend
             {
                 for (long j = 0; j < count; j++)
                 {
-                    CpuSimd.FetchRow(view.K.At(row, from + j + KeysAhead, group), view.P);
-                    scores[j] = view.Scale * CpuTiles.Dot<T>(q, view.K.At(row, from + j, group), view.P);
+                    view.FetchKey(row, from + j + KeysAhead, group);
+                    scores[j] = view.Scale * CpuTiles.Dot<T>(q, view.Key(row, from + j, group, scratch), view.P);
                 }
-                view.MaskRow<T>(scores, from, count, first, last);
+                view.Mask<T>(scores, from, count, first, last);
                 Softmax<T>(scores, count, ref max, ref sum, partial, view.P);
                 for (long j = 0; j < count; j++)
                 {
-                    CpuSimd.FetchRow(view.V.At(row, from + j + KeysAhead, group), view.P);
-                    CpuTiles.AddScaled<T>(view.V.At(row, from + j, group), scores[j], partial, view.P);
+                    view.FetchValue(row, from + j + KeysAhead, group);
+                    CpuTiles.AddScaled<T>(view.Value(row, from + j, group, scratch), scores[j], partial, view.P);
                 }
             }
             (partial[view.P], partial[view.P + 1]) = (max, sum);
@@ -65,7 +138,7 @@ internal sealed unsafe partial class CpuBackend
     }
 
     /// <summary>Merges the splits in order.</summary>
-    private readonly struct DecodeMergeKernel(DecodeKernel kernel, AttentionView view, long splits, float* o, float* lse) : IKernel
+    private readonly struct DecodeMergeKernel<TView>(DecodeKernel<TView> kernel, TView view, long splits, float* o, float* lse) : IKernel where TView : struct, IDecodeRows
     {
         public void Run<T>(long begin, long end) where T : struct, IFloats<T>
         {

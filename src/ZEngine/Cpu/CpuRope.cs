@@ -8,17 +8,21 @@ internal sealed unsafe partial class CpuBackend
         For(x.X.Shape[0] * x.X.Shape[1], RowGrain(x.X.Shape[2] * x.X.Shape[3]), new RopeKernel(steps, F32(x.X), F32(x.Cosine), F32(x.Sine), F32(y)));
     }
 
-    private readonly struct RopeSteps(RopeInputs x)
+    /// <param name="x">Sizes, tables and where the first step stands.</param>
+    /// <param name="positions">The first step's position in each row of the batch, where they differ; else null.</param>
+    private readonly struct RopeSteps(RopeInputs x, long* positions = null)
     {
         public readonly long Length = x.X.Shape[1], Heads = x.X.Shape[2], Channels = x.X.Shape[3], Pairs = x.Cosine.Shape[1];
         public readonly long BatchStride = x.X.Strides[0], StepStride = x.X.Strides[1], HeadStride = x.X.Strides[2];
         public readonly bool IsHalf = x.Style == RotaryStyle.Half;
         public readonly float Sign = x.IsInverse ? -1 : 1;
         private readonly long _offset = x.Offset;
+        private readonly long* _positions = positions;
         private readonly SequenceLayout? _layout = x.Layout;
 
-        public long Position(long step)
+        public long Position(long row, long step)
         {
+            if (_positions != null) return Math.Max(0, _positions[row]) + step;
             if (_layout is null) return _offset + step;
             int at = _layout.CuSeqlens.BinarySearch(step);
             return _offset + step - _layout.CuSeqlens[at >= 0 ? at : ~at - 1];
@@ -32,7 +36,7 @@ internal sealed unsafe partial class CpuBackend
             for (long row = begin; row < end; row++)
             {
                 (long b, long l) = Math.DivRem(row, steps.Length);
-                long position = steps.Position(l);
+                long position = steps.Position(b, l);
                 float* c = cosine + position * steps.Pairs, s = sine + position * steps.Pairs;
                 for (long h = 0; h < steps.Heads; h++)
                 {

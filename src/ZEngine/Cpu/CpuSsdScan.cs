@@ -89,6 +89,13 @@ internal sealed unsafe partial class CpuBackend
         private readonly long _batch = tensor?.Strides[0] ?? 0, _head = tensor?.Strides[2] ?? 0;
         public readonly long Step = tensor?.Strides[1] ?? 0;
 
+        /// <summary>Rows of one step that stand at <paramref name="data"/>.</summary>
+        public SsdOperand(float* data, long batch, long head) : this(null)
+        {
+            _data = data;
+            (_batch, _head) = (batch, head);
+        }
+
         public bool IsPresent => _data != null;
 
         public float* At(long row, long step, long head) => _data + row * _batch + step * Step + head * _head;

@@ -1,0 +1,92 @@
+// DecodeCache.cuh: where keys and values of a decode cache stand, how a row gets there, and who is the last to be done with a sequence.
+#pragma once
+#include "common/Copy.cuh"
+#include "common/Warp.cuh"
+
+constexpr int kMaxP = 256;                                    // elements of a row at most
+constexpr int kPerLane = kMaxP / kWarp;                       // of them to a lane
+constexpr f32 kMostByte = 127;
+
+// C is the type of the elements: that of the activations, or i8 with scales.
+template <typename C>
+struct CacheArgs                                              // mirrored in CudaDecodeCache.cs, field for field
+{
+    C* keys; C* values; f32* scales; const i32* pages; i64* lengths; u32* tickets;
+    i64 pageRows, pageMask, capacity;                         // without pages a sequence is a page, and the mask keeps all
+    i32 B, G, P, tableWidth, pageCount, pageShift;
+
+    __device__ inline int page_index(i64 position) const { return (int)(position >> pageShift); }
+
+    __device__ inline i32 page(int b, int index) const
+    {
+        if (!pages) return b;
+        const i32 page = pages[(i64)b * tableWidth + index];
+        if ((u32)page >= (u32)pageCount) trap();
+        return page;
+    }
+
+    // The number of a row [pages · S, G]; times P it exceeds 2³¹ soon.
+    __device__ inline i64 row(i32 page, i64 position, int g) const { return (page * pageRows + (position & pageMask)) * G + g; }
+    // The number of a key's scale; its value's is the next.
+    __device__ inline i64 scale(i32 page, i64 position, int g) const { return (((i64)page * G + g) * pageRows + (position & pageMask)) * 2; }
+};
+
+// The element of a row that is number i of this lane: neighbours, or one of every kWarp.
+template <bool isWide>
+__device__ inline int element(int i) { return isWide ? threadIdx.x % kWarp * kPerLane + i : threadIdx.x % kWarp + i * kWarp; }
+
+// A warp puts a key or a value into the cache; elements from P on are 0.
+template <bool isWide, typename T>
+__device__ inline void put_row(const CacheArgs<T>& cache, bool isKey, i32 page, i64 position, int g, const f32 (&x)[kPerLane])
+{
+    T* to = (isKey ? cache.keys : cache.values) + cache.row(page, position, g) * cache.P;
+    if constexpr (isWide)
+    {
+        if (element<true>(0) < cache.P) store<kPerLane>(to + element<true>(0), x);
+    }
+    else
+    {
+        #pragma unroll
+        for (int i = 0; i < kPerLane; i++)
+            if (element<false>(i) < cache.P) to[element<false>(i)] = from_f32<T>(x[i]);
+    }
+}
+
+// As bytes: round(x / s) with s = max |x| / 127. What is not finite makes the scale so, and with it all that is read.
+template <bool isWide>
+__device__ inline void put_row(const CacheArgs<i8>& cache, bool isKey, i32 page, i64 position, int g, const f32 (&x)[kPerLane])
+{
+    f32 most = 0;
+    bool isNumber = true;
+    #pragma unroll
+    for (int i = 0; i < kPerLane; i++)
+    {
+        most = fmaxf(most, fabsf(x[i]));
+        isNumber = isNumber && x[i] == x[i];
+    }
+    most = warp_max(isNumber ? most : kInfinity);
+    const f32 steps = most > 0 ? kMostByte / most : 0.0f;
+    if (threadIdx.x % kWarp == 0) cache.scales[cache.scale(page, position, g) + (isKey ? 0 : 1)] = most / kMostByte;
+    i8* to = (isKey ? cache.keys : cache.values) + cache.row(page, position, g) * cache.P;
+    u32 words[2] = {};
+    #pragma unroll
+    for (int i = 0; i < kPerLane; i++)
+    {
+        const int code = __float2int_rn(x[i] * steps);
+        if constexpr (isWide) words[i / 4] |= (u32)(code & 0xff) << i % 4 * 8;
+        else if (element<false>(i) < cache.P) to[element<false>(i)] = (i8)code;
+    }
+    if constexpr (isWide)
+        if (element<true>(0) < cache.P) store_words(to + element<true>(0), words);
+}
+
+// Whether this is the last of `count` arrivals at a ticket, which is then ready for the next launch. One thread of a block calls it, after a
+// barrier behind all that the block did.
+__device__ inline bool is_last(u32* ticket, u32 count)
+{
+    __threadfence();                                          // what the block wrote can be seen, and what it was to read has been read
+    if (atomicAdd(ticket, 1u) != count - 1) return false;
+    __threadfence();                                          // so it is with all others
+    *ticket = 0;
+    return true;
+}

@@ -1,0 +1,73 @@
+using System.Numerics;
+using System.Runtime.InteropServices;
+
+namespace ZEngine.Cuda;
+
+internal sealed partial class CudaBackend
+{
+    private const string DecodeCacheFile = "DecodeCache.cu";
+    private const int CacheThreads = 128, CacheRowsPerBlock = 4, CacheRowElements = 8;
+
+    /// <summary>Mirrors CacheArgs in kernels/common/DecodeCache.cuh, field for field.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct CacheArgs
+    {
+        public ulong Keys, Values, Scales, Pages, Lengths, Tickets;
+        public long PageRows, PageMask, Capacity;
+        public int B, G, P, TableWidth, PageCount, PageShift;
+    }
+
+    /// <summary>Mirrors CacheRowsArgs in kernels/DecodeCache.cu, field for field.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct CacheRowsArgs
+    {
+        public ulong K, V;
+        public CacheArgs Cache;
+        public long L, KBatch, KStep, KHead, VBatch, VStep, VHead;
+        public int IsWide, Unused;
+    }
+
+    internal override void AppendKeyValues(Tensor k, Tensor v, DecodeCache cache) =>
+        LaunchCacheRows($"decode_cache_append<{k.DType}, {cache.Keys.DType}>", nameof(AppendKeyValues), k, v, cache);
+
+    internal override void ReadKeyValues(DecodeCache cache, Tensor keys, Tensor values) =>
+        LaunchCacheRows($"decode_cache_read<{keys.DType}, {cache.Keys.DType}>", nameof(ReadKeyValues), keys, values, cache);
+
+    private void LaunchCacheRows(scoped KernelExpression expression, string op, Tensor k, Tensor v, DecodeCache cache)
+    {
+        CacheArgs rows = ArgsOf(op, cache);
+        bool isWide = IsCacheWide(cache, CacheRowElements) && IsRowWide(k) && IsRowWide(v);
+        int blocks = Blocks(op, k.Shape[0] * k.Shape[1] * k.Shape[2], CacheRowsPerBlock);
+        Kernel(DecodeCacheFile, expression).Launch(blocks, CacheThreads, 0, new CacheRowsArgs
+        {
+            K = Pointer(k), V = Pointer(v), Cache = rows, L = k.Shape[1], KBatch = k.Strides[0], KStep = k.Strides[1], KHead = k.Strides[2],
+            VBatch = v.Strides[0], VStep = v.Strides[1], VHead = v.Strides[2], IsWide = isWide ? 1 : 0,
+        });
+    }
+
+    private static CacheArgs ArgsOf(string op, DecodeCache cache)
+    {
+        long p = cache.Keys.Shape[3], size = cache.Keys.Shape[1];
+        if (p > AttentionDecodePlan.MostChannels) throw new NotSupportedException($"{op}: heads of {p} channels are not supported on a CUDA device, at most {AttentionDecodePlan.MostChannels} are.");
+        bool isPaged = cache.Pages is not null;
+        return new CacheArgs
+        {
+            Keys = Pointer(cache.Keys), Values = Pointer(cache.Values), Scales = Pointer(cache.Scales), Pages = Pointer(cache.Pages), Lengths = Pointer(cache.Lengths), Tickets = Pointer(cache.Tickets),
+            PageRows = size, PageMask = isPaged ? size - 1 : -1, Capacity = cache.Capacity,
+            B = Size32(op, "B", cache.Batch), G = Size32(op, "G", cache.Keys.Shape[2]), P = (int)p,
+            TableWidth = Size32(op, "the number of a sequence's pages", cache.Pages?.Shape[1] ?? 1), PageCount = Size32(op, "the number of pages", cache.Keys.Shape[0]),
+            PageShift = isPaged ? BitOperations.Log2((ulong)size) : 62,
+        };
+    }
+
+    /// <summary>Whether the cache's rows are whole accesses of so many elements, and stand at multiples of one.</summary>
+    private static bool IsCacheWide(DecodeCache cache, int elements) =>
+        cache.Keys.Shape[3] % elements == 0 && IsAligned(cache.Keys, elements) && IsAligned(cache.Values, elements);
+
+    /// <summary>The same for rows of activations with any strides, 16 bytes at a time.</summary>
+    private static bool IsRowWide(Tensor x)
+    {
+        int elements = WideElements(x.DType);
+        return x.Address % WideBytes == 0 && x.Shape[^1] % elements == 0 && x.Strides[0] % elements == 0 && x.Strides[1] % elements == 0 && x.Strides[2] % elements == 0;
+    }
+}
