@@ -5,7 +5,7 @@ namespace ZEngine.Tests.Oracles;
 /// <summary>The one tolerance rule, the same for every op, tensor, device and machine.</summary>
 /// <remarks>
 /// Let e = got − want, with want the float64 oracle (or its golden copy), let r be what the oracle loop loses against float64 when it rounds to float32 after
-/// every step, and ε the distance from 1 to the next number of the tensor's dtype. Then a tensor is close when
+/// every step (with 16-bit activations also what a plain implementation keeps in tensors, <see cref="Oracle.Plain"/>), and ε the distance from 1 to the next number of the tensor's dtype. Then a tensor is close when
 /// <code>
 /// rms(e)  ≤ 2·rms(r)   + ε·rms(want)                   the tensor as a whole
 /// |e[i]|  ≤ 2·max|r|   + ε·(|want[i]| + rms(want))      every element: its own last rounding, and noise of the tensor's size

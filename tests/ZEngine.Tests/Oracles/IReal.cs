@@ -35,6 +35,9 @@ internal interface IReal<T> where T : struct, IReal<T>
     /// <summary>The larger one; on a tie the first, which then takes the whole gradient.</summary>
     static virtual T Max(T a, T b) => a >= b ? a : b;
 
+    /// <summary>What a tensor of activations keeps of a number: with 16-bit activations it is rounded, and so is the gradient that comes back.</summary>
+    static virtual T Store(T a) => a;
+
     /// <summary>The smaller one; on a tie the first, which then takes the whole gradient.</summary>
     static virtual T Min(T a, T b) => a <= b ? a : b;
 }

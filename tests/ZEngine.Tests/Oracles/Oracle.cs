@@ -8,6 +8,12 @@ internal abstract class Oracle
 {
     public abstract Dictionary<string, OracleTensor<T>> Run<T>(OracleInputs<T> x, JsonElement attrs) where T : struct, IReal<T>;
 
+    /// <summary>
+    /// The same result as a plain implementation makes it with tensors of activations in between, each marked by <see cref="IReal{T}.Store"/>: the
+    /// yardstick of what 16-bit activations may lose. Where an implementation keeps none, it is <see cref="Run"/>.
+    /// </summary>
+    public virtual Dictionary<string, OracleTensor<T>> Plain<T>(OracleInputs<T> x, JsonElement attrs) where T : struct, IReal<T> => Run(x, attrs);
+
     /// <summary>Dimension letters by tensor name, for messages: "B L D".</summary>
     public abstract Dictionary<string, string> Letters { get; }
 

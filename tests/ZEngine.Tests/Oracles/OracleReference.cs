@@ -1,6 +1,6 @@
 namespace ZEngine.Tests.Oracles;
 
-/// <summary>What a device must reproduce for one case: golden values where the case has them, else the float64 oracle; and how far float32 may stray.</summary>
+/// <summary>What a device must reproduce for one case: golden values where the case has them, else the float64 oracle; and how far a plain implementation strays.</summary>
 internal sealed class OracleReference
 {
     /// <summary>
@@ -13,9 +13,12 @@ internal sealed class OracleReference
     private readonly Dictionary<string, string> _letters;
     private readonly List<OracleRun> _rounded = [];
 
-    public OracleReference(OpCase c)
+    private readonly DType _activations;
+
+    public OracleReference(OpCase c, DType activations = DType.Float32)
     {
         _case = c;
+        _activations = activations;
         _letters = Oracle.For(c.Op).Letters;
         Double = OracleRun.InDouble(c);
     }
@@ -42,7 +45,7 @@ internal sealed class OracleReference
     {
         for (int i = 0; i <= DitheredRuns; i++)
         {
-            if (i == _rounded.Count) _rounded.Add(i == 0 ? OracleRun.InFloat(_case) : OracleRun.Dithered(_case, (ulong)i));
+            if (i == _rounded.Count) _rounded.Add(i == 0 ? OracleRun.InFloat(_case, _activations) : OracleRun.Dithered(_case, (ulong)i, _activations));
             yield return tensor(_rounded[i]);
         }
     }

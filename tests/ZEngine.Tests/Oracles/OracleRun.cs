@@ -9,18 +9,19 @@ internal sealed class OracleRun
     /// <summary>float64: the reference.</summary>
     public static OracleRun InDouble(OpCase c) => Run<Real>(c);
 
-    /// <summary>float32, rounded to nearest after every step of the value and of the gradient.</summary>
-    public static OracleRun InFloat(OpCase c) => Run<Rounded>(c);
+    /// <summary>A plain implementation with activations of a type: float32, rounded to nearest after every step of the value and of the gradient.</summary>
+    public static OracleRun InFloat(OpCase c, DType activations = DType.Float32) => activations == DType.BFloat16 ? Run<BFloat<Rounded>>(c, true) : Run<Rounded>(c);
 
-    /// <summary>float32, rounded at random after every step: one more sample of the rounding error per seed.</summary>
-    public static OracleRun Dithered(OpCase c, ulong seed)
+    /// <summary>As <see cref="InFloat"/>, rounded at random after every step: one more sample of the rounding error per seed.</summary>
+    public static OracleRun Dithered(OpCase c, ulong seed, DType activations = DType.Float32)
     {
         Oracles.Dithered.Seed(seed);
-        return Run<Dithered>(c);
+        return activations == DType.BFloat16 ? Run<BFloat<Dithered>>(c, true) : Run<Dithered>(c);
     }
 
-    private static OracleRun Run<T>(OpCase c) where T : struct, IReal<T>
+    private static OracleRun Run<T>(OpCase c, bool isPlain = false) where T : struct, IReal<T>
     {
+        Dictionary<string, OracleTensor<V>> Apply<V>(OracleInputs<V> x) where V : struct, IReal<V> => isPlain ? Oracle.For(c.Op).Plain(x, c.Attrs) : Oracle.For(c.Op).Run(x, c.Attrs);
         var run = new OracleRun();
         Dictionary<string, OracleTensor<long>> integers = c.Inputs
             .Where(entry => entry.Value.IsInteger)
@@ -32,14 +33,14 @@ internal sealed class OracleRun
         if (c.OutputGradients.Count == 0)
         {
             var plain = new OracleInputs<T>(floats.ToDictionary(entry => entry.Key, entry => entry.Value.Select(x => (T)(double)x)), integers);
-            foreach ((string name, OracleTensor<T> output) in Oracle.For(c.Op).Run(plain, c.Attrs)) run.Outputs[name] = output.Select(x => x.ToDouble());
+            foreach ((string name, OracleTensor<T> output) in Apply(plain)) run.Outputs[name] = output.Select(x => x.ToDouble());
             return run;
         }
 
         Trace<T> trace = Trace<T>.Current;
         trace.Reset();
         Dictionary<string, OracleTensor<Var<T>>> inputs = floats.ToDictionary(entry => entry.Key, entry => entry.Value.Select(x => Var<T>.Input((double)x)));
-        Dictionary<string, OracleTensor<Var<T>>> outputs = Oracle.For(c.Op).Run(new OracleInputs<Var<T>>(inputs, integers), c.Attrs);
+        Dictionary<string, OracleTensor<Var<T>>> outputs = Apply(new OracleInputs<Var<T>>(inputs, integers));
         var seeds = new List<(Var<T>, T)>();
         foreach ((string name, CaseTensor gradient) in c.OutputGradients)
         {

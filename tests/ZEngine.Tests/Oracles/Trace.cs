@@ -6,6 +6,7 @@ internal sealed class Trace<T> where T : struct, IReal<T>
 {
     private readonly record struct Node(int A, int B, T SlopeA, T SlopeB);
 
+    private const int Stored = -1;                             // in the place of a second parent
     private const int BlockBits = 18;
     private const int BlockSize = 1 << BlockBits;
     private const int KeptBlocks = 16;                         // what a reset keeps for the next run: 100 MB in float64
@@ -38,6 +39,9 @@ internal sealed class Trace<T> where T : struct, IReal<T>
         return _count++;
     }
 
+    /// <summary>A node that a tensor keeps: its gradient is rounded as that tensor's gradient would be, once all of it has arrived.</summary>
+    public int AddStored(int a) => Add(a, 1.0, Stored, default);
+
     private void NextBlock()
     {
         int index = _count >> BlockBits;
@@ -59,8 +63,9 @@ internal sealed class Trace<T> where T : struct, IReal<T>
             T gradient = g[i];
             if (gradient <= 0.0 && gradient >= 0.0) continue;
             ref readonly Node node = ref _blocks[i >> BlockBits][i & (BlockSize - 1)];
+            if (node.B == Stored) gradient = T.Store(gradient);
             if (node.A != 0) g[node.A] += gradient * node.SlopeA;
-            if (node.B != 0) g[node.B] += gradient * node.SlopeB;
+            if (node.B > 0) g[node.B] += gradient * node.SlopeB;
         }
         return g;
     }

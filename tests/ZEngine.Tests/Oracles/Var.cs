@@ -64,5 +64,6 @@ internal readonly struct Var<T>(T value, int node) : IReal<Var<T>> where T : str
     public static Var<T> Sin(Var<T> a) => Of(T.Sin(a.Value), a, T.Cos(a.Value));
     public static Var<T> Cos(Var<T> a) => Of(T.Cos(a.Value), a, -T.Sin(a.Value));
     public static Var<T> Abs(Var<T> a) => Of(T.Abs(a.Value), a, a.Value > 0.0 ? 1.0 : a.Value < 0.0 ? -1.0 : 0.0);
+    public static Var<T> Store(Var<T> a) => new(T.Store(a.Value), a.Node == 0 ? 0 : Trace<T>.Current.AddStored(a.Node));
     public static Var<T> Pow(Var<T> a, double power) => Of(T.Pow(a.Value, power), a, (T)power * T.Pow(a.Value, power - 1));
 }

@@ -43,7 +43,7 @@ internal abstract class OpScenario : KernelScenario
         lock (_references)
         {
             if (!_references.TryGetValue(type, out OracleReference[]? references))
-                _references[type] = references = [.. Cases.Select(c => new OracleReference(type == DType.BFloat16 ? c.Quantize(x => (float)(BFloat16)x) : c))];
+                _references[type] = references = [.. Cases.Select(c => new OracleReference(type == DType.BFloat16 ? c.Quantize(x => (float)(BFloat16)x) : c, type))];
             return references;
         }
     }

@@ -59,6 +59,90 @@ internal sealed class SsdScanOracle : Oracle
         return States.With(new() { ["y"] = y }, states, attrs);
     }
 
+    /// <summary>
+    /// The dual form, as tensors hold it: scores C·Bᵀ, scores with their decay, Δ·x, its decay to the end, and the initial state as an operand. Sums are not rounded.
+    /// </summary>
+    /// <remarks>Dao and Gu 2024, arXiv:2405.21060, section 3.2 and listing 1 (its stable sum of segments).</remarks>
+    public override Dictionary<string, OracleTensor<T>> Plain<T>(OracleInputs<T> inputs, JsonElement attrs)
+    {
+        OracleTensor<T> x = inputs["x"], dt = inputs["dt"], A = inputs["A"], B = inputs["B"], C = inputs["C"];
+        OracleTensor<T>? D = inputs.Optional("D"), z = inputs.Optional("z"), bias = inputs.Optional("dt_bias"), initial = inputs.Optional("initial_state");
+        (int nb, int nl, int nh, int np) = (x.Shape[0], x.Shape[1], x.Shape[2], x.Shape[3]);
+        (int ng, int nn) = (B.Shape[2], B.Shape[3]);
+        Sequence[] sequences = Sequence.All(attrs, nb, nl);
+        var y = new OracleTensor<T>(x.Shape);
+        var states = new OracleTensor<T>(sequences.Length, nh, np, nn);
+        foreach (Sequence s in sequences)
+        {
+            OracleTensor<T> scores = Scores(s, B, C);
+            for (int h = 0; h < nh; h++)
+            {
+                int b = s.Row, g = h / (nh / ng), start = s.StateOf(initial, sequences.Length), length = s.End - s.Start;
+                var exponents = new T[length];                 // Δ·A
+                var weighted = new OracleTensor<T>(length, np);
+                for (int i = 0; i < length; i++)
+                {
+                    T delta = Delta(bias is null ? dt[b, s.Start + i, h] : dt[b, s.Start + i, h] + bias[h], attrs);
+                    exponents[i] = delta * A[h];
+                    for (int p = 0; p < np; p++) weighted[i, p] = T.Store(delta * x[b, s.Start + i, h, p]);
+                }
+                for (int i = 0; i < length; i++)
+                {
+                    var sums = new T[np];
+                    T exponent = 0.0;
+                    for (int j = i; j >= 0; j--)
+                    {
+                        T score = T.Store(scores[g, i, j] * T.Exp(exponent));
+                        for (int p = 0; p < np; p++) sums[p] += score * weighted[j, p];
+                        exponent += exponents[j];
+                    }
+                    T decay = T.Exp(exponent);
+                    for (int p = 0; p < np; p++)
+                    {
+                        if (start >= 0)
+                        {
+                            T carried = 0.0;
+                            for (int n = 0; n < nn; n++) carried += C[b, s.Start + i, g, n] * T.Store(initial![start, h, p, n]);
+                            sums[p] += decay * carried;
+                        }
+                        if (D is not null) sums[p] += (D.Rank == 1 ? D[h] : D[h, p]) * x[b, s.Start + i, h, p];
+                        y[b, s.Start + i, h, p] = z is null ? sums[p] : T.Store(sums[p]) * Functions.Silu(z[b, s.Start + i, h, p]);
+                    }
+                }
+                T toEnd = 0.0;
+                for (int j = length - 1; j >= 0; j--)
+                {
+                    for (int p = 0; p < np; p++)
+                    {
+                        T decayed = T.Store(weighted[j, p] * T.Exp(toEnd));
+                        for (int n = 0; n < nn; n++) states[s.Index, h, p, n] += decayed * B[b, s.Start + j, g, n];
+                    }
+                    toEnd += exponents[j];
+                }
+                for (int p = 0; p < np && start >= 0; p++)
+                for (int n = 0; n < nn; n++)
+                    states[s.Index, h, p, n] += T.Exp(toEnd) * initial![start, h, p, n];
+            }
+        }
+        return States.With(new() { ["y"] = y }, states, attrs);
+    }
+
+    /// <summary>C·Bᵀ of a sequence, by group, on and below the diagonal.</summary>
+    private static OracleTensor<T> Scores<T>(Sequence s, OracleTensor<T> B, OracleTensor<T> C) where T : struct, IReal<T>
+    {
+        int length = s.End - s.Start;
+        var scores = new OracleTensor<T>(B.Shape[2], length, length);
+        for (int g = 0; g < B.Shape[2]; g++)
+        for (int i = 0; i < length; i++)
+        for (int j = 0; j <= i; j++)
+        {
+            T sum = 0.0;
+            for (int n = 0; n < B.Shape[3]; n++) sum += C[s.Row, s.Start + i, g, n] * B[s.Row, s.Start + j, g, n];
+            scores[g, i, j] = T.Store(sum);
+        }
+        return scores;
+    }
+
     private static T Delta<T>(T dt, JsonElement attrs) where T : struct, IReal<T>
     {
         T delta = attrs.Flag("softplus") ? Functions.Softplus(dt) : dt;
