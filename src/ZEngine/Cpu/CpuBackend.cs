@@ -76,6 +76,25 @@ internal sealed unsafe partial class CpuBackend : Backend
         }
     }
 
+    /// <summary>Adds up what the pieces of work of every group found for dB or dC of a scan, [groups, pieces, rows, n], in the order of the channels, to [rows, groups, n].</summary>
+    private static void SumGroupBlocks(long groups, long pieces, long n, long rows, float* blocks, float* sums) =>
+        For(rows, RowGrain(groups * pieces * n), new SumGroupBlocksKernel(groups, pieces, n, rows, blocks, sums));
+
+    private readonly struct SumGroupBlocksKernel(long groups, long pieces, long n, long rows, float* blocks, float* sums) : IKernel
+    {
+        public void Run<T>(long begin, long end) where T : struct, IFloats<T>
+        {
+            for (long row = begin; row < end; row++)
+            for (long group = 0; group < groups; group++)
+            for (long i = 0; i < n; i += T.Width)
+            {
+                T total = T.Zero;
+                for (long piece = 0; piece < pieces; piece++) total += T.LoadUpTo(blocks + ((group * pieces + piece) * rows + row) * n + i, n - i);
+                total.StoreUpTo(sums + (row * groups + group) * n + i, n - i);
+            }
+        }
+    }
+
     /// <summary>Partial sums of blocks of rows, added up in the order of the blocks: the bits do not depend on the threads.</summary>
     /// <param name="partials">[blocks, width].</param>
     /// <param name="blocks">Number of partial rows.</param>

@@ -15,26 +15,9 @@ internal sealed unsafe partial class CpuBackend
         float* dB = scratch.Data, dC = dB + scan.Blocks * rows * scan.N;
         var sums = (double*)(dC + scan.Blocks * rows * scan.N);                     // per part and channel: N of dA, then dD and d bias
         For(parts * scan.Blocks, 1, new ScanBackwardKernel(scan, rows, perPart, F32(states), F32(dy), F32(dFinalState), F32(d.U), F32(d.Dt), F32(d.Z), F32(d.InitialState), dB, dC, sums));
-        For(rows, RowGrain(scan.Blocks * scan.N), new ScanSumBlocksKernel(scan, rows, dB, F32(d.B)));
-        For(rows, RowGrain(scan.Blocks * scan.N), new ScanSumBlocksKernel(scan, rows, dC, F32(d.C)));
+        SumGroupBlocks(scan.Groups, scan.BlocksPerGroup, scan.N, rows, dB, F32(d.B));
+        SumGroupBlocks(scan.Groups, scan.BlocksPerGroup, scan.N, rows, dC, F32(d.C));
         For(scan.Channels, RowGrain(scan.N * parts), new ScanSumPartsKernel(scan, parts, sums, F32(d.A), F32(d.D), F32(d.DtBias)));
-    }
-
-    /// <summary>Adds up what the blocks of one group found for dB or dC, in the order of the channels.</summary>
-    private readonly struct ScanSumBlocksKernel(ScanView scan, long rows, float* blocks, float* sum) : IKernel
-    {
-        public void Run<T>(long begin, long end) where T : struct, IFloats<T>
-        {
-            for (long row = begin; row < end; row++)
-            for (long group = 0; group < scan.Groups; group++)
-            for (long n = 0; n < scan.N; n += T.Width)
-            {
-                T total = T.Zero;
-                for (long part = 0; part < scan.BlocksPerGroup; part++)
-                    total += T.LoadUpTo(blocks + ((group * scan.BlocksPerGroup + part) * rows + row) * scan.N + n, scan.N - n);
-                total.StoreUpTo(sum + (row * scan.Groups + group) * scan.N + n, scan.N - n);
-            }
-        }
     }
 
     /// <summary>Adds up dA, dD and the gradient of the bias in the order of the sequences.</summary>

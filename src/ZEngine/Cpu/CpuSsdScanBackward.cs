@@ -12,8 +12,8 @@ internal sealed unsafe partial class CpuBackend
         float* dB = scratch.Data, dC = dB + scan.HeadBlocks * rows * scan.N;
         var perHead = (double*)(dC + scan.HeadBlocks * rows * scan.N);
         For(scan.Units, 1, new SsdBackwardKernel(scan, rows, F32(states), F32(ungated), F32(dy), F32(dFinalState), F32(d.X), F32(d.Dt), F32(d.Z), F32(d.InitialState), dB, dC, perHead));
-        For(rows, RowGrain(scan.Groups * scan.N * scan.BlocksPerGroup), new SsdSumBlocksKernel(scan, rows, dB, F32(d.B)));
-        For(rows, RowGrain(scan.Groups * scan.N * scan.BlocksPerGroup), new SsdSumBlocksKernel(scan, rows, dC, F32(d.C)));
+        SumGroupBlocks(scan.Groups, scan.BlocksPerGroup, scan.N, rows, dB, F32(d.B));
+        SumGroupBlocks(scan.Groups, scan.BlocksPerGroup, scan.N, rows, dC, F32(d.C));
         for (long head = 0; head < scan.Heads; head++)
         {
             (double dA, double dBias) = (0, 0);
@@ -39,23 +39,6 @@ internal sealed unsafe partial class CpuBackend
             all += sum;
         }
         if (!scan.IsSkipPerChannel) dD[head] = (float)all;
-    }
-
-    /// <summary>Adds up what the pieces of work of one group found for dB or dC, in the order of the heads.</summary>
-    private readonly struct SsdSumBlocksKernel(SsdView scan, long rows, float* blocks, float* sum) : IKernel
-    {
-        public void Run<T>(long begin, long end) where T : struct, IFloats<T>
-        {
-            for (long row = begin; row < end; row++)
-            for (long group = 0; group < scan.Groups; group++)
-            for (long n = 0; n < scan.N; n += T.Width)
-            {
-                T total = T.Zero;
-                for (long part = 0; part < scan.BlocksPerGroup; part++)
-                    total += T.LoadUpTo(blocks + ((group * scan.BlocksPerGroup + part) * rows + row) * scan.N + n, scan.N - n);
-                total.StoreUpTo(sum + (row * scan.Groups + group) * scan.N + n, scan.N - n);
-            }
-        }
     }
 
     /// <summary>Walks the chunks of a sequence backwards with the gradient of the state, for a few heads of one group.</summary>
