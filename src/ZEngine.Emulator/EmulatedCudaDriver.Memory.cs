@@ -152,38 +152,30 @@ public sealed unsafe partial class EmulatedCudaDriver
     }
 
     /// <inheritdoc/>
-    public override void CopyToDeviceAsync(DevicePointer destination, nint source, ulong bytes, CudaStreamHandle stream)
-    {
-        const string call = "cuMemcpyHtoDAsync";
-        lock (_gate)
-        {
-            Usable(call);
-            if (bytes == 0) return;
-            DeviceMemory memory = RangeOf(call, destination, bytes);
-            Enqueue(call, stream, "copy to device", () =>
-            {
-                RangeOf(call, destination, bytes, isRunning: true);
-                memory.Copy(destination.Address, (byte*)source, bytes);
-                return Touch(memory, destination, bytes, isWrite: true);
-            });
-        }
-    }
+    public override void CopyToDeviceAsync(DevicePointer destination, nint source, ulong bytes, CudaStreamHandle stream) =>
+        Transfer("cuMemcpyHtoDAsync", "copy to device", destination, bytes, isWrite: true, stream, memory => memory.Copy(destination.Address, (byte*)source, bytes));
 
     /// <inheritdoc/>
-    public override void CopyToHostAsync(nint destination, DevicePointer source, ulong bytes, CudaStreamHandle stream)
+    public override void CopyToHostAsync(nint destination, DevicePointer source, ulong bytes, CudaStreamHandle stream) =>
+        Transfer("cuMemcpyDtoHAsync", "copy to host", source, bytes, isWrite: false, stream, memory =>
+        {
+            Buffer.MemoryCopy(memory.Host(source.Address), (void*)destination, bytes, bytes);
+            Options.Observer?.Read(new ReadOnlySpan<byte>((void*)destination, checked((int)bytes)));
+        });
+
+    /// <summary>Queues what reads or writes one range of device memory.</summary>
+    private void Transfer(string call, string kind, DevicePointer range, ulong bytes, bool isWrite, CudaStreamHandle stream, Action<DeviceMemory> run)
     {
-        const string call = "cuMemcpyDtoHAsync";
         lock (_gate)
         {
             Usable(call);
             if (bytes == 0) return;
-            DeviceMemory memory = RangeOf(call, source, bytes);
-            Enqueue(call, stream, "copy to host", () =>
+            DeviceMemory memory = RangeOf(call, range, bytes);
+            Enqueue(call, stream, kind, () =>
             {
-                RangeOf(call, source, bytes, isRunning: true);
-                Buffer.MemoryCopy(memory.Host(source.Address), (void*)destination, bytes, bytes);
-                Options.Observer?.Read(new ReadOnlySpan<byte>((void*)destination, checked((int)bytes)));
-                return Touch(memory, source, bytes, isWrite: false);
+                RangeOf(call, range, bytes, isRunning: true);
+                run(memory);
+                return Touch(memory, range, bytes, isWrite);
             });
         }
     }
@@ -214,21 +206,9 @@ public sealed unsafe partial class EmulatedCudaDriver
     public override void FillAsync(DevicePointer destination, uint value, int elementBytes, ulong count, CudaStreamHandle stream)
     {
         string call = $"cuMemsetD{8 * elementBytes}Async";
-        lock (_gate)
-        {
-            Usable(call);
-            if (elementBytes is not (1 or 2 or 4)) throw Error(call, CudaResult.InvalidValue, "elements have 1, 2 or 4 bytes");
-            if (count == 0) return;
-            if (destination.Address % (ulong)elementBytes != 0) throw Error(call, CudaResult.InvalidValue, $"{destination} is not a multiple of {elementBytes}");
-            ulong bytes = count * (ulong)elementBytes;
-            DeviceMemory memory = RangeOf(call, destination, bytes);
-            Enqueue(call, stream, "fill", () =>
-            {
-                RangeOf(call, destination, bytes, isRunning: true);
-                Fill(memory, destination.Address, value, elementBytes, count);
-                return Touch(memory, destination, bytes, isWrite: true);
-            });
-        }
+        if (elementBytes is not (1 or 2 or 4)) throw Error(call, CudaResult.InvalidValue, "elements have 1, 2 or 4 bytes");
+        if (destination.Address % (ulong)elementBytes != 0) throw Error(call, CudaResult.InvalidValue, $"{destination} is not a multiple of {elementBytes}");
+        Transfer(call, "fill", destination, count * (ulong)elementBytes, isWrite: true, stream, memory => Fill(memory, destination.Address, value, elementBytes, count));
     }
 
     private static void Fill(DeviceMemory memory, ulong address, uint value, int elementBytes, ulong count)
