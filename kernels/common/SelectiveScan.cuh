@@ -2,11 +2,10 @@
 #pragma once
 #include "common/Async.cuh"
 #include "common/Copy.cuh"
+#include "common/Exponent.cuh"
 #include "common/Pointwise.cuh"
 
 constexpr int kStretch = 16;                                  // steps from one kept state to the next
-
-constexpr f32 kLog2E = 1.44269502f, kLog2ERest = 1.92596299e-8f, kLn2 = 0.693147181f;   // log2 e is the sum of the first two
 
 struct SelectiveScanShape                                     // mirrored in CudaSelectiveScan.cs, field for field
 {
@@ -38,13 +37,6 @@ struct ScanPlace
 
 // Δ·log2 e: exp(Δ·A) is 2 to its product with A. A rounding of A·log2 e would be the same at every step and add up; this one differs from step to step.
 __device__ inline f32 scale_exponent(f32 delta) { return fmaf(delta, kLog2ERest, delta * kLog2E); }
-
-__device__ inline f32 power_of_two(f32 x)
-{
-    f32 y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 
 // Neighbouring states from n on; those from N on are 0.
 template <int S>

@@ -5,6 +5,21 @@
 constexpr int kWarp = 32;
 constexpr u32 kAllLanes = 0xffffffffu;
 
+// threadIdx.x and blockIdx.x read anew: what a seldom branch of a loop, or the code behind it, makes of them is not kept in registers all along.
+__device__ inline int thread_again()
+{
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
+}
+
+__device__ inline u32 block_again()
+{
+    u32 block;
+    asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(block));
+    return block;
+}
+
 // Every lane receives the sum, in the same order of additions. S is f32 or f64.
 template <typename S>
 __device__ inline S warp_sum(S x)

@@ -4,114 +4,73 @@ namespace ZEngine.Cuda;
 
 internal sealed partial class CudaBackend
 {
-    private const string AttentionFile = "Attention.cu";
-    private const int SoftmaxThreads = 128;
+    private const string AttentionForwardFile = "AttentionForward.cu";
 
-    /// <summary>Mirrors AttentionMask in kernels/Attention.cu, field for field.</summary>
+    /// <summary>Mirrors AttentionShape in kernels/common/Attention.cuh, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
-    private struct AttentionMask
+    private struct AttentionShape
     {
-        public ulong CuSeqlens;
-        public long Window;
-        public int Sequences, IsCausal;
+        public ulong Q, K, V, Starts;
+        public long QBatch, QStep, QHead, KBatch, KStep, KHead, VBatch, VStep, VHead;
+        public int L, S, H, G, P, Sequences, Tiles, Units, Pairs, Together, Window, IsCausal, IsWide;
+        public float Factor, Cap, Inner;
     }
 
-    /// <summary>Mirrors AttentionSoftmaxArgs in kernels/Attention.cu, field for field.</summary>
+    /// <summary>Mirrors AttentionForwardArgs in kernels/AttentionForward.cu, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
-    private struct AttentionSoftmaxArgs
+    private struct AttentionForwardArgs
     {
-        public ulong Scores, Lse, Dp, DLse;
-        public long L, S;
-        public AttentionMask Mask;
-        public int H;
-        public float Scale, Cap;
+        public ulong O, Lse, Rest;
+        public AttentionShape Shape;
     }
 
-    /// <summary>The plain composition in Float32: scores stand in memory whole, 4·B·H·L·S bytes.</summary>
-    internal override void AttentionForward(AttentionInputs x, Tensor o, Tensor lse)
+    internal override bool KeepsRestOfLse(DType dtype) => dtype == DType.Float32;
+
+    internal override void AttentionForward(AttentionInputs x, Tensor o, Tensor lse, Tensor? rest)
     {
-        if (o.Count == 0) return;
-        using var f = new FloatAttention(x);
-        using Tensor scores = Scores(f), output = Tensor.Empty(o.Shape, DType.Float32, o.Device);
-        using Tensor? cuSeqlens = UploadSequences(x.Options.Layout);
-        Kernel(AttentionFile, $"attention_softmax_forward").Launch(Blocks("Attention", f.Queries), SoftmaxThreads, 0, new AttentionSoftmaxArgs
-        {
-            Scores = Pointer(scores), Lse = Pointer(lse), L = f.L, S = f.S, Mask = MaskOf(x.Options, cuSeqlens), H = (int)f.H, Scale = x.Scale, Cap = x.Options.SoftCap,
-        });
-        Multiply(new Product(f.L, f.P, f.S, f.B) { A = f.RowsOf(scores), B = FloatAttention.KeysOf(f.V), Y = f.QueriesOf(output), Inners = (int)f.H, Repeat = f.Repeat });
-        Copy(output, o);
+        if (lse.Count == 0) return;
+        AttentionPlan plan = AttentionPlan.Forward(SizesOf(x), x.Q.DType, device.Architecture);
+        using Tensor? starts = UploadTiles(x.Options.Layout, plan);
+        var args = new AttentionForwardArgs { O = Pointer(o), Lse = Pointer(lse), Rest = Pointer(rest), Shape = ShapeOf(x, plan, starts, o) };
+        Kernel(AttentionForwardFile, $"attention_forward<{x.Q.DType}, {plan.Width}, {plan.Keys}>").Launch(
+            Blocks("Attention", (long)args.Shape.Pairs * args.Shape.Tiles), plan.Threads, plan.SharedBytes, args);
     }
 
-    internal override void AttentionBackward(AttentionInputs x, Tensor o, Tensor lse, Tensor dO, Tensor? dLse, Tensor dQ, Tensor dK, Tensor dV)
+    internal override void AttentionBackward(AttentionInputs x, Tensor o, Tensor lse, Tensor? rest, Tensor dO, Tensor? dLse, Tensor dQ, Tensor dK, Tensor dV) =>
+        AttentionReferenceBackward(x, o, dO, dLse, dQ, dK, dV);
+
+    private static AttentionSizes SizesOf(AttentionInputs x) => new(
+        x.Options.Layout?.Count ?? Size32("Attention", "B", x.Q.Shape[0]), x.Q.Shape[1], x.K.Shape[1],
+        Size32("Attention", "H", x.Q.Shape[2]), Size32("Attention", "G", x.K.Shape[2]), Size32("Attention", "P", x.Q.Shape[3]), x.Options.Layout is not null);
+
+    /// <summary>Of packed sequences: where each begins, then the number of its first tile; one more of both than there are sequences.</summary>
+    private Tensor? UploadTiles(SequenceLayout? layout, AttentionPlan plan)
     {
-        if (o.Count == 0 || x.K.Count == 0)
-        {
-            foreach (Tensor gradient in (ReadOnlySpan<Tensor>)[dQ, dK, dV]) gradient.Clear();
-            return;
-        }
-        using var f = new FloatAttention(x);
-        using Tensor scores = Scores(f), dScores = Tensor.Empty(scores.Shape, DType.Float32, o.Device), floatDO = AsFloat(dO);
-        using Tensor? cuSeqlens = UploadSequences(x.Options.Layout);
-        Multiply(new Product(f.L, f.S, f.P, f.B) { A = f.QueriesOf(floatDO), B = FloatAttention.KeysOf(f.V), Y = f.RowsOf(dScores), TransposeB = true, Inners = (int)f.H, Repeat = f.Repeat });
-        Kernel(AttentionFile, $"attention_softmax_backward").Launch(Blocks("Attention", f.Queries), SoftmaxThreads, 0, new AttentionSoftmaxArgs
-        {
-            Scores = Pointer(scores), Dp = Pointer(dScores), DLse = Pointer(dLse), L = f.L, S = f.S, Mask = MaskOf(x.Options, cuSeqlens), H = (int)f.H, Scale = x.Scale, Cap = x.Options.SoftCap,
-        });
-        using Tensor floatDQ = Tensor.Empty(dQ.Shape, DType.Float32, o.Device), floatDK = Tensor.Empty(dK.Shape, DType.Float32, o.Device), floatDV = Tensor.Empty(dV.Shape, DType.Float32, o.Device);
-        Multiply(new Product(f.L, f.P, f.S, f.B) { A = f.RowsOf(dScores), B = FloatAttention.KeysOf(f.K), Y = f.QueriesOf(floatDQ), Inners = (int)f.H, Repeat = f.Repeat });
-        // Query heads that share a key head add to its gradient one after the other.
-        for (int r = 0; r < f.Repeat; r++)
-        {
-            Multiply(new Product(f.S, f.P, f.L, f.B) { A = f.RowsOf(scores, r), TransposeA = true, B = f.QueriesOf(floatDO, r), Y = FloatAttention.KeysOf(floatDV), Inners = (int)f.G, IsAdding = r > 0 });
-            Multiply(new Product(f.S, f.P, f.L, f.B) { A = f.RowsOf(dScores, r), TransposeA = true, B = f.QueriesOf(f.Q, r), Y = FloatAttention.KeysOf(floatDK), Inners = (int)f.G, IsAdding = r > 0 });
-        }
-        Copy(floatDQ, dQ);
-        Copy(floatDK, dK);
-        Copy(floatDV, dV);
+        if (layout is null) return null;
+        var table = new long[2 * (layout.Count + 1)];
+        layout.CuSeqlens.CopyTo(table);
+        for (int i = 0; i < layout.Count; i++) table[layout.Count + 2 + i] = table[layout.Count + 1 + i] + plan.TilesOf(layout.End(i) - layout.Start(i));
+        return Upload<long>(table);
     }
 
-    private Tensor Scores(FloatAttention f)
+    private static AttentionShape ShapeOf(AttentionInputs x, AttentionPlan plan, Tensor? starts, Tensor o)
     {
-        Tensor scores = Tensor.Empty([f.B, f.H, f.L, f.S], DType.Float32, f.Q.Device);
-        Multiply(new Product(f.L, f.S, f.P, f.B) { A = f.QueriesOf(f.Q), B = FloatAttention.KeysOf(f.K), Y = f.RowsOf(scores), TransposeB = true, Inners = (int)f.H, Repeat = f.Repeat });
-        return scores;
-    }
-
-    private static AttentionMask MaskOf(AttentionOptions options, Tensor? cuSeqlens) =>
-        new() { CuSeqlens = Pointer(cuSeqlens), Window = options.Window, Sequences = options.Layout?.Count ?? 0, IsCausal = options.IsCausal ? 1 : 0 };
-
-    /// <summary>Another handle on a Float32 tensor, or a copy in that type.</summary>
-    private static Tensor AsFloat(Tensor tensor)
-    {
-        using NoGradient pause = Tape.NoGrad();
-        return TensorScope.Release(tensor.DType == DType.Float32 ? tensor.Detach() : tensor.To(DType.Float32));
-    }
-
-    /// <summary>The inputs in Float32, and where their heads stand.</summary>
-    private sealed class FloatAttention(AttentionInputs x) : IDisposable
-    {
-        public readonly Tensor Q = AsFloat(x.Q), K = AsFloat(x.K), V = AsFloat(x.V);
-        public readonly long B = x.Q.Shape[0], L = x.Q.Shape[1], H = x.Q.Shape[2], P = x.Q.Shape[3], S = x.K.Shape[1], G = x.K.Shape[2];
-
-        public int Repeat => (int)(H / G);
-
-        public long Queries => B * H * L;
-
-        /// <summary>[B, L, H, P] by heads; from head <paramref name="first"/> on in steps of <see cref="Repeat"/> where it is given.</summary>
-        public Operand QueriesOf(Tensor q, int? first = null) =>
-            new(q, q.Strides[1], q.Strides[0], q.Strides[2] * (first is null ? 1 : Repeat), q.Strides[2] * (first ?? 0));
-
-        /// <summary>[B, S, G, P] by heads.</summary>
-        public static Operand KeysOf(Tensor k) => new(k, k.Strides[1], k.Strides[0], k.Strides[2]);
-
-        /// <summary>[B, H, L, S] by heads.</summary>
-        public Operand RowsOf(Tensor scores, int? first = null) => new(scores, S, H * L * S, L * S * (first is null ? 1 : Repeat), L * S * (first ?? 0));
-
-        public void Dispose()
+        AttentionOptions options = x.Options;
+        AttentionSizes sizes = SizesOf(x);
+        // A score in units of log2 is what the kernels make powers of. Not 0: −∞ times it must stay −∞.
+        float log2E = (float)Math.Log2(Math.E), factor = options.SoftCap > 0 ? 1 : Math.Max(Math.Abs(x.Scale) * log2E, 1e-30f);
+        long tiles = options.Layout is { } layout ? Enumerable.Range(0, layout.Count).Sum(i => plan.TilesOf(layout.End(i) - layout.Start(i))) : plan.TilesOf(plan.IsOverKeys ? sizes.S : sizes.L);
+        int units = sizes.H / plan.Heads, pairs = Size32("Attention", "B·H", (long)units * x.Q.Shape[0]);
+        return new AttentionShape
         {
-            Q.Dispose();
-            K.Dispose();
-            V.Dispose();
-        }
+            Q = Pointer(x.Q), K = Pointer(x.K), V = Pointer(x.V), Starts = Pointer(starts),
+            QBatch = x.Q.Strides[0], QStep = x.Q.Strides[1], QHead = x.Q.Strides[2], KBatch = x.K.Strides[0], KStep = x.K.Strides[1], KHead = x.K.Strides[2],
+            VBatch = x.V.Strides[0], VStep = x.V.Strides[1], VHead = x.V.Strides[2],
+            L = Size32("Attention", "L·H / G", sizes.L * plan.Heads) / plan.Heads, S = Size32("Attention", "S", sizes.S), H = sizes.H, G = sizes.G, P = sizes.P,
+            Sequences = sizes.Sequences, Tiles = Size32("Attention", "tiles", tiles), Units = units, Pairs = pairs, Together = Math.Min(plan.Together, pairs),
+            Window = (int)Math.Min(options.Window, int.MaxValue), IsCausal = options.IsCausal ? 1 : 0,
+            IsWide = HasWideRows(x.Q) && HasWideRows(x.K) && HasWideRows(x.V) && IsWide(o, sizes.P) ? 1 : 0,
+            Factor = factor, Cap = options.SoftCap * log2E, Inner = options.SoftCap > 0 ? x.Scale / options.SoftCap : x.Scale,
+        };
     }
 }

@@ -10,7 +10,7 @@ internal sealed unsafe partial class CpuBackend
     /// <summary>Up to this many queries a transposed copy of the keys does not pay: decoding.</summary>
     private const long FewQueries = 4;
 
-    internal override void AttentionForward(AttentionInputs x, Tensor o, Tensor lse)
+    internal override void AttentionForward(AttentionInputs x, Tensor o, Tensor lse, Tensor? rest)
     {
         var view = new AttentionView(x);
         if (view.Queries <= FewQueries && x.Options.Layout is null)

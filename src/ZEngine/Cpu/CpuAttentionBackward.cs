@@ -7,7 +7,7 @@ internal sealed unsafe partial class CpuBackend
     /// <summary>An lse beyond this has lost more than exp does: half its last digit, 4e-6 here, is the relative error of every weight of the row.</summary>
     private const float LargeLse = 64;
 
-    internal override void AttentionBackward(AttentionInputs x, Tensor o, Tensor lse, Tensor dO, Tensor? dLse, Tensor dQ, Tensor dK, Tensor dV)
+    internal override void AttentionBackward(AttentionInputs x, Tensor o, Tensor lse, Tensor? rest, Tensor dO, Tensor? dLse, Tensor dQ, Tensor dK, Tensor dV)
     {
         var view = new AttentionView(x);
         // Every query head sums its own dK and dV; the heads that share a key head are added up afterwards, in order.

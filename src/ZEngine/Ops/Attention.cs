@@ -36,16 +36,17 @@ public static partial class Ops
         var inputs = new AttentionInputs(q.WithDenseInner(1), k.WithDenseInner(1), v.WithDenseInner(1), scale, options);
         Tensor o = Tensor.Empty(q.Shape, q.DType, q.Device);
         Tensor lse = Tensor.Empty(q.Shape[..3], DType.Float32, q.Device);
-        q.Backend.AttentionForward(inputs, o, lse);
-        if (Tape.IsRecording) RecordAttention(inputs, o, lse);
+        Tensor? rest = Tape.IsRecording && q.Backend.KeepsRestOfLse(q.DType) ? Tensor.EmptyLike(lse) : null;
+        q.Backend.AttentionForward(inputs, o, lse, rest);
+        if (Tape.IsRecording) RecordAttention(inputs, o, lse, rest);
         return (scope.Keep(o), scope.Keep(lse));
     }
 
-    private static void RecordAttention(AttentionInputs x, Tensor o, Tensor lse) => Tape.Record([o, lse], [x.Q, x.K, x.V], [x.Q, x.K, x.V, o, lse], dOutputs =>
+    private static void RecordAttention(AttentionInputs x, Tensor o, Tensor lse, Tensor? rest) => Tape.Record([o, lse], [x.Q, x.K, x.V], [x.Q, x.K, x.V, o, lse, rest], dOutputs =>
     {
         Tensor dO = dOutputs[0]?.Contiguous() ?? Tensor.Zeros(o.Shape, o.DType, o.Device);
         Tensor dQ = Tensor.Empty(x.Q.Shape, x.Q.DType, x.Q.Device), dK = Tensor.Empty(x.K.Shape, x.K.DType, x.K.Device), dV = Tensor.Empty(x.V.Shape, x.V.DType, x.V.Device);
-        o.Backend.AttentionBackward(x, o, lse, dO, dOutputs[1]?.Contiguous(), dQ, dK, dV);
+        o.Backend.AttentionBackward(x, o, lse, rest, dO, dOutputs[1]?.Contiguous(), dQ, dK, dV);
         return [dQ, dK, dV];
     });
 }
@@ -55,9 +56,12 @@ internal sealed record AttentionInputs(Tensor Q, Tensor K, Tensor V, float Scale
 
 public abstract partial class Backend
 {
-    /// <summary>Writes o [B, L, H, P] and lse [B, L, H].</summary>
-    internal abstract void AttentionForward(AttentionInputs x, Tensor o, Tensor lse);
+    /// <summary>Whether the gradient of attention on inputs of a type needs more digits of lse than a Float32 has.</summary>
+    internal virtual bool KeepsRestOfLse(DType dtype) => false;
+
+    /// <summary>Writes o [B, L, H, P], lse [B, L, H], and where <see cref="KeepsRestOfLse"/> asked for it what lse lost when it was rounded.</summary>
+    internal abstract void AttentionForward(AttentionInputs x, Tensor o, Tensor lse, Tensor? rest);
 
     /// <summary>Overwrites dQ, dK and dV, all contiguous.</summary>
-    internal abstract void AttentionBackward(AttentionInputs x, Tensor o, Tensor lse, Tensor dO, Tensor? dLse, Tensor dQ, Tensor dK, Tensor dV);
+    internal abstract void AttentionBackward(AttentionInputs x, Tensor o, Tensor lse, Tensor? rest, Tensor dO, Tensor? dLse, Tensor dQ, Tensor dK, Tensor dV);
 }

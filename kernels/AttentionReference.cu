@@ -1,10 +1,11 @@
-// Attention.cu
+// AttentionReference.cu
 //
 // Computes   the softmax between the two products of attention. With v[j] = scale·s[i,j], or cap·tanh(scale·s[i,j] / cap), over the keys j that query i sees:
 //            lse[i] = log Σ_j exp(v[j]), p[i,j] = exp(v[j] − lse[i]); backward, with dp[i,j] = dO[i]·V[j]:
 //            ds[i,j] = p[i,j]·(dp[i,j] − Σ_j p[i,j]·dp[i,j] + dLse[i])·scale·(1 − tanh²(scale·s[i,j] / cap))
 // Source     Vaswani et al. 2017, arXiv:1706.03762, section 3.2.1; backward: Dao et al. 2022, arXiv:2205.14135, appendix B.4.
-// Method     a block per query and head; the row of scores is read three times, for its largest value, for the sum, and to be written. This is the plain composition: scores stand in memory whole.
+// Method     a block per query and head; the row of scores is read three times, for its largest value, for the sum, and to be written. The plain composition, scores whole in memory: what the
+//            fused kernels of AttentionForward.cu and AttentionBackward.cu are measured and checked against. No op launches it.
 // Layout     s, p, dp, ds [B, H, L, S] float; lse, dLse [B, L, H] float; cuSeqlens [sequences + 1].
 // Launch     grid B·H·L, block 128. Static shared memory 16 bytes.
 // Traffic    forward reads S floats a row from memory (and twice from the cache), writes S; backward reads 2·S, writes 2·S. Outside the mask it only writes.
@@ -16,7 +17,7 @@
 
 constexpr int kThreads = 128;
 
-struct AttentionMask                                          // mirrored in CudaAttention.cs, field for field
+struct AttentionRange                                         // mirrored in CudaAttentionReference.cs, field for field
 {
     const i64* cuSeqlens;                                     // null where each row of the batch is one sequence
     i64 window;                                               // 0 for none
@@ -37,11 +38,11 @@ struct AttentionMask                                          // mirrored in Cud
     }
 };
 
-struct AttentionSoftmaxArgs                                   // mirrored in CudaAttention.cs, field for field
+struct AttentionSoftmaxArgs                                   // mirrored in CudaAttentionReference.cs, field for field
 {
     f32* scores; f32* lse; f32* dp; const f32* dLse;          // forward: scores, lse; backward: scores, dp, dLse (may be null)
     i64 L, S;
-    AttentionMask mask;
+    AttentionRange mask;
     i32 H;
     f32 scale, cap;
 };

@@ -1,0 +1,55 @@
+namespace ZEngine.Cuda;
+
+/// <summary>What a plan for attention depends on, besides type and architecture: packed sequences are many of L / Sequences steps.</summary>
+internal readonly record struct AttentionSizes(int Sequences, long L, long S, int H, int G, int P, bool IsPacked)
+{
+    /// <summary>Queries and keys of a sequence, on average.</summary>
+    public (long Queries, long Keys) Lengths => IsPacked ? (Math.Max(1, L / Sequences), Math.Max(1, S / Sequences)) : (L, S);
+}
+
+/// <summary>Tiles of kernels/AttentionForward.cu and kernels/AttentionBackward.cu: a pure function of sizes, type and architecture.</summary>
+/// <param name="Width">Columns of a tile in shared memory: P, or the next width that there is an instance for.</param>
+/// <param name="Rows">Of a tile of queries.</param>
+/// <param name="Keys">Of a tile of keys.</param>
+/// <param name="Threads">Of a block.</param>
+/// <param name="SharedBytes">Dynamic shared memory of a block.</param>
+/// <param name="Heads">Query heads of a tile: 1, or all that share a key head.</param>
+/// <param name="Together">Pairs of a row and a head whose tiles take turns.</param>
+/// <param name="IsOverKeys">Whether a block owns a tile of keys rather than one of queries.</param>
+internal readonly record struct AttentionPlan(int Width, int Rows, int Keys, int Threads, int SharedBytes, int Heads, int Together, bool IsOverKeys)
+{
+    public const int MaxHeadSize = 256;
+    private static readonly int[] HalfWidths = [32, 64, 80, 96, 128, 160, 224, 256], FloatWidths = [64, 128, 256];
+
+    /// <summary>Bytes of keys and values that blocks which run at the same time share in the L2 cache: half of the smallest of a data centre's devices.</summary>
+    private const long CacheBytes = 20L << 20;
+
+    public static AttentionPlan Forward(AttentionSizes x, DType type, int architecture)
+    {
+        int width = WidthOf(x.P, type);
+        bool isFloat = type == DType.Float32;
+        int warps = isFloat && width > 128 ? 2 : 4, rows = warps * (isFloat || width > 128 ? 16 : 32);
+        // Two blocks with 128 rows of 128 columns fit the 100 KiB of sm_86 and sm_89 with half the keys.
+        int keys = isFloat ? width > 128 ? 16 : 32 : width == 128 && architecture is 86 or 89 ? 32 : 64;
+        int bytes = isFloat ? 4 * (rows * (width + 4) + 2 * keys * (width + 4) + rows * (keys + 4)) : 2 * width * (rows + (width <= 64 ? 4 : 2) * keys);
+        (long queries, long seen) = x.Lengths;
+        int group = x.H / x.G;
+        // With the heads of a group in one tile, short sequences fill it: where that saves a tenth of the tiles.
+        bool isGrouped = group > 1 && Slices(queries * group, rows) * 10 <= Slices(queries, rows) * group * 9;
+        return new(width, rows, keys, warps * 32, bytes, isGrouped ? group : 1, PairsTogether(seen, x.P, type, isGrouped ? 1 : group), IsOverKeys: false);
+    }
+
+    /// <summary>Tiles of a sequence.</summary>
+    public long TilesOf(long length) => Slices(length * (IsOverKeys ? 1 : Heads), IsOverKeys ? Keys : Rows);
+
+    private static int PairsTogether(long keys, int size, DType type, int headsOfKeys) =>
+        (int)Math.Clamp(CacheBytes / Math.Max(1, 2 * keys * size * type.Size), 1, int.MaxValue / headsOfKeys) * headsOfKeys;
+
+    private static int WidthOf(int size, DType type)
+    {
+        if (size > MaxHeadSize) throw new NotSupportedException($"Attention: P is {size}, the kernels take heads of at most {MaxHeadSize}.");
+        return (type == DType.Float32 ? FloatWidths : HalfWidths).First(width => width >= size);
+    }
+
+    private static long Slices(long size, long width) => (size + width - 1) / width;
+}
