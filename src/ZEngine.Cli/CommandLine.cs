@@ -56,7 +56,7 @@ internal static class CommandLine
     // Not a RootCommand: that one is called what the assembly is called.
     private static Command Root(Terminal terminal) => new(Name, $"Trains hybrid state-space and transformer models and lets them write.\n\n{ExitCode.Help}")
     {
-        Train.Command(terminal), Generate.Command(terminal), Info.Command(terminal), Demo.Command(terminal), Launch.Command(terminal), Supervise.Command(terminal), BenchComm.Command(terminal), new HelpOption(), new VersionOption(),
+        Train.Command(terminal), Generate.Command(terminal), Info.Command(terminal), Demo.Command(terminal), Launch.Command(terminal), Supervise.Command(terminal), BenchComm.Command(terminal), PackKernels.Command(terminal), new HelpOption(), new VersionOption(),
     };
 
     private static int Code(Exception e) => e switch

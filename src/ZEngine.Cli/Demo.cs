@@ -19,23 +19,24 @@ internal static class Demo
         var steps = new Option<int>("--steps") { Description = "Optimizer steps; the default takes about three minutes on two cores.", DefaultValueFactory = _ => DefaultSteps, HelpName = "COUNT" };
         var folder = new Option<string?>("--out") { Description = "The run folder; default: runs/demo, or the first of runs/demo-2, runs/demo-3, … that is free.", HelpName = "FOLDER" };
         var seed = new Option<ulong>("--seed") { Description = "Chooses the fresh weights, the order of the data and the text.", DefaultValueFactory = _ => 1UL, HelpName = "COUNT" };
-        var command = new Command("demo", "Trains a small hybrid model on text for about three minutes and lets it write.") { files, steps, folder, seed };
+        Option<string> device = DeviceChoice.Option();
+        var command = new Command("demo", "Trains a small hybrid model on text for about three minutes and lets it write.") { files, steps, folder, seed, device };
         command.SetAction(parse => Ranks.Run(terminal, ranks =>
         {
             // One folder for all ranks: that of the first.
             string run = ranks.World.GatherText(parse.GetValue(folder) ?? FreeFolder())[0];
-            return Run(terminal, ranks, parse.GetValue(files) ?? [], parse.GetValue(steps), run, parse.GetValue(seed));
+            return Run(terminal, ranks, parse.GetValue(files) ?? [], parse.GetValue(steps), run, parse.GetValue(seed), parse.GetValue(device)!);
         }));
         return command;
     }
 
-    private static int Run(Terminal terminal, Ranks ranks, string[] names, int steps, string folder, ulong seed)
+    private static int Run(Terminal terminal, Ranks ranks, string[] names, int steps, string folder, ulong seed, string device)
     {
         IReadOnlyList<string> files = names.Length > 0 ? names : DataFiles.OfRepository();
         string[] flags =
         [
             "--model", "small-hybrid", "--tokenizer", "bytes", "--steps", Text(steps), "--batch", "4", "--length", "256", "--learning-rate", "0.003", "--warmup", "50",
-            "--evaluation-interval", Text(Math.Max(1, steps / 9)), "--evaluation-batches", "32", "--checkpoint-interval", Text(Math.Max(1, steps / 2)), "--seed", Text(seed), "--out", folder,
+            "--evaluation-interval", Text(Math.Max(1, steps / 9)), "--evaluation-batches", "32", "--checkpoint-interval", Text(Math.Max(1, steps / 2)), "--seed", Text(seed), "--device", device, "--out", folder,
         ];
         if (ranks.IsFirst) terminal.Line($"zengine train {string.Join(' ', flags)} {(names.Length > 0 ? string.Join(' ', names) : "(this repository)")}");
         var settings = new TrainSettings();
@@ -47,7 +48,8 @@ internal static class Demo
 
         terminal.Line($"\nA held-out text begins, and the model goes on at the mark:\n");
         terminal.Output.Write($"{outcome.HeldOutText}»");
-        return Generate.Write(terminal, outcome.Model!, Device.Cpu, null, outcome.HeldOutText, new SamplingOptions { MaxNewTokens = ContinuationTokens, Temperature = 0.8f, TopP = 0.95f, Seed = seed });
+        using Device on = DeviceChoice.Open(device);
+        return Generate.Write(terminal, outcome.Model!, on, null, outcome.HeldOutText, new SamplingOptions { MaxNewTokens = ContinuationTokens, Temperature = 0.8f, TopP = 0.95f, Seed = seed });
     }
 
     private static string FreeFolder()

@@ -1,28 +1,46 @@
 using System.CommandLine;
 using ZEngine.Cuda;
+using ZEngine.Emulator;
 using ZEngine.Interop;
 
 namespace ZEngine.Cli;
 
-/// <summary>What <c>--device</c> can name: the CPU, or a CUDA device by its number.</summary>
+/// <summary>What <c>--device</c> can name: the CPU, a CUDA device by its number, or the emulator.</summary>
 internal static class DeviceChoice
 {
-    private const string Cuda = "cuda";
+    /// <summary>The name that <c>--device</c> has where it is not given.</summary>
+    public const string Cpu = "cpu";
+
+    /// <summary>What the option says of itself.</summary>
+    public const string Description = "cpu, cuda, cuda:N, or emulator: the CUDA kernels on the CPU with checks, for who writes them; slow.";
+
+    private const string Cuda = "cuda", Emulator = "emulator";
+
+    /// <summary>Lives as long as the process: a driver outlives its devices.</summary>
+    private static readonly Lazy<EmulatedCudaDriver> EmulatedDriver = new(() => new EmulatedCudaDriver(new EmulatorOptions { Workers = Environment.ProcessorCount }));
 
     /// <summary>The option of the commands that compute.</summary>
-    public static Option<string> Option() => new("--device") { Description = "cpu, cuda, or cuda:N.", DefaultValueFactory = _ => "cpu", HelpName = "NAME" };
+    public static Option<string> Option() => new("--device") { Description = Description, DefaultValueFactory = _ => Cpu, HelpName = "NAME" };
 
     /// <summary>Opens the device. Never another than the one named.</summary>
     /// <exception cref="UserError">There is no such device.</exception>
     public static Device Open(string name)
     {
-        if (name == "cpu") return Device.Cpu;
+        if (name == Cpu) return Device.Cpu;
+        if (name == Emulator) return CudaDevice.Open(0, EmulatedDriver.Value);
         int ordinal = 0;
         if (name != Cuda && !(name.StartsWith(Cuda + ":", StringComparison.Ordinal) && int.TryParse(name.AsSpan(Cuda.Length + 1), out ordinal)))
-            throw new UserError(ExitCode.Usage, $"--device {name}: the devices are cpu, cuda and cuda:N.");
+            throw new UserError(ExitCode.Usage, $"--device {name}: the devices are cpu, cuda, cuda:N and emulator.");
         if (!CudaDevice.IsAvailable) throw new UserError(ExitCode.BadInput, $"--device {name}: {CudaDevice.UnavailableReason}");
         if (ordinal >= CudaDevice.Count || ordinal < 0) throw new UserError(ExitCode.BadInput, $"--device {name}: this machine has {CudaDevice.Count} CUDA devices.");
         return CudaDevice.Open(ordinal);
+    }
+
+    /// <summary>Refuses what several ranks cannot do yet.</summary>
+    /// <exception cref="UserError">Several ranks and another device than the CPU.</exception>
+    public static void RequireCpu(Device device, int ranks, string verb)
+    {
+        if (ranks > 1 && device != Device.Cpu) throw new UserError(ExitCode.Usage, $"--device {device}: several ranks {verb} on the CPU only so far.");
     }
 
     /// <summary>The CUDA devices and the libraries they need, for <c>zengine info</c>: what is there, or what was looked for and the loader's own error.</summary>
@@ -36,7 +54,7 @@ internal static class DeviceChoice
         }
         yield return ("NVRTC", Found(() => Nvrtc.Load() is var nvrtc ? $"{nvrtc.Version} at {nvrtc.LibraryPath}" : ""));
         yield return ("cuBLASLt", Found(() => CublasLt.Load() is var library ? $"{library.Version} at {library.LibraryPath}" : ""));
-        yield return ("Packed kernels", PackedKernels.Describe());
+        yield return ("Packed kernels", Found(PackedKernels.Describe));
     }
 
     private static string Found(Func<string> load)
@@ -45,7 +63,7 @@ internal static class DeviceChoice
         {
             return load();
         }
-        catch (NativeLibraryException e)
+        catch (Exception e) when (e is NativeLibraryException or InvalidDataException)
         {
             return e.Message;
         }

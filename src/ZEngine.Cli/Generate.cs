@@ -36,7 +36,7 @@ internal static class Generate
                 // The first rank alone has the standard input, and speaks.
                 string text = ranks.World.GatherText(ranks.IsFirst ? ReadPrompt(terminal, parse.GetValue(prompt), parse.GetValue(promptFile)) : "")[0];
                 Terminal own = ranks.IsFirst ? terminal : terminal with { Output = TextWriter.Null, Error = TextWriter.Null };
-                if (ranks.World.Size > 1 && on != Device.Cpu) throw new UserError(ExitCode.Usage, $"--device {on}: several ranks generate on the CPU only so far.");
+                DeviceChoice.RequireCpu(on, ranks.World.Size, "generate");
                 return Write(own, folder, on, parse.GetValue(tokenizer), text, sampling, ranks.World.Size == 1 ? null : new KeyValueSharding(ranks.World));
             });
         });

@@ -12,23 +12,24 @@ internal static class ModelChoice
     /// <param name="vocabulary">V of a preset.</param>
     /// <param name="seed">Of a fresh model's weights.</param>
     /// <param name="dtype">Type of the matrices.</param>
+    /// <param name="device">Where the weights are to be.</param>
     /// <exception cref="UserError">There is no such model.</exception>
-    public static LanguageModel Open(string name, int vocabulary, ulong seed, DType dtype)
+    public static LanguageModel Open(string name, int vocabulary, ulong seed, DType dtype, Device device)
     {
         if (Preset(name, vocabulary) is { } preset)
         {
-            preset.Initialize(Device.Cpu, seed, dtype);
+            preset.Initialize(device, seed, dtype);
             return preset;
         }
         string config = ConfigOf(name);
         if (HasWeights(name))
         {
-            LanguageModel stored = LanguageModel.Load(name, Device.Cpu, dtype);
+            LanguageModel stored = LanguageModel.Load(name, device, dtype);
             RequireFinite(stored, name);
             return stored;
         }
         LanguageModel model = LanguageModel.Create(ModelConfigFile.Open(config));
-        model.Initialize(Device.Cpu, seed, dtype);
+        model.Initialize(device, seed, dtype);
         return model;
     }
 

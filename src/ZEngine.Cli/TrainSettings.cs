@@ -23,6 +23,7 @@ internal sealed class TrainSettings
         Tokenizer = Add("tokenizer", "", "bytes, a tokenizer.json, or bpe:SIZE, which is learnt from the data. Default: the model folder's own, or bytes.", "TOKENIZER");
         DType = Add("dtype", "float32", "Type of the matrices: float32 or bfloat16.", "TYPE");
         DType.AcceptOnlyFromAmong("float32", "bfloat16");
+        Device = Add("device", DeviceChoice.Cpu, DeviceChoice.Description, "NAME");
         Steps = Add("steps", 1000, "Optimizer steps.", least: 1);
         Batch = Add("batch", 8, "Sequences of a micro-batch.", least: 1);
         Length = Add("length", 256, "Tokens of a sequence.", least: 1);
@@ -55,6 +56,7 @@ internal sealed class TrainSettings
     public Option<string> Model { get; }
     public Option<string> Tokenizer { get; }
     public Option<string> DType { get; }
+    public Option<string> Device { get; }
     public Option<int> Steps { get; }
     public Option<int> Batch { get; }
     public Option<int> Length { get; }

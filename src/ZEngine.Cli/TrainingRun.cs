@@ -3,6 +3,7 @@ using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
+using ZEngine.Cuda;
 using ZEngine.Distributed;
 using ZEngine.Models;
 using ZEngine.Training;
@@ -26,13 +27,14 @@ internal sealed class TrainingRun
     private readonly IReadOnlyList<string> _files;
     private readonly JsonObject _settings;
     private readonly bool _isResumed;
-    private readonly string _model, _tokenizer;
+    private readonly string _model, _tokenizer, _device;
     private readonly DType _dtype;
 
     private TrainingRun(TrainSettings settings, ParseResult parse, IReadOnlyList<string> files)
     {
         (_options, _split, _files) = (settings.ToOptions(parse), settings.ToSplit(parse), files);
         (_model, _tokenizer, _isResumed) = (parse.GetRequiredValue(settings.Model), parse.GetRequiredValue(settings.Tokenizer), parse.GetValue(settings.IsResumed));
+        _device = parse.GetRequiredValue(settings.Device);
         _dtype = parse.GetRequiredValue(settings.DType) == "bfloat16" ? DType.BFloat16 : DType.Float32;
         _settings = settings.ToJson(parse, files);
     }
@@ -63,18 +65,20 @@ internal sealed class TrainingRun
     /// <summary>Trains and exports; prints what happens.</summary>
     public RunOutcome Execute(Terminal terminal, Ranks ranks)
     {
+        using Device device = DeviceChoice.Open(_device);
+        DeviceChoice.RequireCpu(device, ranks.World.Size, "train");
         terminal = ranks.OpenLog(Folder);
         if (ranks.IsFirst && File.Exists(Path.Combine(Folder, DoneFile))) File.Delete(Path.Combine(Folder, DoneFile));
         Tokenizer tokenizer = OpenTokenizer();
         using TokenSource tokens = OpenTokens(tokenizer);
         var train = new TokenWindows(tokens, _options.Length, _options.Seed, DataPart.Train, _split);
         var heldOut = new TokenWindows(tokens, _options.Length, _options.Seed, DataPart.HeldOut, _split);
-        using LanguageModel model = ModelChoice.Open(_model, tokenizer.VocabularySize, _options.Seed, _dtype);
+        using LanguageModel model = ModelChoice.Open(_model, tokenizer.VocabularySize, _options.Seed, _dtype, device);
         if (ranks.World.Size > 1) WorldAgreement.RequireSame(ranks.World, ("settings", Hash(_settings.ToJsonString())), ("run folder", Path.GetFullPath(Folder)), ("model", Hash(model.Config.Text)), ("data", Hash(train.Fingerprint)), ("dtype", _dtype.ToString()));
         var trainer = new Trainer(model, train, heldOut, _options, world: ranks.World);
 
         double entropy = heldOut.UnigramEntropy();
-        terminal.Line($"{_files.Count} files, {tokens.Count:N0} tokens, of which {heldOut.EpochLength * _options.Length:N0} are held out; {model.GetType().Name} of {model.ParameterCount:N0} parameters; {CpuDevice.Threads} threads{(ranks.World.Size == 1 ? "" : $" on each of {ranks.World.Size} ranks over {ranks.World.Name}")}.");
+        terminal.Line($"{_files.Count} files, {tokens.Count:N0} tokens, of which {heldOut.EpochLength * _options.Length:N0} are held out; {model.GetType().Name} of {model.ParameterCount:N0} parameters; {(device == Device.Cpu ? $"{CpuDevice.Threads} threads" : device is CudaDevice cuda ? $"{device}, {cuda.Description}" : $"{device}")}{(ranks.World.Size == 1 ? "" : $" on each of {ranks.World.Size} ranks over {ranks.World.Name}")}.");
         terminal.Line($"{_options.Steps} steps of {_options.Accumulation * _options.Batch} x {_options.Length} tokens into {Folder}.");
         if (!trainer.HasBitsOfOneRank) terminal.Line($"{ranks.World.Size} ranks share {_options.Accumulation} micro-batches of {_options.Batch} sequences: close to a run on one rank, but not its bits; those take a power of two of micro-batches a rank (--accumulation {ranks.World.Size}).");
         if (ranks.IsFirst) WriteSettings(tokenizer);

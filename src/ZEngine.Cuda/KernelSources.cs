@@ -1,4 +1,6 @@
 using System.Reflection;
+using System.Security.Cryptography;
+using System.Text;
 using ZEngine.Interop;
 
 namespace ZEngine.Cuda;
@@ -31,6 +33,17 @@ internal sealed class KernelSources
     public Dictionary<string, HashSet<string>> Variants { get; } = [];
 
     public string this[string name] => _files[name];
+
+    /// <summary>Of the names and the text of all files.</summary>
+    public string Digest
+    {
+        get
+        {
+            using var hash = IncrementalHash.CreateHash(HashAlgorithmName.SHA256);
+            foreach ((string name, string text) in _files.OrderBy(file => file.Key, StringComparer.Ordinal)) hash.AppendData(Encoding.UTF8.GetBytes($"{name}\0{text}\0"));
+            return Convert.ToHexStringLower(hash.GetHashAndReset());
+        }
+    }
 
     public CompileRequest Request(string file, string architecture, params IReadOnlyList<string> expressions) =>
         new() { Name = file, Source = _files[file], Includes = Includes, NameExpressions = expressions, Architecture = architecture };

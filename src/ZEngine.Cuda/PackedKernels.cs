@@ -5,7 +5,10 @@ using ZEngine.Interop;
 namespace ZEngine.Cuda;
 
 /// <summary>PTX of every kernel instance, made when the assembly is packed, for machines that have a driver and no compiler.</summary>
-/// <remarks>A file beside the assembly, or its embedded resource: Brotli over (architecture, expression, entry name, PTX) records.</remarks>
+/// <remarks>
+/// Brotli over a digest of the kernel files and (architecture, file, expression, entry name, PTX) records. The build embeds the file that the
+/// property <c>KernelPack</c> names; <c>zengine pack-kernels</c> makes it. The driver finishes PTX for any newer architecture.
+/// </remarks>
 internal static class PackedKernels
 {
     /// <summary>The resource's name in the assembly.</summary>
@@ -14,9 +17,12 @@ internal static class PackedKernels
     /// <summary>Environment variable with a pack file that is read instead of the embedded one.</summary>
     public const string FileVariable = "ZENGINE_KERNEL_PACK";
 
-    private const string Magic = "ZEngine kernels 1";
+    private const string Magic = "ZEngine kernels 2";
 
     private static readonly Lazy<Dictionary<(int Architecture, string Expression), ModuleImage>> Images = new(ReadOwn);
+
+    /// <summary>The architectures that are packed: the oldest, whose PTX every other takes.</summary>
+    public static readonly int[] Architectures = [80];
 
     /// <summary>The instances that came with the assembly, by architecture and expression.</summary>
     public static IReadOnlyDictionary<(int Architecture, string Expression), ModuleImage> Own => Images.Value;
@@ -37,6 +43,7 @@ internal static class PackedKernels
         using var brotli = new BrotliStream(stream, CompressionLevel.Optimal, leaveOpen: true);
         using var writer = new BinaryWriter(brotli, Encoding.UTF8);
         writer.Write(Magic);
+        writer.Write(sources.Digest);
         int count = architectures.Count * files.Sum(file => sources.Variants[file].Count);
         writer.Write(count);
         foreach (int architecture in architectures)
@@ -67,6 +74,7 @@ internal static class PackedKernels
         var images = new Dictionary<(int, string), ModuleImage>();
         using var reader = new BinaryReader(new BrotliStream(stream, CompressionMode.Decompress), Encoding.UTF8);
         if (reader.ReadString() != Magic) throw new InvalidDataException("The kernel pack is not of this version of the engine.");
+        if (reader.ReadString() != KernelSources.Current.Digest) throw new InvalidDataException("The kernel pack was made from other kernel files; make it anew with zengine pack-kernels.");
         int count = reader.ReadInt32();
         for (int i = 0; i < count; i++)
         {

@@ -6,7 +6,7 @@ using ZEngine.Training;
 
 // A trainer that is there to be killed: CrashHost <run folder> <steps> <threads> <checkpoint interval>. Prints every checkpoint that it published.
 if (args[0] == "ranks") return RankProgram.Run(args);
-if (args[0] == "launch") return Launcher.Run([Environment.ProcessPath!, "exec", typeof(CrashRun).Assembly.Location, .. args.Skip(2)], int.Parse(args[1], CultureInfo.InvariantCulture), Console.Error.WriteLine);
+if (args[0] == "launch") return Launcher.Run([.. Self(), .. args.Skip(2)], int.Parse(args[1], CultureInfo.InvariantCulture), Console.Error.WriteLine);
 (string folder, int steps) = (args[0], int.Parse(args[1], CultureInfo.InvariantCulture));
 CpuDevice.Threads = int.Parse(args[2], CultureInfo.InvariantCulture);
 bool isFinished;
@@ -26,3 +26,10 @@ if (Device.Cpu.LiveBuffers != 0 || Device.Cpu.LeakedBuffers != 0)
     return 3;
 }
 return isFinished ? 0 : 1;
+
+// The command that started this program: dotnet and the assembly, or its own host.
+static string[] Self()
+{
+    string host = Environment.ProcessPath!;
+    return Path.GetFileNameWithoutExtension(host) == "dotnet" ? [host, "exec", typeof(CrashRun).Assembly.Location] : [host];
+}

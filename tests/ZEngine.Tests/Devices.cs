@@ -5,19 +5,35 @@ using ZEngine.Tests.Interop;
 
 namespace ZEngine.Tests;
 
-/// <summary>The devices that every op test runs on: the CPU, the CUDA device over the emulator, and the CUDA device of the machine where there is one.</summary>
+/// <summary>
+/// The devices that every op test runs on: the CPU, the CUDA device over the emulator, and the CUDA device of the machine where there is one; or those that
+/// <c>ZENGINE_TEST_DEVICES</c> names, with commas between.
+/// </summary>
 internal static class Devices
 {
-    public static readonly string[] Names = CudaDevice.IsAvailable ? ["cpu", "emulator", "cuda"] : ["cpu", "emulator"];
+    private const string Variable = "ZENGINE_TEST_DEVICES";
+
+    public static readonly string[] Names = Chosen();
+
+    /// <summary>The CUDA device without cuBLASLt, so that the engine's own products run on a GPU too.</summary>
+    public const string OwnProducts = "cuda own products";
 
     /// <summary>The devices of op tests: CUDA devices also with 16-bit activations.</summary>
-    public static readonly string[] OpNames = [.. Names, .. Names.Where(name => name != "cpu").Select(name => name + Half)];
+    public static readonly string[] OpNames = [.. from name in (string[])[.. Names, .. Names.Contains("cuda") ? [OwnProducts] : Array.Empty<string>()] from type in name == "cpu" ? [""] : (string[])["", Half] select name + type];
 
     private const string Half = " bf16";
 
     private static readonly Lazy<EmulatedCudaDriver> Driver = new(() => new EmulatedCudaDriver(new EmulatorOptions { Checks = EmulatorChecks.Uninitialised | EmulatorChecks.SharedRaces, Workers = Environment.ProcessorCount }));
     private static readonly Lazy<EmulatedCudaDriver> ScrambledDriver = new(() => new EmulatedCudaDriver(new EmulatorOptions { Checks = EmulatorChecks.None, Policy = SchedulingPolicy.Adversarial, Workers = Environment.ProcessorCount }));
-    private static readonly Lazy<CudaDevice> EmulatorDevice = new(() => OpenEmulated(Driver.Value)), Scrambled = new(() => OpenEmulated(ScrambledDriver.Value)), Gpu = new(() => CudaDevice.Open(0));
+    private static readonly Lazy<CudaDevice> EmulatorDevice = new(() => OpenEmulated(Driver.Value)), Scrambled = new(() => OpenEmulated(ScrambledDriver.Value)), Gpu = new(() => CudaDevice.Open(0)), GpuAlone = new(() => CudaDevice.Open(0, options: new CudaOptions { UsesCublasLt = false }));
+
+    private static string[] Chosen()
+    {
+        string[] all = CudaDevice.IsAvailable ? ["cpu", "emulator", "cuda"] : ["cpu", "emulator"];
+        if (Environment.GetEnvironmentVariable(Variable) is not { Length: > 0 } text) return all;
+        string[] chosen = text.Split(',', StringSplitOptions.TrimEntries);
+        return chosen.All(all.Contains) ? chosen : throw new InvalidOperationException($"{Variable}={text}: the devices here are {string.Join(", ", all)}. {CudaDevice.UnavailableReason}");
+    }
 
     public static Device Open(string name) => name switch
     {
@@ -25,6 +41,7 @@ internal static class Devices
         "emulator" => EmulatorDevice.Value,
         "scrambled emulator" => Scrambled.Value,
         "cuda" => Gpu.Value,
+        OwnProducts => GpuAlone.Value,
         _ => throw new ArgumentException($"No device {name}."),
     };
 
@@ -34,7 +51,7 @@ internal static class Devices
     /// <summary>A CUDA device over an emulator of one's own.</summary>
     public static CudaDevice OpenEmulated(EmulatedCudaDriver driver, CudaOptions? options = null)
     {
-        _ = Compiler.Nvrtc;                                    // fetched where the machine has none
+        if (PackedKernels.Own.Count == 0) _ = Compiler.Nvrtc;  // fetched where the machine has none
         return CudaDevice.Open(0, driver, options);
     }
 

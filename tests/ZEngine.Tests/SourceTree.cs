@@ -2,12 +2,14 @@ using System.Reflection;
 
 namespace ZEngine.Tests;
 
-/// <summary>The repository that the tests were built from, where it is still there.</summary>
+/// <summary>The repository that the tests were built from, where it is still there; of a bundle, the copy in it.</summary>
 internal static class SourceTree
 {
     /// <summary>Ends with a separator.</summary>
-    public static string Root { get; } = typeof(SourceTree).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>()
-        .First(attribute => attribute.Key == "RepositoryRoot").Value!;
+    public static string Root { get; } = Directory.Exists(Bundled) ? Bundled
+        : typeof(SourceTree).Assembly.GetCustomAttributes<AssemblyMetadataAttribute>().First(attribute => attribute.Key == "RepositoryRoot").Value!;
+
+    private static string Bundled => Path.GetFullPath(Path.Combine(AppContext.BaseDirectory, "..", "repository")) + Path.DirectorySeparatorChar;
 
     /// <summary>Skips the running test where the sources are not there.</summary>
     public static void Require()

@@ -65,6 +65,38 @@ public sealed partial class CliTests : IDisposable
         Assert.Equal(File.ReadAllBytes(_zengine.Path("run", "model", "model.safetensors")), File.ReadAllBytes(_zengine.Path("again", "model", "model.safetensors")));
     }
 
+    /// <summary>The same verbs on the CUDA device over the emulator: the losses of the CPU, a run that is stopped and resumed, a model to go on from, and text.</summary>
+    [Fact]
+    public void Device_is_chosen_by_name_and_computes_the_same()
+    {
+        _ = Interop.Compiler.Nvrtc;                            // fetched where the machine has none
+        string[] Train(string run, int steps, string device = "cpu", string model = "tiny-hybrid") =>
+        [
+            "train", _zengine.Text, "--model", model, "--device", device, "--steps", $"{steps}", "--batch", "1", "--length", "8", "--warmup", "1", "--held-out-block", "512", "--evaluation-interval", "0",
+            "--checkpoint-interval", "2", "--out", _zengine.Path(run),
+        ];
+        double[] Losses(string run) => [.. File.ReadLines(_zengine.Path(run, "metrics.jsonl")).Select(line => JsonDocument.Parse(line).RootElement).Where(line => line.TryGetProperty("loss", out _)).Select(line => line.GetProperty("loss").GetDouble())];
+        Zengine.Succeed(Train("cpu", 4));
+        string log = Zengine.Succeed(Train("whole", 4, "emulator"));
+        Assert.Contains("cuda:0", log, StringComparison.Ordinal);
+        double[] want = Losses("cpu"), got = Losses("whole");
+        Assert.Equal(4, got.Length);
+        for (int step = 0; step < got.Length; step++) Assert.Equal(want[step], got[step], 1e-4 * (step + 1));
+
+        // Without its last checkpoint the run goes on from the one before, to the same bits.
+        string weights = _zengine.Path("whole", "model", "model.safetensors"), last = Directory.GetDirectories(_zengine.Path("whole", "checkpoints")).Order(StringComparer.Ordinal).Last();
+        byte[] bits = File.ReadAllBytes(weights);
+        Directory.Delete(last, recursive: true);
+        File.Delete(weights);
+        Assert.Contains("the run goes on from step 2", Zengine.Succeed("train", "--resume", "--out", _zengine.Path("whole")), StringComparison.Ordinal);
+        Assert.Equal(bits, File.ReadAllBytes(weights));
+
+        Zengine.Succeed(Train("more", 1, "emulator", _zengine.Path("whole", "model")));
+        string[] generate = ["generate", _zengine.Path("whole"), "the", "--max-tokens", "3", "--temperature", "0", "--device"];
+        Assert.Equal(Zengine.Succeed([.. generate, "cpu"]), Zengine.Succeed([.. generate, "emulator"]));
+        Assert.Contains("the devices are cpu, cuda, cuda:N and emulator", Zengine.Run(Train("none", 1, "gpu")).Error, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void Demo_trains_and_writes()
     {

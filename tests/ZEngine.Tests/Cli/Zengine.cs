@@ -46,9 +46,9 @@ internal sealed class Zengine : IDisposable
     /// <summary>Starts a command line as a process of its own.</summary>
     public static Process Start(params string[] args)
     {
-        string dotnet = Environment.ProcessPath is { } path && System.IO.Path.GetFileNameWithoutExtension(path) == "dotnet" ? path : "dotnet";
-        var start = new ProcessStartInfo(dotnet) { RedirectStandardOutput = true, RedirectStandardError = true };
-        foreach (string argument in (string[])["exec", System.IO.Path.Combine(AppContext.BaseDirectory, "ZEngine.Cli.dll"), .. args]) start.ArgumentList.Add(argument);
+        string[] command = Programs.Command("ZEngine.Cli");
+        var start = new ProcessStartInfo(command[0]) { RedirectStandardOutput = true, RedirectStandardError = true };
+        foreach (string argument in (string[])[.. command[1..], .. args]) start.ArgumentList.Add(argument);
         return Process.Start(start)!;
     }
 

@@ -12,22 +12,21 @@ internal static class RankProcesses
     /// <summary>Starts ranks of the host that goes wrong on demand.</summary>
     public static Process Start(string launcher, int ranks, string folder, int steps, string fault = "none", int rank = 0, int step = 0, int checkpointInterval = 5, double timeout = 20)
     {
-        string dotnet = Environment.ProcessPath is { } path && Path.GetFileNameWithoutExtension(path) == "dotnet" ? path : "dotnet";
-        string Assembly(string name) => Path.Combine(AppContext.BaseDirectory, name);
+        string[] host = Programs.Command("ZEngine.CrashHost");
         string[] program = ["ranks", folder, $"{steps}", fault, $"{rank}", $"{step}", $"{checkpointInterval}"];
         ProcessStartInfo start;
         if (launcher == "mpirun")
         {
             RequireMpi();
             start = new ProcessStartInfo("mpirun");
-            Add(start, ["-np", $"{ranks}", dotnet, "exec", Assembly("ZEngine.CrashHost.dll"), .. program]);
+            Add(start, ["-np", $"{ranks}", .. host, .. program]);
             foreach (string name in (string[])["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_rmaps_base_oversubscribe"]) start.Environment[name] = "1";
             start.Environment["TERM"] = "dumb";
         }
         else
         {
-            start = new ProcessStartInfo(dotnet);
-            Add(start, ["exec", Assembly("ZEngine.CrashHost.dll"), "launch", $"{ranks}", .. program]);
+            start = new ProcessStartInfo(host[0]);
+            Add(start, [.. host[1..], "launch", $"{ranks}", .. program]);
         }
         start.Environment["ZENGINE_COMM_TIMEOUT"] = timeout.ToString(CultureInfo.InvariantCulture);
         (start.RedirectStandardOutput, start.RedirectStandardError, start.RedirectStandardInput) = (true, true, true);

@@ -31,9 +31,10 @@ internal static class EngineOp
 
     /// <summary>
     /// Whether an op is tested on a device of <see cref="Devices.OpNames"/>: the optimizer keeps Float32 state, a router that rounds its scores may choose
-    /// other experts, and a tree of attentions rounds each shard's result before it merges them.
+    /// other experts, and a tree of attentions rounds each shard's result before it merges them. The device without cuBLASLt is there for products alone.
     /// </summary>
-    public static bool Takes(string op, string deviceName) => Devices.OfOp(deviceName).Type == DType.Float32 || op is not ("adamw" or "moe_swiglu" or "tree_attention");
+    public static bool Takes(string op, string deviceName) => (op == "matmul" || Devices.OfOp(deviceName).Device != Devices.OwnProducts)
+        && (Devices.OfOp(deviceName).Type == DType.Float32 || op is not ("adamw" or "moe_swiglu" or "tree_attention"));
 
     public static void Check(OpCase c, string deviceName, Application? application = null)
     {

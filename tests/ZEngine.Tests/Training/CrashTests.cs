@@ -60,8 +60,9 @@ public sealed class CrashTests(ITestOutputHelper output)
 
     private static Process Start(string folder, int threads, int checkpointInterval)
     {
-        var start = new ProcessStartInfo(Environment.ProcessPath is { } path && Path.GetFileNameWithoutExtension(path) == "dotnet" ? path : "dotnet") { RedirectStandardOutput = true, RedirectStandardError = true };
-        foreach (string argument in (string[])["exec", Path.Combine(AppContext.BaseDirectory, "ZEngine.CrashHost.dll"), folder, $"{Steps}", $"{threads}", $"{checkpointInterval}"]) start.ArgumentList.Add(argument);
+        string[] command = Programs.Command("ZEngine.CrashHost");
+        var start = new ProcessStartInfo(command[0]) { RedirectStandardOutput = true, RedirectStandardError = true };
+        foreach (string argument in (string[])[.. command[1..], folder, $"{Steps}", $"{threads}", $"{checkpointInterval}"]) start.ArgumentList.Add(argument);
         return Process.Start(start)!;
     }
 

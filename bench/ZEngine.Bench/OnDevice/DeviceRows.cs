@@ -1,0 +1,129 @@
+namespace ZEngine.Bench;
+
+/// <summary>The rows of <c>device</c>: every op that a model spends its time in, forward and with its gradients.</summary>
+internal static class DeviceRows
+{
+    private const float Epsilon = 1e-5f;
+
+    public static IEnumerable<DeviceRow> All(DeviceSizes s, DType dtype) =>
+        [.. Activations(s, dtype.Size), .. Norms(s, dtype.Size), .. Tables(s, dtype.Size), .. Losses(s, dtype.Size), .. Products(s, dtype.Size), .. Attention(s, dtype.Size), .. Scans(s, dtype.Size)];
+
+    private static Dictionary<string, long> Sizes(params ReadOnlySpan<(string Letter, long Size)> sizes)
+    {
+        var all = new Dictionary<string, long>();
+        foreach ((string letter, long size) in sizes) all[letter] = size;
+        return all;
+    }
+
+    /// <summary>Forward, and forward with backward, of an op with one result.</summary>
+    private static IEnumerable<DeviceRow> Pair(string op, Dictionary<string, long> sizes, (double Forward, double Train) flops, (double Forward, double Train) bytes, Func<DeviceOperands, (Func<Tensor> Forward, Tensor[] Inputs)> make)
+    {
+        yield return new DeviceRow(op, "forward", sizes, flops.Forward, bytes.Forward, o =>
+        {
+            Func<Tensor> forward = make(o).Forward;
+            return () => DeviceOperands.Once(() => forward());
+        });
+        yield return new DeviceRow(op, "train", sizes, flops.Train, bytes.Train, o =>
+        {
+            (Func<Tensor> forward, Tensor[] inputs) = make(o);
+            using Tensor like = forward();
+            Tensor dy = like.Rank == 0 ? o.Own(Tensor.Scalar(1, o.Device)) : o.Normal(like.Shape);
+            return () => DeviceOperands.Train(forward, dy, inputs);
+        });
+    }
+
+    private static IEnumerable<DeviceRow> Activations(DeviceSizes s, double e)
+    {
+        double n = e * s.T * s.D, gated = e * s.T * s.F;
+        foreach (DeviceRow row in Pair("Elementwise", Sizes(("T", s.T), ("D", s.D)), default, (2 * n, 5 * n), o => o.Normal(s.T, s.D) is var x ? (() => Ops.Map(Pointwise.Silu, x), [x]) : default)) yield return row;
+        foreach (DeviceRow row in Pair("Reduce", Sizes(("T", s.T), ("D", s.D)), default, (n, 2 * n), o => o.Normal(s.T, s.D) is var x ? (() => Ops.Sum(x, -1), [x]) : default)) yield return row;
+        foreach (DeviceRow row in Pair("GatedActivation", Sizes(("T", s.T), ("F", s.F)), default, (3 * gated, 8 * gated), o =>
+            (o.Normal(s.T, s.F), o.Normal(s.T, s.F)) is var (gate, up) ? (() => Ops.GatedActivation(gate, up, Pointwise.Silu), [gate, up]) : default)) yield return row;
+        foreach (DeviceRow row in Pair("CausalConv1d", Sizes(("B", s.B), ("L", s.L), ("D", s.D), ("K", 4)), (8.0 * s.T * s.D, 32.0 * s.T * s.D), (2 * n, 5 * n), o =>
+            (o.Normal(s.B, s.L, s.D), o.Float(s.D, 4), o.Float(s.D)) is var (x, weight, bias) ? (() => Ops.CausalConv1d(x, weight, bias, hasSilu: true).Y, [x, weight, bias]) : default)) yield return row;
+    }
+
+    private static IEnumerable<DeviceRow> Norms(DeviceSizes s, double e)
+    {
+        double n = e * s.T * s.D;
+        Dictionary<string, long> sizes = Sizes(("T", s.T), ("D", s.D));
+        foreach (DeviceRow row in Pair("RmsNorm", sizes, default, (2 * n, 5 * n), o => (o.Normal(s.T, s.D), o.Float(s.D)) is var (x, w) ? (() => Ops.RmsNorm(x, w, Epsilon), [x, w]) : default)) yield return row;
+        foreach (DeviceRow row in Pair("RmsNorm gated", sizes, default, (3 * n, 8 * n), o => (o.Normal(s.T, s.D), o.Float(s.D), o.Normal(s.T, s.D)) is var (x, w, z) ? (() => Ops.RmsNorm(x, w, Epsilon, z), [x, w, z]) : default)) yield return row;
+        foreach (DeviceRow row in Pair("LayerNorm", sizes, default, (2 * n, 5 * n), o => (o.Normal(s.T, s.D), o.Float(s.D), o.Float(s.D)) is var (x, w, b) ? (() => Ops.LayerNorm(x, w, b, Epsilon), [x, w, b]) : default)) yield return row;
+    }
+
+    private static IEnumerable<DeviceRow> Tables(DeviceSizes s, double e)
+    {
+        double n = e * s.T * s.D, heads = e * s.T * s.Heads * s.HeadDimension;
+        foreach (DeviceRow row in Pair("Embedding", Sizes(("T", s.T), ("D", s.D), ("V", s.V)), default, (2 * n, 3 * n + e * s.V * s.D), o =>
+            (o.Normal(s.V, s.D), o.Tokens(s.V, s.T)) is var (table, tokens) ? (() => Ops.Embedding(table, tokens), [table]) : default)) yield return row;
+        foreach (DeviceRow row in Pair("Rope", Sizes(("B", s.B), ("L", s.L), ("H", s.Heads), ("P", s.HeadDimension)), default, (2 * heads, 4 * heads), o =>
+            (o.Normal(s.B, s.L, s.Heads, s.HeadDimension), o.Float(s.L, s.HeadDimension / 2), o.Float(s.L, s.HeadDimension / 2)) is var (x, cosine, sine) ? (() => Ops.Rope(x, cosine, sine), [x]) : default)) yield return row;
+    }
+
+    private static IEnumerable<DeviceRow> Losses(DeviceSizes s, double e)
+    {
+        long rows = s.T / 2;
+        double n = e * rows * s.V;
+        foreach (DeviceRow row in Pair("CrossEntropy", Sizes(("T", rows), ("V", s.V)), default, (n, 3 * n), o =>
+            (o.Normal(rows, s.V), o.Tokens(s.V, rows)) is var (logits, targets) ? (() => Ops.CrossEntropy(logits, targets), [logits]) : default)) yield return row;
+        // Reads and writes the value and both moments, reads the gradient, all Float32.
+        yield return new DeviceRow("AdamW", "step", Sizes(("N", s.Numbers)), 0, 28.0 * s.Numbers, o =>
+        {
+            AdamWSlot[] slots = [new AdamWSlot(o.Float(s.Numbers), null, o.Float(s.Numbers), o.Zeros(DType.Float32, s.Numbers), o.Zeros(DType.Float32, s.Numbers), IsDecayed: true)];
+            Tensor step = o.Zeros(DType.Int64);
+            return () => DeviceOperands.Once(() => Ops.AdamW(slots, new AdamWOptions(), 1e-4f, step));
+        });
+    }
+
+    private static IEnumerable<DeviceRow> Products(DeviceSizes s, double e)
+    {
+        double flops = 2.0 * s.M * s.M * s.M, bytes = 3 * e * s.M * s.M;
+        foreach (DeviceRow row in Pair("MatMul", Sizes(("M", s.M), ("N", s.M), ("K", s.M)), (flops, 3 * flops), (bytes, 3 * bytes), o =>
+            (o.Normal(s.M, s.M), o.Normal(s.M, s.M)) is var (x, w) ? (() => Ops.Linear(x, w), [x, w]) : default)) yield return row;
+        const long slots = 2;
+        double pairs = slots * s.T, expert = 3.0 * s.D * s.Hidden, weights = e * s.Experts * expert;
+        foreach (DeviceRow row in Pair("GroupedExperts", Sizes(("T", s.T), ("D", s.D), ("E", s.Experts), ("S", slots), ("F", s.Hidden)), (2 * pairs * expert, 6 * pairs * expert), (2 * e * s.T * s.D + weights, 6 * e * s.T * s.D + 3 * weights), o =>
+        {
+            (Tensor x, Tensor up, Tensor down) = (o.Normal(s.T, s.D), o.Normal(s.Experts, 2 * s.Hidden, s.D), o.Normal(s.Experts, s.D, s.Hidden));
+            Routing routing = Ops.Route(o.Float(s.T, s.Experts), new RouteOptions((int)slots));
+            foreach (Tensor tensor in (ReadOnlySpan<Tensor>)[routing.Experts, routing.Weights, routing.Load, routing.AuxLoss, routing.ZLoss]) o.Own(tensor);
+            return (() => Ops.GroupedExperts(x, routing, up, down), [x, up, down]);
+        })) yield return row;
+    }
+
+    private static IEnumerable<DeviceRow> Attention(DeviceSizes s, double e)
+    {
+        // Of every query the keys that it sees: half of them. Two products forward, five backward.
+        double product = (double)s.B * s.Heads * s.L * (s.L + 1) * s.HeadDimension, n = e * s.T * s.Heads * s.HeadDimension;
+        foreach (DeviceRow row in Pair("Attention", Sizes(("B", s.B), ("L", s.L), ("H", s.Heads), ("P", s.HeadDimension)), (2 * product, 7 * product), (4 * n, 12 * n), o =>
+        {
+            Tensor q = o.Normal(s.B, s.L, s.Heads, s.HeadDimension), k = o.Normal(s.B, s.L, s.Heads, s.HeadDimension), v = o.Normal(s.B, s.L, s.Heads, s.HeadDimension);
+            return (() => Ops.Attention(q, k, v).O, [q, k, v]);
+        })) yield return row;
+    }
+
+    private static IEnumerable<DeviceRow> Scans(DeviceSizes s, double e)
+    {
+        const long states = 16, headDimension = 64, chunk = 128;
+        double flops = 6.0 * s.T * s.ScanChannels * states, channels = e * s.T * s.ScanChannels, shared = 2 * e * s.T * states;
+        foreach (DeviceRow row in Pair("SelectiveScan", Sizes(("B", s.B), ("L", s.L), ("D", s.ScanChannels), ("N", states)), (flops, 3 * flops), (4 * channels + shared, 11 * channels + 4 * shared), o =>
+        {
+            (Tensor u, Tensor dt, Tensor z) = (o.Normal(s.B, s.L, s.ScanChannels), o.Normal(s.B, s.L, s.ScanChannels), o.Normal(s.B, s.L, s.ScanChannels));
+            (Tensor b, Tensor c, Tensor d) = (o.Normal(s.B, s.L, 1, states), o.Normal(s.B, s.L, 1, states), o.Float(s.ScanChannels));
+            Tensor a = o.Own(Ops.Scale(o.Own(Ops.Map(Pointwise.Exp, o.Float(s.ScanChannels, states))), -1));
+            return (() => Ops.SelectiveScan(u, dt, a, b, c, d, z).Y, [u, dt, a, b, c, d, z]);
+        })) yield return row;
+
+        double steps = s.T, heads = s.SsdHeads, n = s.SsdStates, rows = e * steps * heads * headDimension, groups = 2 * e * steps * n;
+        double forward = steps * (chunk * n + heads * (chunk * headDimension + 4 * n * headDimension)), backward = steps * (3 * chunk * n + heads * (2 * chunk * headDimension + 8 * n * headDimension));
+        foreach (DeviceRow row in Pair("SsdScan", Sizes(("B", s.B), ("L", s.L), ("H", s.SsdHeads), ("P", headDimension), ("N", s.SsdStates)), (forward, forward + backward), (2 * rows + groups, 5 * rows + 3 * groups), o =>
+        {
+            (Tensor x, Tensor dt) = (o.Normal(s.B, s.L, s.SsdHeads, headDimension), o.Normal(s.B, s.L, s.SsdHeads));
+            (Tensor b, Tensor c, Tensor a) = (o.Normal(s.B, s.L, 1, s.SsdStates), o.Normal(s.B, s.L, 1, s.SsdStates), o.Own(Tensor.Empty([s.SsdHeads], DType.Float32, o.Device)));
+            (Tensor d, Tensor bias) = (o.Float(s.SsdHeads), o.Float(s.SsdHeads));
+            Ops.Fill(a, -1);
+            return (() => Ops.SsdScan(x, dt, a, b, c, d, null, bias).Y, [x, dt, a, b, c, d, bias]);
+        })) yield return row;
+    }
+}
