@@ -30,14 +30,13 @@ internal static class Generate
                 MinP = parse.GetValue(minP), RepetitionPenalty = parse.GetValue(penalty), Seed = parse.GetValue(seed),
             };
             string folder = ModelChoice.FolderOf(parse.GetRequiredValue(model));
-            using Device on = DeviceChoice.Open(parse.GetValue(device)!);
             return Ranks.Run(terminal, ranks =>
             {
+                Device on = ranks.OpenDevice(parse.GetValue(device)!);
                 // The first rank alone has the standard input, and speaks.
                 string text = ranks.World.GatherText(ranks.IsFirst ? ReadPrompt(terminal, parse.GetValue(prompt), parse.GetValue(promptFile)) : "")[0];
                 Terminal own = ranks.IsFirst ? terminal : terminal with { Output = TextWriter.Null, Error = TextWriter.Null };
-                if (ranks.World.Size > 1 && on != Device.Cpu) throw new UserError(ExitCode.Usage, $"--device {on}: several ranks generate on the CPU only so far.");
-                return Write(own, folder, on, parse.GetValue(tokenizer), text, sampling, ranks.World.Size == 1 ? null : new KeyValueSharding(ranks.World));
+                return Write(own, folder, on, parse.GetValue(tokenizer), text, sampling, ranks.NewSharding());
             });
         });
         return command;

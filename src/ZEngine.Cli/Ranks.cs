@@ -1,6 +1,7 @@
 using System.Globalization;
-using System.Reflection;
 using ZEngine.Distributed;
+using ZEngine.Models;
+using ZEngine.Training;
 
 namespace ZEngine.Cli;
 
@@ -42,6 +43,34 @@ internal sealed class Ranks
 
     /// <summary>Whether every rank runs into this error alike, because it has the same command line and settings.</summary>
     public static bool IsOfAll(Exception e) => e is UserError or WorldMismatchException or ArgumentException;
+
+    /// <summary>Opens this rank's device, which goes with the job: with several ranks <c>cuda</c> is the GPU of the rank's number on its machine.</summary>
+    /// <param name="name">As <c>--device</c> has it.</param>
+    /// <exception cref="UserError">There is no such device; for one rank.</exception>
+    /// <exception cref="WorldMismatchException">Some ranks have no device, share one or lack NCCL: a table of who.</exception>
+    public Device OpenDevice(string name)
+    {
+        bool isAlone = World.Size == 1;
+        _world.UseDevice(localRank => DeviceChoice.Open(name == "cuda" && !isAlone ? string.Create(CultureInfo.InvariantCulture, $"cuda:{localRank}") : name));
+        return _world.Device;
+    }
+
+    /// <summary>How the ranks part keys and values: on several machines merged on each first. Null for one rank.</summary>
+    public KeyValueSharding? NewSharding()
+    {
+        if (World.Size == 1) return null;
+        return _world.SplitByMachine() is var (node, across) ? new KeyValueSharding(World, Node: node, Across: across) : new KeyValueSharding(World);
+    }
+
+    /// <summary>The options with what is to be measured between these ranks: the size of buckets, where it is 0.</summary>
+    public TrainingOptions Tuned(TrainingOptions options, Device device, Terminal terminal)
+    {
+        if (options.BucketBytes != 0) return options;
+        if (World.Size == 1) return options with { BucketBytes = TrainingOptions.DefaultBucketBytes };
+        long bytes = CommunicationBench.TuneBucket(World, device);
+        terminal.Line($"Gradients are exchanged in buckets of {bytes:N0} bytes, from a measurement between the ranks.");
+        return options with { BucketBytes = bytes };
+    }
 
     /// <summary>Begins the logs of the ranks in a run folder.</summary>
     /// <returns>The terminal to write to: rank 0's writes to both, the others' to the log alone.</returns>

@@ -44,7 +44,7 @@ public static class NativeLibraries
             if (File.Exists(set)) return [set];
             return Directory.Exists(set) ? NvrtcIn(set) : [];
         }
-        return ToolkitFolders().Concat(WheelFolders()).Append(Path.Combine(CacheFolder, "nvrtc")).SelectMany(NvrtcIn).Concat(NvrtcNames);
+        return ToolkitFolders().Concat(WheelFolders("cu13", "cuda_nvrtc")).Append(Path.Combine(CacheFolder, "nvrtc")).SelectMany(NvrtcIn).Concat(NvrtcNames);
     }
 
     /// <summary>Files that may be the CUDA driver library.</summary>
@@ -103,7 +103,8 @@ public static class NativeLibraries
         yield return "/usr/lib64";
     }
 
-    private static IEnumerable<string> WheelFolders()
+    /// <summary>Folders in which Python wheels of these names keep their libraries, there or not.</summary>
+    internal static IEnumerable<string> WheelFolders(params string[] wheels)
     {
         var roots = new List<string>();
         foreach (string variable in (string[])["VIRTUAL_ENV", "CONDA_PREFIX"])
@@ -118,7 +119,7 @@ public static class NativeLibraries
                 : Folders(Path.Combine(root, "lib"), "python3*");
             foreach (string python in pythons)
                 foreach (string packages in (string[])["site-packages", "dist-packages"])
-                    foreach (string wheel in (string[])["cu13", "cuda_nvrtc"])
+                    foreach (string wheel in wheels)
                         yield return Path.Combine(python, packages, "nvidia", wheel, leaf);
         }
     }

@@ -43,12 +43,24 @@ internal sealed class Zengine : IDisposable
         return output;
     }
 
+    /// <summary>The command line as another program starts it.</summary>
+    public static string[] Program(params string[] args) =>
+    [
+        Environment.ProcessPath is { } path && System.IO.Path.GetFileNameWithoutExtension(path) == "dotnet" ? path : "dotnet",
+        "exec", System.IO.Path.Combine(AppContext.BaseDirectory, "ZEngine.Cli.dll"), .. args,
+    ];
+
     /// <summary>Starts a command line as a process of its own.</summary>
     public static Process Start(params string[] args)
     {
-        string dotnet = Environment.ProcessPath is { } path && System.IO.Path.GetFileNameWithoutExtension(path) == "dotnet" ? path : "dotnet";
-        var start = new ProcessStartInfo(dotnet) { RedirectStandardOutput = true, RedirectStandardError = true };
-        foreach (string argument in (string[])["exec", System.IO.Path.Combine(AppContext.BaseDirectory, "ZEngine.Cli.dll"), .. args]) start.ArgumentList.Add(argument);
+        string[] program = Program(args);
+        return Start(new ProcessStartInfo(program[0], program[1..]));
+    }
+
+    /// <summary>Starts a process whose output is read.</summary>
+    public static Process Start(ProcessStartInfo start)
+    {
+        start.RedirectStandardOutput = start.RedirectStandardError = true;
         return Process.Start(start)!;
     }
 

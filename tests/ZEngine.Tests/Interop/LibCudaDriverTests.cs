@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using ZEngine.Interop;
@@ -9,37 +8,11 @@ namespace ZEngine.Tests.Interop;
 /// <summary>The binding to libcuda against a stub in C: what arrives there is what was meant, field by field.</summary>
 public sealed unsafe class LibCudaDriverTests
 {
-    private static readonly Lazy<(string? Path, string Reason)> Stub = new(Build);
+    private static readonly CStub Stub = new("libcuda_stub.c");
 
-    private static (string?, string) Build()
-    {
-        string source = Path.Combine(Compiler.RepositoryRoot, "tests", "ZEngine.Tests", "Interop", "libcuda_stub.c");
-        string library = Path.Combine(Path.GetTempPath(), $"zengine-stub-{Guid.NewGuid():N}.so");
-        foreach (string compiler in (string[])["cc", "gcc", "clang"])
-        {
-            try
-            {
-                using Process process = Process.Start(new ProcessStartInfo(compiler, ["-shared", "-fPIC", "-o", library, source]) { RedirectStandardError = true })!;
-                string error = process.StandardError.ReadToEnd();
-                process.WaitForExit();
-                return process.ExitCode == 0 ? (library, "") : throw new InvalidOperationException(error);
-            }
-            catch (System.ComponentModel.Win32Exception)
-            {
-                // Not this one; try the next.
-            }
-        }
-        return (null, "no C compiler (cc, gcc, clang) is on this machine, so the libcuda stub cannot be built");
-    }
+    private static LibCudaDriver Open() => new(Stub.Path);
 
-    private static LibCudaDriver Open()
-    {
-        (string? path, string reason) = Stub.Value;
-        Assert.SkipWhen(path is null, reason);
-        return new LibCudaDriver(path);
-    }
-
-    private static nint Symbol(string name) => NativeLibrary.GetExport(NativeLibrary.Load(Stub.Value.Path!), name);
+    private static nint Symbol(string name) => Stub.Symbol(name);
 
     [Fact]
     public void Structures_have_the_sizes_of_the_header()

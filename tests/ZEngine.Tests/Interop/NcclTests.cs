@@ -1,5 +1,3 @@
-using System.Diagnostics;
-using System.Runtime.InteropServices;
 using ZEngine.Interop;
 
 namespace ZEngine.Tests.Interop;
@@ -9,45 +7,23 @@ public sealed unsafe class NcclTests : IDisposable
 {
     private static readonly nint Communicator = unchecked((nint)0x1234567890), Stream = 0x55, Source = unchecked((nint)0x7000_0000_0010), Destination = unchecked((nint)0x7000_0000_0020);
 
-    private static readonly Lazy<(string? Path, string Reason)> Stub = new(Build);
+    private static readonly CStub Stub = new("libnccl_stub.c");
 
     private readonly Nccl _nccl;
 
     public NcclTests()
     {
-        Assert.SkipWhen(Stub.Value.Path is null, Stub.Value.Reason);
         Set(21805, 0, 0);
-        _nccl = Nccl.Load([Stub.Value.Path!]);
+        _nccl = Nccl.Load([Stub.Path]);
     }
 
     public void Dispose() => Set(21805, 0, 0);
 
-    private static (string?, string) Build()
-    {
-        string source = Path.Combine(Compiler.RepositoryRoot, "tests", "ZEngine.Tests", "Interop", "libnccl_stub.c");
-        string library = Path.Combine(Path.GetTempPath(), $"zengine-nccl-stub-{Guid.NewGuid():N}.so");
-        foreach (string compiler in (string[])["cc", "gcc", "clang"])
-        {
-            try
-            {
-                using Process process = Process.Start(new ProcessStartInfo(compiler, ["-shared", "-fPIC", "-o", library, source]) { RedirectStandardError = true })!;
-                string error = process.StandardError.ReadToEnd();
-                process.WaitForExit();
-                return process.ExitCode == 0 ? (library, "") : throw new InvalidOperationException(error);
-            }
-            catch (System.ComponentModel.Win32Exception)
-            {
-                // Not this one; try the next.
-            }
-        }
-        return (null, "no C compiler (cc, gcc, clang) is on this machine, so the NCCL stub cannot be built");
-    }
-
-    private static nint Symbol(string name) => NativeLibrary.GetExport(NativeLibrary.Load(Stub.Value.Path!), name);
+    private static nint Symbol(string name) => Stub.Symbol(name);
 
     private static void Set(int version, int polls, int failure)
     {
-        if (Stub.Value.Path is not null) ((delegate* unmanaged<int, int, int, void>)Symbol("stub_set"))(version, polls, failure);
+        if (Stub.IsBuilt) ((delegate* unmanaged<int, int, int, void>)Symbol("stub_set"))(version, polls, failure);
     }
 
     private static long[] Seen()
@@ -91,6 +67,8 @@ public sealed unsafe class NcclTests : IDisposable
         Assert.Equal([10, Source, 0, Count, 6, 5, Communicator, Stream], Seen());
         _nccl.Receive(Destination, Count, NcclType.Int32, 6, Communicator, Stream);
         Assert.Equal([11, 0, Destination, Count, 2, 6, Communicator, Stream], Seen());
+        _nccl.Reduce(Source, Destination, Count, NcclType.Float32, NcclOperation.Min, 7, Communicator, Stream);
+        Assert.Equal([14, Source, Destination, Count, 7, 307, Communicator, Stream], Seen());
         _nccl.BeginGroup();
         Assert.Equal(12, Seen()[0]);
         _nccl.EndGroup();
@@ -98,6 +76,8 @@ public sealed unsafe class NcclTests : IDisposable
         Assert.Equal(0x77, _nccl.Split(Communicator, 1, 4));
         Assert.Equal([2, Communicator, 1, 4], Seen()[..4]);
         Assert.Equal(0, _nccl.Split(Communicator, -1, 0));
+        Assert.Equal("2.18.5", _nccl.VersionText);
+        Assert.True(_nccl.TryAbort(Communicator));
         _nccl.Abort(Communicator);
         Assert.Equal([5, Communicator], Seen()[..2]);
     }
@@ -122,6 +102,6 @@ public sealed unsafe class NcclTests : IDisposable
     {
         Assert.Contains("could not be loaded", Assert.Throws<NativeLibraryException>(() => Nccl.Load(["libnothing-of-this-name.so"])).Message, StringComparison.Ordinal);
         Set(21709, 0, 0);
-        Assert.Contains("NCCL 21709 is too old", Assert.Throws<NativeLibraryException>(() => Nccl.Load([Stub.Value.Path!])).Message, StringComparison.Ordinal);
+        Assert.Contains("NCCL 21709 is too old", Assert.Throws<NativeLibraryException>(() => Nccl.Load([Stub.Path])).Message, StringComparison.Ordinal);
     }
 }
