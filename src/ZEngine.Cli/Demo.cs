@@ -10,6 +10,9 @@ internal static class Demo
     /// <summary>About three minutes on two cores.</summary>
     private const int DefaultSteps = 1300;
 
+    /// <summary>Sequences of a step: one micro-batch, or as many of one sequence where a launcher started the demo, so that ranks can share them and any number has the same bits.</summary>
+    private const int Sequences = 4;
+
     private const int ContinuationTokens = 400;
 
     public static Command Command(Terminal terminal)
@@ -32,9 +35,10 @@ internal static class Demo
     private static int Run(Terminal terminal, Ranks ranks, string[] names, int steps, string folder, ulong seed)
     {
         IReadOnlyList<string> files = names.Length > 0 ? names : DataFiles.OfRepository();
+        int accumulation = ranks.IsLaunched ? (Sequences + ranks.World.Size - 1) / ranks.World.Size * ranks.World.Size : 1;
         string[] flags =
         [
-            "--model", "small-hybrid", "--tokenizer", "bytes", "--steps", Text(steps), "--batch", "4", "--length", "256", "--learning-rate", "0.003", "--warmup", "50",
+            "--model", "small-hybrid", "--tokenizer", "bytes", "--steps", Text(steps), "--batch", Text(ranks.IsLaunched ? 1 : Sequences), "--accumulation", Text(accumulation), "--length", "256", "--learning-rate", "0.003", "--warmup", "50",
             "--evaluation-interval", Text(Math.Max(1, steps / 9)), "--evaluation-batches", "32", "--checkpoint-interval", Text(Math.Max(1, steps / 2)), "--seed", Text(seed), "--out", folder,
         ];
         if (ranks.IsFirst) terminal.Line($"zengine train {string.Join(' ', flags)} {(names.Length > 0 ? string.Join(' ', names) : "(this repository)")}");

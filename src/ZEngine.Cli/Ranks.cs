@@ -8,7 +8,7 @@ namespace ZEngine.Cli;
 /// <summary>The ranks that run one command together: rank 0 speaks, every rank keeps a log, and none waits for one that failed.</summary>
 internal sealed class Ranks
 {
-    private const string LogFolder = "logs";
+    private const string LogFolder = "logs", ThreadsVariable = "ZENGINE_THREADS", ProcessorFile = "/proc/cpuinfo";
 
     private readonly World _world;
     private readonly Terminal _terminal;
@@ -20,6 +20,9 @@ internal sealed class Ranks
 
     public bool IsFirst => World.Rank == 0;
 
+    /// <summary>Whether a launcher started this process, be it on one rank.</summary>
+    public bool IsLaunched => _world.Environment.Launcher != "none";
+
     /// <summary>Joins the world of the launcher, runs a command in it, and leaves; a failure ends the whole job.</summary>
     /// <returns>The command's exit code.</returns>
     public static int Run(Terminal terminal, Func<Ranks, int> command)
@@ -28,7 +31,9 @@ internal sealed class Ranks
         return ZEngine.Distributed.World.Run(line => terminal.Error.WriteLine($"zengine: {line}"), world =>
         {
             Ranks ranks = own = new Ranks(world, terminal);
-            if (ranks.World.Size > 1) WorldAgreement.RequireSame(ranks.World, ("build", typeof(Ranks).Assembly.ManifestModule.ModuleVersionId.ToString()), ("engine", typeof(Tensor).Assembly.ManifestModule.ModuleVersionId.ToString()));
+            if (ranks.World.Size == 1) return command(ranks);
+            ranks.ShareProcessors();
+            WorldAgreement.RequireSame(ranks.World, ("build", typeof(Ranks).Assembly.ManifestModule.ModuleVersionId.ToString()), ("engine", typeof(Tensor).Assembly.ManifestModule.ModuleVersionId.ToString()));
             return command(ranks);
         }, (world, e) =>
         {
@@ -82,6 +87,15 @@ internal sealed class Ranks
         _log = TextWriter.Synchronized(new StreamWriter(Path.Combine(folder, string.Create(CultureInfo.InvariantCulture, $"rank-{World.Rank:D5}.log")), append: true) { AutoFlush = true });
         _log.WriteLine(string.Create(CultureInfo.InvariantCulture, $"# {DateTime.UtcNow:O} {World}, process {Environment.ProcessId} on {Environment.MachineName}, started by {_world.Environment.Launcher}"));
         return IsFirst ? _terminal with { Output = new TeeWriter(_terminal.Output, _log) } : _terminal with { Output = _log, Error = _log, IsOutputRedirected = true };
+    }
+
+    /// <summary>Ranks of one machine part its processors, where neither the launcher has bound them to some nor the user has said how many.</summary>
+    private void ShareProcessors()
+    {
+        int ranks = _world.CountRanksHere();
+        if (Environment.GetEnvironmentVariable(ThreadsVariable) is { Length: > 0 }) return;
+        int processors = File.Exists(ProcessorFile) ? File.ReadLines(ProcessorFile).Count(line => line.StartsWith("processor", StringComparison.Ordinal)) : Environment.ProcessorCount;
+        CpuDevice.Threads = Math.Clamp(processors / ranks, 1, Environment.ProcessorCount);
     }
 
     /// <summary>A last line, after which the job ends.</summary>

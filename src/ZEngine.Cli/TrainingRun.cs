@@ -77,7 +77,7 @@ internal sealed class TrainingRun
         terminal.Line($"{_files.Count} files, {tokens.Count:N0} tokens, of which {heldOut.EpochLength * _options.Length:N0} are held out; {model.GetType().Name} of {model.ParameterCount:N0} parameters; {CpuDevice.Threads} threads{(ranks.World.Size == 1 ? "" : $" on each of {ranks.World.Size} ranks over {ranks.World.Name}")}.");
         terminal.Line($"{_options.Steps} steps of {_options.Accumulation * _options.Batch} x {_options.Length} tokens into {Folder}.");
         if (ranks.World.Size > 1) terminal.Line($"Ranks: {trainer.Layout}; gradients are summed over {trainer.Layout.DescribeGroups(GradientClass.Dense)}.");
-        if (!trainer.HasBitsOfOneRank) terminal.Line($"{ranks.World.Size} ranks share {_options.Accumulation} micro-batches of {_options.Batch} sequences: close to a run on one rank, but not its bits; those take a power of two of micro-batches a rank (--accumulation {ranks.World.Size}).");
+        if (!trainer.HasBitsOfOneRank) terminal.Line($"{ranks.World.Size} ranks share {(_options.Accumulation == 1 ? "one micro-batch" : $"{_options.Accumulation} micro-batches")} of {_options.Batch} sequences: close to a run on one rank, but not its bits; those take a power of two of micro-batches a rank (--accumulation {ranks.World.Size}).");
         if (ranks.IsFirst) WriteSettings(tokenizer);
         TrainingResult result = new RunProgress(terminal, _options.Steps).Run(trainer, terminal.Interruption);
         bool isPreempted = ranks.World.Gather(terminal.IsPreempted() ? 1 : 0).Any(asked => asked != 0);

@@ -104,6 +104,9 @@ public sealed class World : IDisposable
         });
     }
 
+    /// <summary>How many ranks this machine has; all ranks call.</summary>
+    public int CountRanksHere() => Communicator.GatherText(HostIdentity.Value).Count(machine => machine == HostIdentity.Value);
+
     /// <summary>The groups of an exchange in two levels: the ranks of this machine, and those with this rank's place on the others. All ranks call.</summary>
     /// <returns>Null where there is one machine, or machines have different numbers of ranks.</returns>
     public (Communicator Node, Communicator Across)? SplitByMachine() => SplitByMachine(Communicator, HostIdentity.Value);

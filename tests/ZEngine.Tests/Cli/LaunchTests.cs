@@ -61,6 +61,22 @@ public sealed class LaunchTests : IDisposable
     }
 
     [Fact]
+    public void Demo_on_several_ranks_has_the_loss_curve_of_one()
+    {
+        string[] Losses(string launcher, int ranks)
+        {
+            string[] demo = ["demo", _zengine.Text, "--steps", "3", "--out", _zengine.Path($"demo{ranks}")];
+            (int code, string output, string error) = launcher == "mpirun" ? Mpirun(ranks, demo) : Run(["launch", "-np", $"{ranks}", .. demo]);
+            Assert.True(code == 0, error + output);
+            return [.. File.ReadLines(_zengine.Path($"demo{ranks}", "metrics.jsonl")).Select(line => line.Split(",\"tokens_per_second\"")[0])];
+        }
+        string[] one = Losses("mpirun", 1);
+        Assert.Equal(3, one.Count(line => line.Contains("\"loss\"", StringComparison.Ordinal)));
+        Assert.Equal(one, Losses("mpirun", 4));
+        Assert.Equal(one, Losses("launch", 2));
+    }
+
+    [Fact]
     public void Ranks_without_a_device_are_named_in_a_table()
     {
         Assert.SkipWhen(ZEngine.Cuda.CudaDevice.IsAvailable, "there is a GPU");
