@@ -43,6 +43,7 @@ internal sealed class TrainSettings
         EvaluationInterval = Add("evaluation-interval", 100, "Steps from one held-out loss to the next; 0 for none.", least: 0);
         EvaluationBatches = Add("evaluation-batches", 16, "Batches of a held-out loss.", least: 1);
         CheckpointInterval = Add("checkpoint-interval", 500, "Steps from one checkpoint to the next; 0 for the last alone.", least: 0);
+        RollBackAfter = Add("roll-back-after", 3, "So many steps in a row without a finite loss, and the run goes back to the newest regular checkpoint and on with later data; 0 for never.", least: 0);
         BackgroundSave = Add("background-save", "yes", "Whether checkpoints are written while training goes on, from copies in memory: yes or no.", "CHOICE");
         BackgroundSave.AcceptOnlyFromAmong("yes", "no");
         KeepCheckpoints = Add("keep-checkpoints", 2, "How many of the newest checkpoints stay.", least: 1);
@@ -74,6 +75,7 @@ internal sealed class TrainSettings
     public Option<int> EvaluationInterval { get; }
     public Option<int> EvaluationBatches { get; }
     public Option<int> CheckpointInterval { get; }
+    public Option<int> RollBackAfter { get; }
     public Option<string> BackgroundSave { get; }
     public Option<int> KeepCheckpoints { get; }
     public Option<int> HeldOutEvery { get; }
@@ -145,7 +147,7 @@ internal sealed class TrainSettings
         Warmup = Math.Min(parse.GetValue(Warmup), parse.GetValue(Steps)), Schedule = Schedules[parse.GetRequiredValue(Schedule)], DecaySteps = parse.GetValue(DecaySteps),
         WeightDecay = parse.GetValue(WeightDecay), Clip = parse.GetValue(Clip), Seed = parse.GetValue(Seed),
         EvaluationInterval = parse.GetValue(EvaluationInterval), EvaluationBatches = parse.GetValue(EvaluationBatches),
-        CheckpointInterval = parse.GetValue(CheckpointInterval), KeepCheckpoints = parse.GetValue(KeepCheckpoints), IsSaveInBackground = parse.GetValue(BackgroundSave) == "yes",
+        CheckpointInterval = parse.GetValue(CheckpointInterval), KeepCheckpoints = parse.GetValue(KeepCheckpoints), RollBackAfterSkips = parse.GetValue(RollBackAfter), IsSaveInBackground = parse.GetValue(BackgroundSave) == "yes",
     };
 
     public DataSplit ToSplit(ParseResult parse) => new(parse.GetValue(HeldOutEvery), parse.GetValue(HeldOutBlock), parse.GetValue(Seed));

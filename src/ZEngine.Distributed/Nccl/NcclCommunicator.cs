@@ -39,6 +39,9 @@ public sealed class NcclCommunicator : Communicator
         set => _nccl.Timeout = value;
     }
 
+    /// <summary>Whether ranks compare, over the host, what they are about to do before every collective of the devices; <c>ZENGINE_COMM_CHECK=1</c>.</summary>
+    public bool IsChecked { get; set; } = Environment.GetEnvironmentVariable("ZENGINE_COMM_CHECK") == "1";
+
     /// <summary>NCCL's communicator.</summary>
     internal nint Handle => _handle;
 
@@ -100,11 +103,11 @@ public sealed class NcclCommunicator : Communicator
     protected override void Execute(Collective call)
     {
         if (IsOfHost(call)) Pass(call);
-        else _nccl.Enqueue(_group, call, () => Issue(call), _handle).Wait();
+        else Enqueue(call).Wait();
     }
 
     /// <inheritdoc/>
-    protected override CollectiveWork Begin(Collective call) => IsOfHost(call) ? base.Begin(call) : _nccl.Enqueue(_group, call, () => Issue(call), _handle);
+    protected override CollectiveWork Begin(Collective call) => IsOfHost(call) ? base.Begin(call) : Enqueue(call);
 
     /// <inheritdoc/>
     protected override void Dispose(bool disposing)
@@ -133,6 +136,14 @@ public sealed class NcclCommunicator : Communicator
         float[] got = sum.ToArray<float>(), expected = [Size * (Size + 1) / 2, Size];
         if (!got.SequenceEqual(expected)) throw new CommunicatorException($"rank {Rank} of {Size}: the first sum over the devices is {got[0]}, {got[1]} and must be {expected[0]}, {expected[1]}: NCCL {_nccl.Library.VersionText} does not work between these devices.");
         _host.Barrier();
+    }
+
+    /// <summary>NCCL does not look at what other ranks are about to do; on demand the ranks compare it first, at the price of an exchange.</summary>
+    private CollectiveWork Enqueue(Collective call)
+    {
+        if (IsChecked && call.Kind is not (CollectiveKind.Send or CollectiveKind.Receive))
+            WorldAgreement.RequireSame(_host, ("collective", $"{call.Kind} of {call.DType}, {call.Operation}, root {call.Peer}, {(call.Kind == CollectiveKind.AllToAll ? "" : string.Join(' ', call.SourceCounts ?? call.DestinationCounts ?? [call.Count]))} elements"));
+        return _nccl.Enqueue(_group, call, () => Issue(call), _handle);
     }
 
     private bool IsOfHost(Collective call)

@@ -141,21 +141,39 @@ internal sealed class NcclWorld : IDisposable
         abort.Join(MostForAbort);
     }
 
-    /// <summary>Ends the communicators well, or leaves them where they were aborted.</summary>
+    /// <summary>Ends the communicators well, or leaves them where they were aborted; the watchdog sees to it that neither takes for ever.</summary>
     public void Dispose()
     {
         if (_isDisposed) return;
-        _watchdog.Dispose();
-        if (!_isAborted && _failure is null)
+        try
         {
-            CudaDriver driver = Device.Enter();
-            driver.StreamSynchronize(Stream);
-            // Groups before the world they came from.
-            foreach (nint handle in Enumerable.Reverse(_handles)) Library.Close(handle, Timeout);
-            foreach (CudaEventHandle mark in _marks) driver.DestroyEvent(mark);
-            driver.DestroyStream(Stream);
+            if (_failure is null) Close();
         }
-        _isDisposed = true;
+        finally
+        {
+            _isDisposed = true;
+            _watchdog.Dispose();
+        }
+        if (_failure is not null) return;
+        CudaDriver driver = Device.Enter();
+        foreach (CudaEventHandle mark in _marks) driver.DestroyEvent(mark);
+        driver.DestroyStream(Stream);
+    }
+
+    private void Close()
+    {
+        Device.Enter().StreamSynchronize(Stream);
+        while (true)
+        {
+            nint handle;
+            lock (_handles)
+            {
+                if (_isAborted || _handles.Count == 0) return;
+                handle = _handles[^1];                         // groups before the world they came from
+                _handles.RemoveAt(_handles.Count - 1);
+            }
+            Library.Close(handle, Timeout);
+        }
     }
 
     /// <summary>Whether the device has come to a mark.</summary>

@@ -196,6 +196,32 @@ public sealed class NcclCommunicatorTests
     }
 
     [Fact]
+    public void Leaving_while_a_rank_does_not_come_ends_too()
+    {
+        Assert.ThrowsAny<Exception>(() => InProcessNccl.Run(2, (world, device) =>
+        {
+            using Tensor x = Filled(world.Rank, 10, device);
+            world.AllReduce(x);
+            Shorten(world, x);
+            if (world.Rank == 1) throw new TimeZoneNotFoundException("planted");
+            world.AllReduce(x);                                // is queued; what follows is the end of the world
+        }));
+    }
+
+    [Fact]
+    public void Ranks_that_differ_are_named_where_they_compare_first()
+    {
+        var e = Assert.Throws<WorldMismatchException>(() => InProcessNccl.Run(2, (world, device) =>
+        {
+            world.IsChecked = true;
+            using Tensor x = Filled(world.Rank, 10 + world.Rank, device);
+            world.Broadcast(Filled(0, 3, device));
+            world.AllReduce(x);
+        }));
+        Assert.Matches("collective +AllReduce of Float32, Sum, root -1, 11 elements +rank 1", e.Message);
+    }
+
+    [Fact]
     public void Graph_in_which_a_rank_does_not_come_ends_the_world()
     {
         var failures = new ConcurrentQueue<string>();
