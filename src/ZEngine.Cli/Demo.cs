@@ -10,6 +10,9 @@ internal static class Demo
     /// <summary>About three minutes on two cores.</summary>
     private const int DefaultSteps = 1300;
 
+    /// <summary>Sequences of a step: one micro-batch, or as many of one sequence where a launcher started the demo, so that ranks can share them and any number has the same bits.</summary>
+    private const int Sequences = 4;
+
     private const int ContinuationTokens = 400;
 
     public static Command Command(Terminal terminal)
@@ -33,9 +36,10 @@ internal static class Demo
     private static int Run(Terminal terminal, Ranks ranks, string[] names, int steps, string folder, ulong seed, string device)
     {
         IReadOnlyList<string> files = names.Length > 0 ? names : DataFiles.OfRepository();
+        int accumulation = ranks.IsLaunched ? (Sequences + ranks.World.Size - 1) / ranks.World.Size * ranks.World.Size : 1;
         string[] flags =
         [
-            "--model", "small-hybrid", "--tokenizer", "bytes", "--steps", Text(steps), "--batch", "4", "--length", "256", "--learning-rate", "0.003", "--warmup", "50",
+            "--model", "small-hybrid", "--tokenizer", "bytes", "--steps", Text(steps), "--batch", Text(ranks.IsLaunched ? 1 : Sequences), "--accumulation", Text(accumulation), "--length", "256", "--learning-rate", "0.003", "--warmup", "50",
             "--evaluation-interval", Text(Math.Max(1, steps / 9)), "--evaluation-batches", "32", "--checkpoint-interval", Text(Math.Max(1, steps / 2)), "--seed", Text(seed), "--device", device, "--out", folder,
         ];
         if (ranks.IsFirst) terminal.Line($"zengine train {string.Join(' ', flags)} {(names.Length > 0 ? string.Join(' ', names) : "(this repository)")}");
@@ -48,8 +52,7 @@ internal static class Demo
 
         terminal.Line($"\nA held-out text begins, and the model goes on at the mark:\n");
         terminal.Output.Write($"{outcome.HeldOutText}»");
-        using Device on = DeviceChoice.Open(device);
-        return Generate.Write(terminal, outcome.Model!, on, null, outcome.HeldOutText, new SamplingOptions { MaxNewTokens = ContinuationTokens, Temperature = 0.8f, TopP = 0.95f, Seed = seed });
+        return Generate.Write(terminal, outcome.Model!, ranks.Device, null, outcome.HeldOutText, new SamplingOptions { MaxNewTokens = ContinuationTokens, Temperature = 0.8f, TopP = 0.95f, Seed = seed });
     }
 
     private static string FreeFolder()

@@ -12,7 +12,7 @@ internal static class DeviceChoice
     public const string Cpu = "cpu";
 
     /// <summary>What the option says of itself.</summary>
-    public const string Description = "cpu, cuda, cuda:N, or emulator: the CUDA kernels on the CPU with checks, for who writes them; slow.";
+    public const string Description = "cpu, cuda (on several ranks each its own), cuda:N, or emulator: the CUDA kernels on the CPU with checks, for who writes them; slow.";
 
     private const string Cuda = "cuda", Emulator = "emulator";
 
@@ -34,13 +34,6 @@ internal static class DeviceChoice
         if (!CudaDevice.IsAvailable) throw new UserError(ExitCode.BadInput, $"--device {name}: {CudaDevice.UnavailableReason}");
         if (ordinal >= CudaDevice.Count || ordinal < 0) throw new UserError(ExitCode.BadInput, $"--device {name}: this machine has {CudaDevice.Count} CUDA devices.");
         return CudaDevice.Open(ordinal);
-    }
-
-    /// <summary>Refuses what several ranks cannot do yet.</summary>
-    /// <exception cref="UserError">Several ranks and another device than the CPU.</exception>
-    public static void RequireCpu(Device device, int ranks, string verb)
-    {
-        if (ranks > 1 && device != Device.Cpu) throw new UserError(ExitCode.Usage, $"--device {device}: several ranks {verb} on the CPU only so far.");
     }
 
     /// <summary>The CUDA devices and the libraries they need, for <c>zengine info</c>: what is there, or what was looked for and the loader's own error.</summary>

@@ -30,14 +30,13 @@ internal static class Generate
                 MinP = parse.GetValue(minP), RepetitionPenalty = parse.GetValue(penalty), Seed = parse.GetValue(seed),
             };
             string folder = ModelChoice.FolderOf(parse.GetRequiredValue(model));
-            using Device on = DeviceChoice.Open(parse.GetValue(device)!);
             return Ranks.Run(terminal, ranks =>
             {
+                Device on = ranks.OpenDevice(parse.GetValue(device)!);
                 // The first rank alone has the standard input, and speaks.
                 string text = ranks.World.GatherText(ranks.IsFirst ? ReadPrompt(terminal, parse.GetValue(prompt), parse.GetValue(promptFile)) : "")[0];
                 Terminal own = ranks.IsFirst ? terminal : terminal with { Output = TextWriter.Null, Error = TextWriter.Null };
-                DeviceChoice.RequireCpu(on, ranks.World.Size, "generate");
-                return Write(own, folder, on, parse.GetValue(tokenizer), text, sampling, ranks.World.Size == 1 ? null : new KeyValueSharding(ranks.World));
+                return Write(own, folder, on, parse.GetValue(tokenizer), text, sampling, ranks.NewSharding());
             });
         });
         return command;

@@ -30,7 +30,7 @@ internal sealed class TrainSettings
         Accumulation = Add("accumulation", 1, "Micro-batches of a step, shared by all ranks.", least: 1);
         ShardOptimizer = Add("shard-optimizer", "no", "Whether ranks part the optimizer's state among them (ZeRO-1): yes or no; less memory, the same bits.", "CHOICE");
         ShardOptimizer.AcceptOnlyFromAmong("yes", "no");
-        BucketBytes = Add("bucket-bytes", 32 << 20, "Bytes of gradients that ranks exchange at once; zengine bench comm finds a good number.", least: 1);
+        BucketBytes = Add("bucket-bytes", 0, "Bytes of gradients that ranks exchange at once; changes no bit. 0: from a measurement between the ranks.", least: 0);
         LearningRate = Add("learning-rate", 2e-3f, "The largest learning rate.");
         LearningRate.Aliases.Add("--lr");
         LearningRateFloor = Add("learning-rate-floor", 0f, "The smallest learning rate after warm-up.");
@@ -44,6 +44,9 @@ internal sealed class TrainSettings
         EvaluationInterval = Add("evaluation-interval", 100, "Steps from one held-out loss to the next; 0 for none.", least: 0);
         EvaluationBatches = Add("evaluation-batches", 16, "Batches of a held-out loss.", least: 1);
         CheckpointInterval = Add("checkpoint-interval", 500, "Steps from one checkpoint to the next; 0 for the last alone.", least: 0);
+        RollBackAfter = Add("roll-back-after", 3, "So many steps in a row without a finite loss, and the run goes back to the newest regular checkpoint and on with later data; 0 for never.", least: 0);
+        BackgroundSave = Add("background-save", "yes", "Whether checkpoints are written while training goes on, from copies in memory: yes or no.", "CHOICE");
+        BackgroundSave.AcceptOnlyFromAmong("yes", "no");
         KeepCheckpoints = Add("keep-checkpoints", 2, "How many of the newest checkpoints stay.", least: 1);
         HeldOutEvery = Add("held-out-every", 20, "Of so many blocks of the data one is held out.", least: 2);
         HeldOutBlock = Add("held-out-block", 8192, "Tokens of such a block.", least: 2);
@@ -74,6 +77,8 @@ internal sealed class TrainSettings
     public Option<int> EvaluationInterval { get; }
     public Option<int> EvaluationBatches { get; }
     public Option<int> CheckpointInterval { get; }
+    public Option<int> RollBackAfter { get; }
+    public Option<string> BackgroundSave { get; }
     public Option<int> KeepCheckpoints { get; }
     public Option<int> HeldOutEvery { get; }
     public Option<int> HeldOutBlock { get; }
@@ -144,7 +149,7 @@ internal sealed class TrainSettings
         Warmup = Math.Min(parse.GetValue(Warmup), parse.GetValue(Steps)), Schedule = Schedules[parse.GetRequiredValue(Schedule)], DecaySteps = parse.GetValue(DecaySteps),
         WeightDecay = parse.GetValue(WeightDecay), Clip = parse.GetValue(Clip), Seed = parse.GetValue(Seed),
         EvaluationInterval = parse.GetValue(EvaluationInterval), EvaluationBatches = parse.GetValue(EvaluationBatches),
-        CheckpointInterval = parse.GetValue(CheckpointInterval), KeepCheckpoints = parse.GetValue(KeepCheckpoints),
+        CheckpointInterval = parse.GetValue(CheckpointInterval), KeepCheckpoints = parse.GetValue(KeepCheckpoints), RollBackAfterSkips = parse.GetValue(RollBackAfter), IsSaveInBackground = parse.GetValue(BackgroundSave) == "yes",
     };
 
     public DataSplit ToSplit(ParseResult parse) => new(parse.GetValue(HeldOutEvery), parse.GetValue(HeldOutBlock), parse.GetValue(Seed));

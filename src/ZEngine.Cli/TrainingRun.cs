@@ -65,8 +65,7 @@ internal sealed class TrainingRun
     /// <summary>Trains and exports; prints what happens.</summary>
     public RunOutcome Execute(Terminal terminal, Ranks ranks)
     {
-        using Device device = DeviceChoice.Open(_device);
-        DeviceChoice.RequireCpu(device, ranks.World.Size, "train");
+        Device device = ranks.OpenDevice(_device);
         terminal = ranks.OpenLog(Folder);
         if (ranks.IsFirst && File.Exists(Path.Combine(Folder, DoneFile))) File.Delete(Path.Combine(Folder, DoneFile));
         Tokenizer tokenizer = OpenTokenizer();
@@ -75,12 +74,13 @@ internal sealed class TrainingRun
         var heldOut = new TokenWindows(tokens, _options.Length, _options.Seed, DataPart.HeldOut, _split);
         using LanguageModel model = ModelChoice.Open(_model, tokenizer.VocabularySize, _options.Seed, _dtype, device);
         if (ranks.World.Size > 1) WorldAgreement.RequireSame(ranks.World, ("settings", Hash(_settings.ToJsonString())), ("run folder", Path.GetFullPath(Folder)), ("model", Hash(model.Config.Text)), ("data", Hash(train.Fingerprint)), ("dtype", _dtype.ToString()));
-        var trainer = new Trainer(model, train, heldOut, _options, world: ranks.World);
+        var trainer = new Trainer(model, train, heldOut, ranks.Tuned(_options, model.Device, terminal), world: ranks.World);
 
         double entropy = heldOut.UnigramEntropy();
         terminal.Line($"{_files.Count} files, {tokens.Count:N0} tokens, of which {heldOut.EpochLength * _options.Length:N0} are held out; {model.GetType().Name} of {model.ParameterCount:N0} parameters; {(device == Device.Cpu ? $"{CpuDevice.Threads} threads" : device is CudaDevice cuda ? $"{device}, {cuda.Description}" : $"{device}")}{(ranks.World.Size == 1 ? "" : $" on each of {ranks.World.Size} ranks over {ranks.World.Name}")}.");
         terminal.Line($"{_options.Steps} steps of {_options.Accumulation * _options.Batch} x {_options.Length} tokens into {Folder}.");
-        if (!trainer.HasBitsOfOneRank) terminal.Line($"{ranks.World.Size} ranks share {_options.Accumulation} micro-batches of {_options.Batch} sequences: close to a run on one rank, but not its bits; those take a power of two of micro-batches a rank (--accumulation {ranks.World.Size}).");
+        if (ranks.World.Size > 1) terminal.Line($"Ranks: {trainer.Layout}; gradients are summed over {trainer.Layout.DescribeGroups(GradientClass.Dense)}.");
+        if (!trainer.HasBitsOfOneRank) terminal.Line($"{ranks.World.Size} ranks share {(_options.Accumulation == 1 ? "one micro-batch" : $"{_options.Accumulation} micro-batches")} of {_options.Batch} sequences: close to a run on one rank, but not its bits; those take a power of two of micro-batches a rank (--accumulation {ranks.World.Size}).");
         if (ranks.IsFirst) WriteSettings(tokenizer);
         TrainingResult result = new RunProgress(terminal, _options.Steps).Run(trainer, terminal.Interruption);
         bool isPreempted = ranks.World.Gather(terminal.IsPreempted() ? 1 : 0).Any(asked => asked != 0);

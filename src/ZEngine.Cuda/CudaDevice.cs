@@ -1,3 +1,5 @@
+using System.Diagnostics;
+using System.Globalization;
 using ZEngine.Interop;
 
 namespace ZEngine.Cuda;
@@ -17,7 +19,7 @@ public sealed class CudaDevice : Device
     private readonly CudaBackend _backend;
     private readonly Lazy<MatMulLibrary> _library;
     private CudaGraph? _capturing;
-    private long _launches, _waits;
+    private long _launches, _waits, _waitBegan;
 
     private CudaDevice(int ordinal, CudaDriver driver, CudaOptions options) : base($"cuda:{ordinal}")
     {
@@ -69,9 +71,22 @@ public sealed class CudaDevice : Device
     /// <summary>What multiplies matrices: cuBLASLt with its version and file, or the engine's own kernels and why.</summary>
     public string MatMulSource => _library.Value.Description;
 
+    /// <summary>Where the device is in its machine, such as <c>0000:07:00</c>: two programs that have the same have one device.</summary>
+    public string BusAddress
+    {
+        get
+        {
+            CudaDriver driver = Enter();
+            return string.Create(CultureInfo.InvariantCulture, $"{driver.GetAttribute(DeviceAttribute.PciDomainId, Ordinal):x4}:{driver.GetAttribute(DeviceAttribute.PciBusId, Ordinal):x2}:{driver.GetAttribute(DeviceAttribute.PciDeviceId, Ordinal):x2}");
+        }
+    }
+
     internal CudaOptions Options { get; }
 
     internal MatMulLibrary Library => _library.Value;
+
+    /// <summary>Whether work is recorded for a graph now instead of done.</summary>
+    internal bool IsCapturing => _capturing is not null;
 
     internal CudaStreamHandle Stream { get; }
 
@@ -161,10 +176,22 @@ public sealed class CudaDevice : Device
         return _driver;
     }
 
+    /// <summary>How long the host has been waiting for the device; zero when it does not.</summary>
+    internal TimeSpan WaitingFor => Interlocked.Read(ref _waitBegan) is not 0 and var began ? Stopwatch.GetElapsedTime(began) : TimeSpan.Zero;
+
     internal void Wait()
     {
         Interlocked.Increment(ref _waits);
-        Enter().StreamSynchronize(Stream);
+        CudaDriver driver = Enter();
+        Interlocked.Exchange(ref _waitBegan, Stopwatch.GetTimestamp());
+        try
+        {
+            driver.StreamSynchronize(Stream);
+        }
+        finally
+        {
+            Interlocked.Exchange(ref _waitBegan, 0);
+        }
     }
 
     /// <summary>Called after each launch.</summary>

@@ -68,7 +68,7 @@ public sealed unsafe class CpuCollectives : Communicator
     private void Perform(Collective call)
     {
         long sequence = ++_queue.Sequence;
-        _queue.Recorder.Begin(sequence, _tag, call);
+        object record = _queue.Recorder.Begin(sequence, _tag, call);
         try
         {
             if (_isChecked && call.Kind is not (CollectiveKind.Send or CollectiveKind.Receive)) CheckAgreement(call, sequence);
@@ -79,7 +79,7 @@ public sealed unsafe class CpuCollectives : Communicator
         {
             throw new CommunicatorException($"rank {Rank} of {Size}{(_tag == 0 ? "" : $" in group {_tag}")}, {call} (number {sequence}): {e.Message}.", e);
         }
-        _queue.Recorder.End();
+        _queue.Recorder.End(record);
     }
 
     private void PerformOnHost(Collective call)

@@ -12,14 +12,14 @@ public sealed class FlightRecorder
 
     private readonly Lock _gate = new();
     private readonly Queue<Entry> _entries = new();
-    private Entry? _current;
+    private readonly LinkedList<Entry> _running = new();       // the oldest first
 
-    /// <summary>The collective that runs now, and since when; null when none does.</summary>
+    /// <summary>The oldest collective that has not ended, and its age; null when all have.</summary>
     public (long Sequence, string Call, TimeSpan Age)? Current
     {
         get
         {
-            lock (_gate) return _current is { } entry ? (entry.Sequence, entry.Text, Stopwatch.GetElapsedTime(entry.Begin)) : null;
+            lock (_gate) return _running.First?.Value is { } entry ? (entry.Sequence, entry.Text, Stopwatch.GetElapsedTime(entry.Begin)) : null;
         }
     }
 
@@ -36,34 +36,44 @@ public sealed class FlightRecorder
         }
     }
 
-    internal void Begin(long sequence, int group, Collective call)
+    /// <returns>What to end the collective with.</returns>
+    internal object Begin(long sequence, int group, Collective call)
     {
+        var entry = new Entry(sequence, group, call.ToString(), DateTime.UtcNow, Stopwatch.GetTimestamp());
         lock (_gate)
         {
-            _current = new Entry(sequence, group, call.ToString(), DateTime.UtcNow, Stopwatch.GetTimestamp());
-            _entries.Enqueue(_current);
+            _running.AddLast(entry.Place);
+            _entries.Enqueue(entry);
             if (_entries.Count > Kept) _entries.Dequeue();
         }
+        return entry;
     }
 
-    /// <summary>The collective that runs has ended well; one that has not stays current, for the report.</summary>
-    internal void End()
+    /// <summary>A collective has ended well; one that has not stays current, for the report.</summary>
+    internal void End(object begun)
     {
+        var entry = (Entry)begun;
         lock (_gate)
         {
-            if (_current is not { } entry) return;
             entry.Milliseconds = Stopwatch.GetElapsedTime(entry.Begin).TotalMilliseconds;
-            _current = null;
+            _running.Remove(entry.Place);
         }
     }
 
-    private sealed class Entry(long sequence, int group, string text, DateTime time, long begin)
+    private sealed class Entry
     {
-        public long Sequence { get; } = sequence;
-        public int Group { get; } = group;
-        public string Text { get; } = text;
-        public DateTime Time { get; } = time;
-        public long Begin { get; } = begin;
+        public Entry(long sequence, int group, string text, DateTime time, long begin)
+        {
+            (Sequence, Group, Text, Time, Begin) = (sequence, group, text, time, begin);
+            Place = new LinkedListNode<Entry>(this);
+        }
+
+        public LinkedListNode<Entry> Place { get; }
+        public long Sequence { get; }
+        public int Group { get; }
+        public string Text { get; }
+        public DateTime Time { get; }
+        public long Begin { get; }
         public double? Milliseconds { get; set; }
     }
 }

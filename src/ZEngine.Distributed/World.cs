@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Net;
+using ZEngine.Cuda;
 using ZEngine.Interop;
 
 namespace ZEngine.Distributed;
@@ -13,17 +14,23 @@ public sealed class World : IDisposable
     /// <summary>Environment variable with the seconds that a rank waits for another.</summary>
     public const string TimeoutVariable = "ZENGINE_COMM_TIMEOUT";
 
+    /// <summary>Environment variable that says how CUDA devices exchange: <c>nccl</c>, or <c>host</c>, slowly and with the sums of CPU ranks.</summary>
+    public const string DeviceVariable = "ZENGINE_DEVICE_COMM";
+
     private static readonly TimeSpan DefaultTimeout = TimeSpan.FromMinutes(2), Grace = TimeSpan.FromSeconds(5);
 
     private readonly Rendezvous? _hosted;
     private readonly CpuCollectives? _collectives;
     private readonly Transport? _transport;
     private readonly Action<string> _say;
+    private readonly TimeSpan _timeout;
+    private Device? _device;
+    private NcclCommunicator? _nccl;
     private volatile bool _isClosed;
 
     private World(LaunchEnvironment environment, Transport? transport, Rendezvous? hosted, Action<string> say)
     {
-        (Environment, _transport, _hosted, _say) = (environment, transport, hosted, say);
+        (Environment, _transport, _hosted, _say, _timeout) = (environment, transport, hosted, say, transport?.Timeout ?? DefaultTimeout);
         if (transport is null)
         {
             Communicator = Communicator.Single;
@@ -36,8 +43,11 @@ public sealed class World : IDisposable
     /// <summary>What the launcher says.</summary>
     public LaunchEnvironment Environment { get; }
 
-    /// <summary>All ranks.</summary>
-    public Communicator Communicator { get; }
+    /// <summary>All ranks; after <see cref="UseDevice"/> tensors of the device go between devices.</summary>
+    public Communicator Communicator { get; private set; }
+
+    /// <summary>What this rank computes on.</summary>
+    public Device Device => _device ?? Device.Cpu;
 
     /// <summary>Where the last collectives are written when the job is lost; null for nowhere.</summary>
     public string? RecordFolder { get; set; }
@@ -69,6 +79,37 @@ public sealed class World : IDisposable
         });
         return new World(environment, tcp, hosted, say);
     }
+
+    /// <summary>Gives this rank its device, which goes with the world; all ranks call, each with its own device. CUDA devices are connected over NCCL.</summary>
+    /// <param name="open">Opens the device; is told this rank's number among those of its machine. Its error is reported together with the other ranks'.</param>
+    /// <exception cref="WorldMismatchException">Some ranks have no device, share one, or lack NCCL: a table of who. The same on every rank.</exception>
+    /// <exception cref="CommunicatorException">The devices could not be connected.</exception>
+    public void UseDevice(Func<int, Device> open)
+    {
+        ArgumentNullException.ThrowIfNull(open);
+        if (_device is not null) throw new InvalidOperationException("World: the rank has a device already.");
+        if (Communicator.Size == 1)
+        {
+            _device = open(Environment.LocalRank);
+            return;
+        }
+        _device = WorldAgreement.Together(Communicator, "have no device", () => open(Environment.LocalRank));
+        WorldAgreement.RequireSame(Communicator, ("device", _device is CudaDevice ? "cuda" : "cpu"), (DeviceVariable, DeviceTransport()));
+        if (_device is not CudaDevice cuda || DeviceTransport() == "host") return;
+        Nccl library = WorldAgreement.Together(Communicator, $"have a CUDA device but no NCCL ({DeviceVariable}=host exchanges over the host instead)", Nccl.Load);
+        Communicator = _nccl = NcclCommunicator.Join(Communicator, cuda, library, _timeout, reason =>
+        {
+            _say($"rank {Environment.Rank}: {reason}; this job ends.");
+            Abort(LostExitCode, reason);
+        });
+    }
+
+    /// <summary>How many ranks this machine has; all ranks call.</summary>
+    public int CountRanksHere() => Communicator.GatherText(HostIdentity.Value).Count(machine => machine == HostIdentity.Value);
+
+    /// <summary>The groups of an exchange in two levels: the ranks of this machine, and those with this rank's place on the others. All ranks call.</summary>
+    /// <returns>Null where there is one machine, or machines have different numbers of ranks.</returns>
+    public (Communicator Node, Communicator Across)? SplitByMachine() => SplitByMachine(Communicator, HostIdentity.Value);
 
     /// <summary>Joins the world, runs a program in it, and leaves when all ranks have come to its end; a failure on one rank ends the job.</summary>
     /// <param name="say">Takes one line for people when this process ends itself.</param>
@@ -106,6 +147,7 @@ public sealed class World : IDisposable
             Thread.Sleep(Grace);
             Signals.ExitNow(exitCode);
         }) { IsBackground = true }.Start();
+        _nccl?.AbortDevices();
         _transport.Abort(exitCode, reason);
     }
 
@@ -114,8 +156,19 @@ public sealed class World : IDisposable
     {
         if (_isClosed) return;
         _isClosed = true;
+        _nccl?.Dispose();
         _collectives?.Dispose();
         _hosted?.Dispose();
+        _device?.Dispose();
+    }
+
+    internal static (Communicator Node, Communicator Across)? SplitByMachine(Communicator world, string machine)
+    {
+        string[] machines = world.GatherText(machine);
+        string[] distinct = [.. machines.Distinct()];
+        if (distinct.Length == 1 || distinct.Any(one => machines.Count(other => other == one) * distinct.Length != machines.Length)) return null;
+        int place = machines.Take(world.Rank).Count(other => other == machine);
+        return (world.Split(Array.IndexOf(distinct, machine))!, world.Split(place)!);
     }
 
     private static TimeSpan ReadTimeout()
@@ -124,6 +177,13 @@ public sealed class World : IDisposable
         return double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture, out double seconds) && seconds > 0 && seconds < 1e6
             ? TimeSpan.FromSeconds(seconds) : throw new InvalidDataException($"{TimeoutVariable} must be a number of seconds, got '{text}'.");
     }
+
+    private static string DeviceTransport() => System.Environment.GetEnvironmentVariable(DeviceVariable) switch
+    {
+        null or "" or "nccl" => "nccl",
+        "host" => "host",
+        var other => throw new InvalidDataException($"{DeviceVariable} must be nccl or host, got '{other}'."),
+    };
 
     private static Rendezvous Host(string place, LaunchEnvironment environment)
     {
@@ -138,7 +198,9 @@ public sealed class World : IDisposable
         try
         {
             Directory.CreateDirectory(RecordFolder);
-            _collectives.Recorder.Write(Path.Combine(RecordFolder, string.Create(CultureInfo.InvariantCulture, $"collectives-{Environment.Rank:D5}.jsonl")));
+            string Name(string what) => Path.Combine(RecordFolder, string.Create(CultureInfo.InvariantCulture, $"{what}-{Environment.Rank:D5}.jsonl"));
+            _collectives.Recorder.Write(Name("collectives"));
+            _nccl?.Recorder.Write(Name("device-collectives"));
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

@@ -35,9 +35,36 @@ public static class WorldAgreement
             (string Value, int Rank)[] values = [.. all.Select((text, rank) => (Facts(text).FirstOrDefault(fact => fact.Name == name).Value ?? "(absent)", rank))];
             if (values.All(value => value.Value == values[0].Value)) continue;
             foreach (var group in values.GroupBy(value => value.Value))
-                table.Append($"\n  {name,-16} {group.Key,-40} rank {Ranks(group.Select(value => value.Rank))}");
+                table.Append($"\n  {name,-16} {group.Key,-40} rank {Layout.Runs(group.Select(value => value.Rank))}");
         }
         if (table.Length > 0) throw new WorldMismatchException($"The ranks do not agree:{table}");
+    }
+
+    /// <summary>Does something on every rank; where some cannot, a table says who and why.</summary>
+    /// <param name="world">All ranks call.</param>
+    /// <param name="what">What those that cannot are said to be or lack, such as <c>have no device</c>.</param>
+    /// <param name="action">Is to throw where it cannot.</param>
+    /// <exception cref="WorldMismatchException">Some could not. The same on every rank.</exception>
+    public static T Together<T>(Communicator world, string what, Func<T> action)
+    {
+        ArgumentNullException.ThrowIfNull(world);
+        ArgumentNullException.ThrowIfNull(action);
+        T? result = default;
+        string complaint = "";
+        try
+        {
+            result = action();
+        }
+#pragma warning disable CA1031 // thrown below, on every rank
+        catch (Exception e)
+#pragma warning restore CA1031
+        {
+            complaint = e.Message.Length > 0 ? e.Message.ReplaceLineEndings(" ") : e.GetType().Name;
+        }
+        var failures = world.GatherText(complaint).Index().Where(rank => rank.Item.Length > 0).GroupBy(rank => rank.Item).ToList();
+        if (failures.Count == 0) return result!;
+        (result as IDisposable)?.Dispose();
+        throw new WorldMismatchException($"Some ranks {what}:{string.Concat(failures.Select(group => $"\n  rank {Layout.Runs(group.Select(rank => rank.Index)),-8} {group.Key}"))}");
     }
 
     /// <summary>Refuses a device that two ranks want.</summary>
@@ -49,21 +76,9 @@ public static class WorldAgreement
         ArgumentNullException.ThrowIfNull(world);
         var doubles = world.GatherText(device).Index().GroupBy(item => item.Item).Where(group => group.Count() > 1).ToList();
         if (doubles.Count > 0)
-            throw new WorldMismatchException($"Two ranks cannot have one device:{string.Concat(doubles.Select(group => $"\n  {group.Key,-40} rank {Ranks(group.Select(item => item.Index))}"))}");
+            throw new WorldMismatchException($"Two ranks cannot have one device:{string.Concat(doubles.Select(group => $"\n  {group.Key,-40} rank {Layout.Runs(group.Select(item => item.Index))}"))}");
     }
 
     private static IEnumerable<(string Name, string Value)> Facts(string text) =>
         from fact in text.Split('\u0002', StringSplitOptions.RemoveEmptyEntries) let parts = fact.Split('\u0001') select (parts[0], parts[1]);
-
-    /// <summary>For example <c>0-2, 5</c>.</summary>
-    private static string Ranks(IEnumerable<int> ranks)
-    {
-        var runs = new List<(int First, int Last)>();
-        foreach (int rank in ranks)
-        {
-            if (runs.Count > 0 && runs[^1].Last == rank - 1) runs[^1] = (runs[^1].First, rank);
-            else runs.Add((rank, rank));
-        }
-        return string.Join(", ", runs.Select(run => run.First == run.Last ? $"{run.First}" : $"{run.First}-{run.Last}"));
-    }
 }

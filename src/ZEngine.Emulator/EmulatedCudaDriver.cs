@@ -101,7 +101,7 @@ public sealed partial class EmulatedCudaDriver : CudaDriver
     public override string DeviceName(int device) => _limits.Name;
 
     /// <inheritdoc/>
-    public override int GetAttribute(DeviceAttribute attribute, int device) => _limits.Get(attribute);
+    public override int GetAttribute(DeviceAttribute attribute, int device) => attribute == DeviceAttribute.PciBusId ? device : _limits.Get(attribute);
 
     /// <inheritdoc/>
     public override (ulong Free, ulong Total) MemoryInfo() => (Memory.Capacity - Memory.Used, Memory.Capacity);

@@ -90,6 +90,10 @@ public enum DeviceAttribute
     ClockRate = 13,
     /// <summary>Number of multiprocessors.</summary>
     MultiprocessorCount = 16,
+    /// <summary>The bus that the device is on.</summary>
+    PciBusId = 33,
+    /// <summary>Its place on the bus.</summary>
+    PciDeviceId = 34,
     /// <summary>Memory clock in kHz.</summary>
     MemoryClockRate = 36,
     /// <summary>Memory bus width in bits.</summary>
@@ -98,6 +102,8 @@ public enum DeviceAttribute
     L2CacheSize = 38,
     /// <summary>Threads resident on a multiprocessor.</summary>
     MaxThreadsPerMultiprocessor = 39,
+    /// <summary>The domain of the bus.</summary>
+    PciDomainId = 50,
     /// <summary>Major compute capability.</summary>
     ComputeCapabilityMajor = 75,
     /// <summary>Minor compute capability.</summary>

@@ -59,7 +59,7 @@ public static class NativeLibraries
             // An override that is wrong must not be forgiven by another library that happens to be there.
             return Directory.Exists(set) ? In(set) : [set];
         }
-        return ToolkitFolders().Concat(WheelFolders(wheel)).Append(Path.Combine(CacheFolder, cached)).SelectMany(In).Concat(names);
+        return ToolkitFolders().Concat(WheelFolders("cu13", wheel)).Append(Path.Combine(CacheFolder, cached)).SelectMany(In).Concat(names);
     }
 
     /// <summary>Files that may be the CUDA driver library.</summary>
@@ -138,7 +138,8 @@ public static class NativeLibraries
         yield return "/usr/lib64";
     }
 
-    private static IEnumerable<string> WheelFolders(string name)
+    /// <summary>Folders in which Python wheels of these names keep their libraries, there or not.</summary>
+    internal static IEnumerable<string> WheelFolders(params string[] wheels)
     {
         var roots = new List<string>();
         foreach (string variable in (string[])["VIRTUAL_ENV", "CONDA_PREFIX"])
@@ -153,7 +154,7 @@ public static class NativeLibraries
                 : Folders(Path.Combine(root, "lib"), "python3*");
             foreach (string python in pythons)
                 foreach (string packages in (string[])["site-packages", "dist-packages"])
-                    foreach (string wheel in (string[])["cu13", name])
+                    foreach (string wheel in wheels)
                         yield return Path.Combine(python, packages, "nvidia", wheel, leaf);
         }
     }

@@ -58,28 +58,43 @@ public abstract class LanguageModel : Module
 
     /// <summary>Writes the model as a Hugging Face folder. A model that was loaded and not changed gives the same bytes.</summary>
     /// <param name="folder">Created where missing.</param>
-    public virtual void Save(string folder)
+    public virtual void Save(string folder) => Write(folder, StoredTensors());
+
+    /// <summary>Copies what <see cref="Save"/> writes as it is now, so that the model may change before it is written.</summary>
+    /// <param name="copies">Keeps the copies; must live until the result was called.</param>
+    /// <returns>Writes the folder; may be called on any thread.</returns>
+    public virtual Action<string> PrepareSave(TensorCopies copies)
     {
-        Directory.CreateDirectory(folder);
+        ArgumentNullException.ThrowIfNull(copies);
+        SafetensorsTensor[] tensors = [.. StoredTensors().Select(copies.Copy)];
+        return folder => Write(folder, tensors);
+    }
+
+    private List<SafetensorsTensor> StoredTensors()
+    {
         Dictionary<string, StoredPart> parts = StoredParts.ToDictionary(part => part.Name);
         if (_layout is null)
         {
             HashSet<Parameter> composed = [.. parts.Values.Select(part => part.Parameter)];
-            WeightFiles.Save(folder,
+            return
             [
                 .. Parameters.Where(parameter => !composed.Contains(parameter)).Select(parameter => WeightLoader.Stored(parameter.Name, parameter, null)),
                 .. parts.Values.Select(WeightLoader.Stored),
-            ]);
+            ];
         }
-        else
-        {
-            Dictionary<string, Parameter> parameters = Parameters.ToDictionary(parameter => parameter.Name);
-            List<SafetensorsTensor> tensors = [.. _ignored];
-            foreach (SafetensorsEntry entry in _layout.Shards.SelectMany(shard => shard.Entries))
-                if (parts.TryGetValue(entry.Name, out StoredPart? part)) tensors.Add(WeightLoader.Stored(part));
-                else if (CanonicalName(entry.Name) is { } name) tensors.Add(WeightLoader.Stored(entry.Name, parameters[name], entry.DType));
-            WeightFiles.Save(folder, tensors, _layout);
-        }
+        Dictionary<string, Parameter> parameters = Parameters.ToDictionary(parameter => parameter.Name);
+        List<SafetensorsTensor> tensors = [.. _ignored];
+        foreach (SafetensorsEntry entry in _layout.Shards.SelectMany(shard => shard.Entries))
+            if (parts.TryGetValue(entry.Name, out StoredPart? part)) tensors.Add(WeightLoader.Stored(part));
+            else if (CanonicalName(entry.Name) is { } name) tensors.Add(WeightLoader.Stored(entry.Name, parameters[name], entry.DType));
+        return tensors;
+    }
+
+    private void Write(string folder, IReadOnlyCollection<SafetensorsTensor> tensors)
+    {
+        Directory.CreateDirectory(folder);
+        if (_layout is null) WeightFiles.Save(folder, tensors);
+        else WeightFiles.Save(folder, tensors, _layout);
         Config.Save(Path.Combine(folder, "config.json"));
     }
 

@@ -79,6 +79,15 @@ public sealed class MetricsFile : IDisposable
         });
     }
 
+    /// <summary>Appends that the run went back.</summary>
+    /// <param name="from">The step it had come to.</param>
+    /// <param name="to">The step it goes on from.</param>
+    public void AppendRollBack(long from, long to) => Append(json =>
+    {
+        json.WriteNumber("step", to);
+        json.WriteNumber("rolled_back_from", from);
+    });
+
     /// <summary>Puts the lines on disk.</summary>
     public void Flush() => _stream.Flush(flushToDisk: true);
 

@@ -8,7 +8,9 @@ namespace ZEngine.Training;
 /// A run that was stopped at any moment, by the cancellation token or by a kill, and started again ends with the bits of one that was
 /// never stopped, for any number of threads. Loss and gradients are means over all that the objective counts in a step, such as tokens.
 /// A step whose loss or gradient norm is not finite changes neither model nor optimizer; it is counted and reported, and its data is
-/// not seen again. Ranks of a world share the work of every step (<see cref="TrainingOptions.Accumulation"/>); rank 0 alone writes the record.
+/// not seen again; after some in a row the run goes back to a checkpoint and on with later data (<see cref="TrainingOptions.RollBackAfterSkips"/>).
+/// Ranks of a world share the work of every step (<see cref="TrainingOptions.Accumulation"/>); rank 0 alone writes the record. Checkpoints are
+/// copied at a step and written while training goes on; <see cref="Run"/> returns when they are on disk.
 /// </remarks>
 #pragma warning disable CA1001 // these streams own nothing: the sources are the caller's
 public sealed class Trainer
@@ -24,6 +26,7 @@ public sealed class Trainer
     private readonly TrainingOptions _options;
     private readonly Schedule _schedule;
     private readonly CheckpointStore _store;
+    private readonly StepMonitor _monitor;
     private TrainerState _state;
     private long _savedStep = -1, _position;
     private string _checkpoint = "";
@@ -55,7 +58,9 @@ public sealed class Trainer
         _data = new TokenStream(train, _plan.Rows);
         _heldOut = heldOut is null || options.EvaluationInterval == 0 ? null : new TokenStream(heldOut, options.Batch);
         _store = new CheckpointStore(CheckpointFolder(options.RunFolder), options.KeepCheckpoints);
-        _state = new TrainerState { Options = [.. options.Decisive, new("adapter", _trained.Description), new("objective", _objective.Fingerprint)], Data = train.Fingerprint };
+        Layout = new Layout(_world.Size);
+        _monitor = new StepMonitor(_world, options.RunFolder, notice => Noticed?.Invoke(notice));
+        _state = new TrainerState { Layout = Layout, Options = [.. options.Decisive, new("adapter", _trained.Description), new("objective", _objective.Fingerprint)], Data = train.Fingerprint };
     }
 
     /// <summary>Raised after every step.</summary>
@@ -76,6 +81,9 @@ public sealed class Trainer
     /// <summary>Where a run keeps its record.</summary>
     public static string MetricsPath(string runFolder) => Path.Combine(runFolder, "metrics.jsonl");
 
+    /// <summary>How the ranks share the work, and which of them sum the gradients of which parameters.</summary>
+    public Layout Layout { get; }
+
     /// <summary>Whether the run has, on this number of ranks, the bits that it has on one.</summary>
     public bool HasBitsOfOneRank => _plan.HasBitsOfOneRank;
 
@@ -91,10 +99,11 @@ public sealed class Trainer
     public TrainingResult Run(CancellationToken cancellation = default)
     {
         using RunLock? runLock = _world.Rank == 0 ? RunLock.Take(_options.RunFolder) : null;
-        using var parallel = new DataParallel(_trained.Parameters, _world, _options.IsOptimizerSharded, _options.BucketBytes, _options.SegmentElements);
+        using var parallel = new DataParallel(_trained.Parameters, _world, Layout, _options.IsOptimizerSharded, _options.BucketBytes, _options.SegmentElements);
         using var optimizer = new AdamW(_trained.Parameters, new AdamWOptions(_options.Beta1, _options.Beta2, _options.Epsilon, _options.WeightDecay), parallel.Ranges);
         Begin(optimizer);
         using MetricsFile? metrics = _world.Rank == 0 ? OpenMetrics() : null;
+        using var saver = new CheckpointSaver(_store, _world, _options.IsSaveInBackground, OnPublished, notice => Noticed?.Invoke(notice));
 
         var clock = Stopwatch.StartNew();
         TimeSpan before = _state.Elapsed;
@@ -102,11 +111,13 @@ public sealed class Trainer
         while (!(isAlone && cancellation.IsCancellationRequested))
         {
             if (IsEvaluationDue() && !Evaluate(metrics, isAlone ? cancellation : CancellationToken.None)) break;
-            if (IsCheckpointDue()) Save(optimizer, metrics, before + clock.Elapsed);
+            if (IsCheckpointDue()) Save(saver, optimizer, metrics, before + clock.Elapsed);
             if (_state.Step == _options.Steps) break;
-            if (!TakeStep(parallel, optimizer, metrics, before, clock, cancellation)) break;
+            if (!TakeStep(parallel, optimizer, saver, metrics, before, clock, cancellation)) break;
+            if (_options.RollBackAfterSkips > 0 && _state.SkipsInARow >= _options.RollBackAfterSkips && _state.GoodStep >= 0) RollBack(saver, optimizer, metrics);
         }
-        if (_savedStep != _state.Step) Save(optimizer, metrics, before + clock.Elapsed);
+        if (_savedStep != _state.Step) Save(saver, optimizer, metrics, before + clock.Elapsed);
+        saver.Finish();
         return new TrainingResult(_state.Step, _state.Step == _options.Steps && !IsEvaluationDue(), _checkpoint, _state.HeldOutLoss, _state.SkippedSteps);
     }
 
@@ -125,7 +136,7 @@ public sealed class Trainer
         string? newest = _world.Rank == 0 ? FindNewest(out invalid) : null;
         newest = _world.GatherText(newest ?? "")[0];
         if (newest.Length == 0) return;
-        _state = RunCheckpoint.Read(newest, _trained, optimizer, _state, _options.AcceptChanges) with { Options = _state.Options, Data = _state.Data };
+        _state = RunCheckpoint.Read(newest, _trained, optimizer, _state, _options.AcceptChanges) with { Options = _state.Options, Data = _state.Data, Layout = Layout };
         if (_state.Step > _options.Steps) throw new InvalidDataException($"{newest}: has {_state.Step} steps behind it, more than the {_options.Steps} of the run.");
         CheckpointStore.SetAside(invalid);
         (_position, _savedStep, _checkpoint) = (_state.Position, _state.Step, newest);
@@ -149,34 +160,56 @@ public sealed class Trainer
 
     private bool IsCheckpointDue() => _savedStep != _state.Step && (_state.Step == _options.Steps || _state.Step > 0 && _options.CheckpointInterval > 0 && _state.Step % _options.CheckpointInterval == 0);
 
-    private void Save(AdamW optimizer, MetricsFile? metrics, TimeSpan elapsed)
+    private void Save(CheckpointSaver saver, AdamW optimizer, MetricsFile? metrics, TimeSpan elapsed)
     {
         metrics?.Flush();
+        bool isRegular = _options.CheckpointInterval > 0 && _state.Step % _options.CheckpointInterval == 0;
+        if (isRegular && _state.SkipsInARow == 0) _state = _state with { GoodStep = _state.Step, RollBacks = 0 };
         TrainerState state = _state with { Position = _position, MetricsBytes = metrics?.Bytes ?? 0, Elapsed = elapsed };
-        int known = _store.Notices.Count;
         bool isSharded = _options.IsOptimizerSharded && _world.Size > 1;
-        _checkpoint = _store.Save(state.Step, folder => RunCheckpoint.Write(folder, _trained, optimizer, state, _world, isSharded), _world);
+        saver.Save(state.Step, copies => RunCheckpoint.Prepare(copies, _trained, optimizer, state, _world, isSharded), state.GoodStep);
         _savedStep = state.Step;
-        foreach (string notice in _store.Notices.Skip(known)) Noticed?.Invoke(notice);
-        CheckpointSaved?.Invoke(_checkpoint);
     }
 
+    private void OnPublished(string folder)
+    {
+        _checkpoint = folder;
+        CheckpointSaved?.Invoke(folder);
+    }
+
+    /// <summary>Goes back to the newest checkpoint before the losses went wrong, and on with the data behind them; all ranks do, since all saw the same numbers.</summary>
+    private void RollBack(CheckpointSaver saver, AdamW optimizer, MetricsFile? metrics)
+    {
+        saver.Finish();
+        if (_state.RollBacks == _options.MaxRollBacks) throw NotFinite($"and going back {_state.RollBacks} times to step {_state.GoodStep} did not help");
+        string folder = _store.FolderOf(_state.GoodStep);
+        TrainerState old = RunCheckpoint.Read(folder, _trained, optimizer, _state, _options.AcceptChanges);
+        if (_world.Rank == 0) _store.DeleteAfter(old.Step);
+        Noticed?.Invoke($"{folder}: {_state.SkipsInARow} steps in a row up to step {_state.Step} were not finite; the run goes back to step {old.Step}, and on with later data.");
+        metrics?.AppendRollBack(_state.Step, old.Step);
+        _state = old with { Options = _state.Options, Data = _state.Data, Layout = Layout, SkippedSteps = _state.SkippedSteps, RollBacks = _state.RollBacks + 1 };
+        (_savedStep, _checkpoint) = (old.Step, folder);
+    }
+
+    private InvalidOperationException NotFinite(string what) =>
+        new($"Trainer: {_state.SkipsInARow} steps in a row up to step {_state.Step} had a loss or gradient norm that is not finite ({what}); lower the learning rate, or go back to an earlier checkpoint.");
+
     /// <returns>Whether the step was completed; otherwise it was cancelled and left no trace.</returns>
-    private bool TakeStep(DataParallel parallel, AdamW optimizer, MetricsFile? metrics, TimeSpan before, Stopwatch clock, CancellationToken cancellation)
+    private bool TakeStep(DataParallel parallel, AdamW optimizer, CheckpointSaver saver, MetricsFile? metrics, TimeSpan before, Stopwatch clock, CancellationToken cancellation)
     {
         TimeSpan begin = clock.Elapsed;
         float learningRate = _schedule[_state.Step];
-        (double loss, long tokens, float norm)? result;
+        (double loss, long tokens, float norm, TimeSpan own)? result;
         try
         {
-            result = Update(parallel, optimizer, learningRate, cancellation);
+            result = Update(parallel, optimizer, saver, learningRate, cancellation);
         }
         finally
         {
             optimizer.ClearGradients();
             parallel.Clear();
         }
-        if (result is not var (loss, tokens, norm)) return false;
+        if (result is not var (loss, tokens, norm, own)) return false;
         _position = checked(_position + _plan.Sequences);
         bool isSkipped = !double.IsFinite(loss) || !float.IsFinite(norm);
         _state = _state with
@@ -190,16 +223,17 @@ public sealed class Trainer
         var report = new StepReport(_state.Step, loss, norm, learningRate, tokens / Math.Max(seconds, 1e-9), _state.Tokens, isSkipped, _state.SkippedSteps, before + clock.Elapsed);
         metrics?.Append(report);
         StepTaken?.Invoke(report);
-        if (_state.SkipsInARow >= _options.MaxSkipsInARow)
-            throw new InvalidOperationException($"Trainer: {_state.SkipsInARow} steps in a row up to step {_state.Step} had a loss or gradient norm that is not finite (loss {loss}, norm {norm}); lower the learning rate, or go back to an earlier checkpoint.");
+        _monitor.Note(_state.Step, own);
+        if (_state.SkipsInARow >= _options.MaxSkipsInARow) throw NotFinite(FormattableString.Invariant($"loss {loss}, norm {norm}"));
         return true;
     }
 
     /// <summary>Gradients of all micro-batches and the optimizer's step; null when cancelled.</summary>
-    private (double Loss, long Tokens, float Norm)? Update(DataParallel parallel, AdamW optimizer, float learningRate, CancellationToken cancellation)
+    private (double Loss, long Tokens, float Norm, TimeSpan Own)? Update(DataParallel parallel, AdamW optimizer, CheckpointSaver saver, float learningRate, CancellationToken cancellation)
     {
         using TensorScope scope = TensorScope.Enter();
         Device device = _model.Device;
+        var own = Stopwatch.StartNew();
         var batches = new (Tensor Tokens, Tensor Targets, long Counted)[_plan.MicroBatches];
         long total = 0, counts = 0;
         for (int i = 0; i < batches.Length; i++)
@@ -210,29 +244,30 @@ public sealed class Trainer
             total += _data.CountedTargets;
             counts += batches[i].Counted;
         }
-        if (_world.Size > 1)
-        {
-            long[][] all = _world.Gather<long>([total, counts, cancellation.IsCancellationRequested ? 1 : 0]);
-            (total, counts) = (all[0].Sum(), all[1].Sum());
-            if (all[2].Any(isCancelled => isCancelled != 0)) return null;
-        }
+        own.Stop();
+        long[][] all = _world.Gather<long>([total, counts, cancellation.IsCancellationRequested ? 1 : 0, (long)saver.Phase]);
+        (total, counts) = (all[0].Sum(), all[1].Sum());
+        saver.Advance([.. all[3].Select(phase => (SavePhase)phase)]);
+        if (all[2].Any(isCancelled => isCancelled != 0)) return null;
         if (counts == 0) throw new InvalidDataException($"Trainer: none of the targets of step {_state.Step + 1} counts; look at the masks of the data.");
 
+        own.Start();
         var losses = new double[batches.Length];
         for (int i = 0; i < batches.Length; i++)
         {
             if (_world.Size == 1 && cancellation.IsCancellationRequested) return null;
             losses[i] = Backward(parallel, batches[i].Tokens, batches[i].Targets, (double)batches[i].Counted / counts, isLast: i == batches.Length - 1);
         }
+        own.Stop();
         parallel.Finish();
         double loss = 0;
-        foreach (double own in _plan.InOrder(_world.Gather<double>(losses))) loss += own;
+        foreach (double part in _plan.InOrder(_world.Gather<double>(losses))) loss += part;
         if (_world.Size == 1 && cancellation.IsCancellationRequested) return null;
         // One moment that is not finite would spoil the parameter for good. All ranks see the same numbers, so all skip.
-        if (!double.IsFinite(loss)) return (loss, total, float.NaN);
+        if (!double.IsFinite(loss)) return (loss, total, float.NaN, own.Elapsed);
         Tensor norm = parallel.Norm();
         parallel.Step(optimizer, learningRate, norm, _options.Clip);
-        return (loss, total, norm.Item());
+        return (loss, total, norm.Item(), own.Elapsed);
     }
 
     /// <summary>One micro-batch: its share of the step's loss, which is a mean over what its batch counts.</summary>

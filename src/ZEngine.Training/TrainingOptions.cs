@@ -29,8 +29,11 @@ public sealed record TrainingOptions
     /// <summary>Whether ranks part the optimizer's state among them (ZeRO-1); changes memory, not bits.</summary>
     public bool IsOptimizerSharded { get; init; }
 
-    /// <summary>Bytes of gradients that ranks exchange at once.</summary>
-    public long BucketBytes { get; init; } = 32 << 20;
+    /// <summary>What <see cref="BucketBytes"/> is where nothing is measured.</summary>
+    public const long DefaultBucketBytes = 32 << 20;
+
+    /// <summary>Bytes of gradients that ranks exchange at once; changes no bit.</summary>
+    public long BucketBytes { get; init; } = DefaultBucketBytes;
 
     /// <summary>Elements of the pieces in which parameters are dealt out to ranks, and over which norms are worked out.</summary>
     internal long SegmentElements { get; init; } = 1 << 16;
@@ -80,6 +83,16 @@ public sealed record TrainingOptions
     /// <summary>How many of the newest checkpoints stay.</summary>
     public int KeepCheckpoints { get; init; } = 2;
 
+    /// <summary>Whether checkpoints are written while training goes on, from copies in host memory; the next save and the end wait for it.</summary>
+    public bool IsSaveInBackground { get; init; } = true;
+
+    /// <summary>After so many skipped steps in a row the run goes back to the newest regular checkpoint and on with later data; 0 for never.</summary>
+    /// <remarks>Regular ones are those of <see cref="CheckpointInterval"/> at which no steps were being skipped; the newest of them is kept. Before the first, steps are skipped.</remarks>
+    public int RollBackAfterSkips { get; init; } = 3;
+
+    /// <summary>How often the run goes back to the same checkpoint before it ends with an error.</summary>
+    public int MaxRollBacks { get; init; } = 3;
+
     /// <summary>The run ends with an error after so many skipped steps in a row.</summary>
     public int MaxSkipsInARow { get; init; } = 50;
 
@@ -122,6 +135,8 @@ public sealed record TrainingOptions
         RequireAtLeast(1, EvaluationBatches, nameof(EvaluationBatches));
         RequireAtLeast(0, CheckpointInterval, nameof(CheckpointInterval));
         RequireAtLeast(1, KeepCheckpoints, nameof(KeepCheckpoints));
+        RequireAtLeast(0, RollBackAfterSkips, nameof(RollBackAfterSkips));
+        RequireAtLeast(1, MaxRollBacks, nameof(MaxRollBacks));
         RequireAtLeast(1, MaxSkipsInARow, nameof(MaxSkipsInARow));
         if (BucketBytes < 1) throw new ArgumentException($"TrainingOptions.BucketBytes must be at least 1, got {BucketBytes}.");
         if (!(Clip >= 0) || !float.IsFinite(Clip)) throw new ArgumentException($"TrainingOptions.Clip must be a number from 0 up, got {Text(Clip)}.");

@@ -37,6 +37,9 @@ public sealed class Parameter : IDisposable
     /// <summary>Whether weight decay applies.</summary>
     public bool IsDecayed { get; }
 
+    /// <summary>Which ranks hold copies of it, and so over which its gradient is summed.</summary>
+    public GradientClass GradientClass { get; init; }
+
     /// <summary>Whether gradients are worked out; false freezes it.</summary>
     public bool IsTrainable { get; set; } = true;
 

@@ -23,7 +23,7 @@ public sealed class TinyModel : LanguageModel
     /// <summary>Called before every forward pass.</summary>
     public Action? BeforeForward { get; set; }
 
-    /// <summary>Called before every save, with the folder.</summary>
+    /// <summary>Called on the thread that writes a checkpoint, before it writes, with the folder.</summary>
     public Action<string>? BeforeSave { get; set; }
 
     public override IReadOnlyList<ModelPart> Parts => [new("all", 1, ParameterCount, 2 * (_up.Count + _head.Count))];
@@ -39,9 +39,13 @@ public sealed class TinyModel : LanguageModel
         return Ops.Map(Pointwise.Gelu, Ops.Linear(hidden, _up.Value, _bias.Value));
     }
 
-    public override void Save(string folder)
+    public override Action<string> PrepareSave(TensorCopies copies)
     {
-        BeforeSave?.Invoke(folder);
-        base.Save(folder);
+        Action<string> write = base.PrepareSave(copies);
+        return folder =>
+        {
+            BeforeSave?.Invoke(folder);
+            write(folder);
+        };
     }
 }

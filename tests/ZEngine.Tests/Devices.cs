@@ -49,10 +49,10 @@ internal static class Devices
     public static (string Device, DType Type) OfOp(string name) => name.EndsWith(Half, StringComparison.Ordinal) ? (name[..^Half.Length], DType.BFloat16) : (name, DType.Float32);
 
     /// <summary>A CUDA device over an emulator of one's own.</summary>
-    public static CudaDevice OpenEmulated(EmulatedCudaDriver driver, CudaOptions? options = null)
+    public static CudaDevice OpenEmulated(EmulatedCudaDriver driver, CudaOptions? options = null, int ordinal = 0)
     {
         if (PackedKernels.Own.Count == 0) _ = Compiler.Nvrtc;  // fetched where the machine has none
-        return CudaDevice.Open(0, driver, options);
+        return CudaDevice.Open(ordinal, driver, options);
     }
 
     /// <summary>Buffers that are held now. What an earlier test dropped on purpose is collected first, or it would go while a later test counts.</summary>

@@ -38,7 +38,7 @@ internal sealed record DeviceLimits(int Architecture, int Multiprocessors, int T
         DeviceAttribute.CooperativeLaunch or DeviceAttribute.MemoryPoolsSupported => 1,
         DeviceAttribute.MaxSharedMemoryPerBlockOptin => SharedOptin,
         DeviceAttribute.ReservedSharedMemoryPerBlock => ReservedShared,
-        DeviceAttribute.ClusterLaunch => 0,
+        DeviceAttribute.ClusterLaunch or DeviceAttribute.PciDeviceId or DeviceAttribute.PciDomainId => 0,
         _ => throw new ArgumentOutOfRangeException(nameof(attribute), attribute, "the emulator has no such attribute"),
     };
 

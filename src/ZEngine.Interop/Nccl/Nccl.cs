@@ -33,6 +33,7 @@ public sealed unsafe class Nccl
     private readonly delegate* unmanaged[Cdecl]<nint, nint, nuint, int, int, nint, nint, int> _allReduce, _reduceScatter;
     private readonly delegate* unmanaged[Cdecl]<nint, nint, nuint, int, nint, nint, int> _allGather;
     private readonly delegate* unmanaged[Cdecl]<nint, nint, nuint, int, int, nint, nint, int> _broadcast;
+    private readonly delegate* unmanaged[Cdecl]<nint, nint, nuint, int, int, int, nint, nint, int> _reduce;
     private readonly delegate* unmanaged[Cdecl]<nint, nuint, int, int, nint, nint, int> _send, _receive;
     private readonly delegate* unmanaged[Cdecl]<int> _groupStart, _groupEnd;
 
@@ -57,6 +58,7 @@ public sealed unsafe class Nccl
         _reduceScatter = (delegate* unmanaged[Cdecl]<nint, nint, nuint, int, int, nint, nint, int>)Get("ncclReduceScatter");
         _allGather = (delegate* unmanaged[Cdecl]<nint, nint, nuint, int, nint, nint, int>)Get("ncclAllGather");
         _broadcast = (delegate* unmanaged[Cdecl]<nint, nint, nuint, int, int, nint, nint, int>)Get("ncclBroadcast");
+        _reduce = (delegate* unmanaged[Cdecl]<nint, nint, nuint, int, int, int, nint, nint, int>)Get("ncclReduce");
         _send = (delegate* unmanaged[Cdecl]<nint, nuint, int, int, nint, nint, int>)Get("ncclSend");
         _receive = (delegate* unmanaged[Cdecl]<nint, nuint, int, int, nint, nint, int>)Get("ncclRecv");
         _groupStart = (delegate* unmanaged[Cdecl]<int>)Get("ncclGroupStart");
@@ -69,13 +71,16 @@ public sealed unsafe class Nccl
     /// <summary>For example 21805 for 2.18.5.</summary>
     public int Version { get; }
 
+    /// <summary>For example 2.18.5.</summary>
+    public string VersionText => string.Create(System.Globalization.CultureInfo.InvariantCulture, $"{Version / 10000}.{Version / 100 % 100}.{Version % 100}");
+
     /// <summary>Loads the library.</summary>
     /// <exception cref="NativeLibraryException">There is none, or it is too old.</exception>
     public static Nccl Load()
     {
         string? set = Environment.GetEnvironmentVariable(LibraryVariable);
-        IReadOnlyList<string> names = set is { Length: > 0 } ? [set] : ["libnccl.so.2"];
-        return Load(names);
+        // A new major version has another name, and is refused by that.
+        return Load(set is { Length: > 0 } ? [set] : ["libnccl.so.2", .. NativeLibraries.WheelFolders("nccl").Select(folder => System.IO.Path.Combine(folder, "libnccl.so.2")).Where(File.Exists)]);
     }
 
     internal static Nccl Load(IReadOnlyList<string> names)
@@ -144,6 +149,12 @@ public sealed unsafe class Nccl
     /// <summary>Ends a communicator on which something went wrong; the only way from another thread.</summary>
     public void Abort(nint communicator) => Check(_abort(communicator), 0, "ncclCommAbort");
 
+    /// <summary>As <see cref="Abort"/>, where an error of its own is of no interest any more.</summary>
+    public bool TryAbort(nint communicator) => (NcclResult)_abort(communicator) is NcclResult.Success or NcclResult.InProgress;
+
+    /// <summary>The library's text for a result.</summary>
+    public string Describe(NcclResult result) => Marshal.PtrToStringUTF8(_errorText((int)result)) ?? "";
+
     /// <summary>Puts an all-reduce into a stream.</summary>
     public void AllReduce(nint source, nint destination, long count, NcclType type, NcclOperation operation, nint communicator, nint stream) =>
         Check(_allReduce(source, destination, (nuint)count, (int)type, (int)operation, communicator, stream), communicator, "ncclAllReduce");
@@ -159,6 +170,10 @@ public sealed unsafe class Nccl
     /// <summary>Puts a broadcast into a stream.</summary>
     public void Broadcast(nint source, nint destination, long count, NcclType type, int root, nint communicator, nint stream) =>
         Check(_broadcast(source, destination, (nuint)count, (int)type, root, communicator, stream), communicator, "ncclBroadcast");
+
+    /// <summary>Puts a reduction to one rank into a stream; the others' <paramref name="destination"/> is not looked at.</summary>
+    public void Reduce(nint source, nint destination, long count, NcclType type, NcclOperation operation, int root, nint communicator, nint stream) =>
+        Check(_reduce(source, destination, (nuint)count, (int)type, (int)operation, root, communicator, stream), communicator, "ncclReduce");
 
     /// <summary>Puts a send into a stream.</summary>
     public void Send(nint source, long count, NcclType type, int to, nint communicator, nint stream) =>

@@ -63,6 +63,10 @@ public sealed class SafetensorsTensor
         return new SafetensorsTensor(entry.Name, entry.DTypeName, [.. entry.Shape], stream => Copy(file.RawAddressOf(entry), entry.ByteCount, stream));
     }
 
+    /// <summary>The same tensor with its bytes elsewhere in memory.</summary>
+    internal static SafetensorsTensor FromMemory(SafetensorsTensor tensor, nint address) =>
+        new(tensor.Name, tensor.DTypeName, tensor.Shape, stream => Copy(address, tensor.ByteCount, stream));
+
     /// <summary>A copy of a short tensor of an open file, of any element type, which outlives the file.</summary>
     internal static unsafe SafetensorsTensor CopyOf(SafetensorsFile file, SafetensorsEntry entry)
     {

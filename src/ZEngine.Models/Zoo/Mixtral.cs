@@ -85,8 +85,8 @@ public sealed class Mixtral : LanguageModel
                 Register(name + ".self_attn", new SelfAttention(attention)),
                 Register(name + ".post_attention_layernorm.weight", Mamba2Mixer.Vector(hidden, Initializer.Ones)),
                 Register(name + ".mlp.gate.weight", Mamba2Mixer.Matrix(experts, hidden, range)),
-                Register(name + ".mlp.experts.gate_up_proj", new Parameter([experts, 2 * inner, hidden], Initializer.Normal(range), isMatrix: true, isDecayed: true)),
-                Register(name + ".mlp.experts.down_proj", new Parameter([experts, hidden, inner], Initializer.Normal(range), isMatrix: true, isDecayed: true)));
+                Register(name + ".mlp.experts.gate_up_proj", new Parameter([experts, 2 * inner, hidden], Initializer.Normal(range), isMatrix: true, isDecayed: true) { GradientClass = GradientClass.Expert }),
+                Register(name + ".mlp.experts.down_proj", new Parameter([experts, hidden, inner], Initializer.Normal(range), isMatrix: true, isDecayed: true) { GradientClass = GradientClass.Expert }));
         }
         _finalNorm = Register("model.norm.weight", Mamba2Mixer.Vector(hidden, Initializer.Ones));
         if (!config.IsTied) _head = Register("lm_head.weight", Mamba2Mixer.Matrix(config.VocabularySize, hidden, range));

@@ -13,11 +13,14 @@ internal static class AdapterFiles
 
     private static readonly string[] s_suffixes = [DownSuffix, UpSuffix, KernelDownSuffix, KernelUpSuffix, VectorSuffix];
 
-    public static void Write(string folder, LoraAdapter adapter)
+    public static IEnumerable<SafetensorsTensor> Tensors(LoraAdapter adapter) =>
+        adapter.Parameters.Select(parameter => ParameterFiles.ToSafetensors(Prefix + parameter.Name, parameter.Value));
+
+    /// <param name="tensors">Those of the adapter, or copies of them.</param>
+    public static void Write(string folder, LoraAdapter adapter, IReadOnlyCollection<SafetensorsTensor> tensors)
     {
         Directory.CreateDirectory(folder);
-        SafetensorsWriter.Write(
-            Path.Combine(folder, ModelFile), [.. adapter.Parameters.Select(parameter => ParameterFiles.ToSafetensors(Prefix + parameter.Name, parameter.Value))], [new("format", "pt")]);
+        SafetensorsWriter.Write(Path.Combine(folder, ModelFile), tensors, [new("format", "pt")]);
         LoraOptions options = adapter.Options;
         ModelConfigFile.Create(
         [

@@ -85,7 +85,7 @@ public sealed class LoraAdapter : Module
     /// parameter's name less <c>.weight</c>. What PEFT has no name for is <c>.lora_kernel_A</c> and <c>.lora_kernel_B</c> for a convolution, and
     /// <c>.lora_delta</c> for a vector.
     /// </remarks>
-    public void Save(string folder) => AdapterFiles.Write(folder, this);
+    public void Save(string folder) => AdapterFiles.Write(folder, this, [.. AdapterFiles.Tensors(this)]);
 
     /// <summary>Adds the changes to the model's values for good, in Float32 before the rounding to the value's type, and removes them.</summary>
     /// <remarks>The model's weight files are not touched. An optimizer that was made before still holds the old values.</remarks>

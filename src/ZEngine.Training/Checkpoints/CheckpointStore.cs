@@ -1,5 +1,5 @@
+using System.Collections.Concurrent;
 using System.Globalization;
-using System.Runtime.ExceptionServices;
 using ZEngine.Interop;
 
 namespace ZEngine.Training;
@@ -13,7 +13,7 @@ public sealed class CheckpointStore
 {
     private const string Prefix = "step-", Unfinished = ".tmp", Deleted = ".deleted.tmp", Invalid = ".invalid";
 
-    private readonly List<string> _notices = [];
+    private readonly ConcurrentQueue<string> _notices = new();   // a save in the background adds to them
 
     /// <summary>The checkpoints in a folder, which need not exist yet.</summary>
     /// <param name="folder">Holds the folders <c>step-N</c>.</param>
@@ -32,7 +32,7 @@ public sealed class CheckpointStore
     public int Keep { get; }
 
     /// <summary>What went wrong without harm, such as an old checkpoint that could not be deleted.</summary>
-    public IReadOnlyList<string> Notices => _notices;
+    public IReadOnlyList<string> Notices => [.. _notices];
 
     /// <summary>Every folder named like a checkpoint, newest first, trusted or not.</summary>
     public IReadOnlyList<(long Step, string Folder)> All
@@ -80,66 +80,60 @@ public sealed class CheckpointStore
     /// <exception cref="IOException">A rank could not write; the same on all ranks.</exception>
     public string Save(long step, Action<string> write, Communicator world)
     {
+        using PendingSave save = Begin(step, write, world, isInBackground: false);
+        save.Finish();
+        return save.Folder;
+    }
+
+    /// <summary>Begins to save; all ranks do. One save at a time.</summary>
+    /// <param name="step">Names the folder.</param>
+    /// <param name="write">Writes this rank's files into the folder that it is given; on another thread where the save is in the background.</param>
+    /// <param name="world">All ranks.</param>
+    /// <param name="isInBackground">Whether the caller goes on while files are written.</param>
+    /// <param name="protectedStep">A checkpoint that stays whatever <see cref="Keep"/> says, or -1.</param>
+    /// <param name="copies">Disposed with the save.</param>
+    internal PendingSave Begin(long step, Action<string> write, Communicator world, bool isInBackground, long protectedStep = -1, IDisposable? copies = null)
+    {
         ArgumentNullException.ThrowIfNull(write);
         ArgumentNullException.ThrowIfNull(world);
         ArgumentOutOfRangeException.ThrowIfNegative(step);
-        string folder = Path.Combine(Folder, Name(step)), temporary = folder + Unfinished;
+        string folder = FolderOf(step);
         if (world.Rank == 0 && Directory.Exists(folder)) throw new InvalidOperationException($"{folder}: the checkpoint is there already; a checkpoint is never overwritten.");
+        var save = new PendingSave(this, step, folder, folder + Unfinished, write, world, protectedStep, copies);
         try
         {
-            Together(world, () =>
-            {
-                if (world.Rank != 0) return;
-                if (Directory.Exists(temporary)) Directory.Delete(temporary, recursive: true);
-                Directory.CreateDirectory(temporary);
-            });
-            // The manifest hashes and flushes every file: what a rank has written is on disk before the folder gets its name.
-            Together(world, () => write(temporary));
-            Together(world, () =>
-            {
-                if (world.Rank != 0) return;
-                CheckpointManifest.Write(temporary, step);
-                Directory.Move(temporary, folder);
-                DurableFolder.Flush(Folder);
-            });
-        }
-        catch (Exception e) when (e is (IOException or UnauthorizedAccessException) and not CommunicatorException)
-        {
-            if (world.Rank == 0) TryDelete(temporary);
-            throw new IOException($"{folder}: the checkpoint could not be written ({e.Message.ReplaceLineEndings(" ")}); {(All is [var newest, ..] ? $"older ones are as they were, the newest is {Path.GetFileName(newest.Folder)}" : "there is no older one")}. Make room or choose another folder, then resume.", e);
+            save.Start(isInBackground);
+            return save;
         }
         catch
         {
-            if (world.Rank == 0) TryDelete(temporary);
+            save.Dispose();
             throw;
         }
-        if (world.Rank == 0)
-            foreach ((long _, string old) in All.Where(checkpoint => checkpoint.Step <= step).Skip(Keep)) Delete(old);
-        return folder;
     }
 
-    /// <summary>Does something on every rank; where it fails on one, it fails on all.</summary>
-    private static void Together(Communicator world, Action action)
+    /// <summary>Gives a folder whose files are all written its manifest and its name, then deletes the oldest beyond <see cref="Keep"/>.</summary>
+    internal void Publish(PendingSave save)
     {
-        Exception? failure = null;
-        try
-        {
-            action();
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            failure = e;
-        }
-        if (world.Size == 1)
-        {
-            if (failure is not null) ExceptionDispatchInfo.Throw(failure);
-            return;
-        }
-        string[] complaints = world.GatherText(failure?.Message ?? "");
-        if (failure is not null) ExceptionDispatchInfo.Throw(failure);
-        foreach ((int rank, string complaint) in complaints.Index())
-            if (complaint.Length > 0) throw new IOException($"rank {rank}: {complaint}");
+        // The manifest hashes and flushes every file: what any rank has written is on disk before the folder gets its name.
+        CheckpointManifest.Write(save.TemporaryFolder, save.Step);
+        Directory.Move(save.TemporaryFolder, save.Folder);
+        DurableFolder.Flush(Folder);
+        foreach ((long _, string old) in All.Where(checkpoint => checkpoint.Step <= save.Step).Skip(Keep).Where(checkpoint => checkpoint.Step != save.ProtectedStep)) Delete(old);
     }
+
+    /// <summary>Where the checkpoint of a step is, or would be.</summary>
+    internal string FolderOf(long step) => Path.Combine(Folder, Name(step));
+
+    /// <summary>Deletes the checkpoints that are newer than one to which a run has gone back.</summary>
+    internal void DeleteAfter(long step)
+    {
+        foreach ((long _, string folder) in All.Where(checkpoint => checkpoint.Step > step)) Delete(folder);
+    }
+
+    /// <summary>What is said of a save that failed.</summary>
+    internal IOException Failure(PendingSave save, Exception cause) =>
+        new($"{save.Folder}: the checkpoint could not be written ({cause.Message.ReplaceLineEndings(" ")}); {(All is [var newest, ..] ? $"older ones are as they were, the newest is {Path.GetFileName(newest.Folder)}" : "there is no older one")}. Make room or choose another folder, then resume.", cause);
 
     /// <summary>Removes what a process that was killed left unfinished. Only for the one process that owns the run.</summary>
     public void Clean()
@@ -172,13 +166,13 @@ public sealed class CheckpointStore
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            _notices.Add($"{folder}: the old checkpoint could not be deleted ({e.Message.ReplaceLineEndings(" ")}).");
+            _notices.Enqueue($"{folder}: the old checkpoint could not be deleted ({e.Message.ReplaceLineEndings(" ")}).");
             return;
         }
         TryDelete(folder + Deleted);
     }
 
-    private void TryDelete(string folder)
+    internal void TryDelete(string folder)
     {
         try
         {
@@ -186,7 +180,7 @@ public sealed class CheckpointStore
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            _notices.Add($"{folder}: what is left of an old or unfinished checkpoint could not be deleted ({e.Message.ReplaceLineEndings(" ")}).");
+            _notices.Enqueue($"{folder}: what is left of an old or unfinished checkpoint could not be deleted ({e.Message.ReplaceLineEndings(" ")}).");
         }
     }
 }

@@ -9,14 +9,20 @@ internal static class RunCheckpoint
 {
     private const string OptimizerFile = "optimizer.safetensors", OptimizerParts = "optimizer-*-of-*.safetensors";
 
-    /// <summary>Writes what one rank of a world writes: the optimizer's state is in parts where it was sharded, all else is rank 0's.</summary>
-    public static void Write(string folder, TrainedModel model, AdamW optimizer, TrainerState state, Communicator world, bool isSharded)
+    /// <summary>Copies what one rank of a world writes, as it is now: the optimizer's state is in parts where it was sharded, all else is rank 0's.</summary>
+    /// <param name="copies">Keeps the copies; must live until the result was called.</param>
+    /// <returns>Writes the files into a folder, on any thread.</returns>
+    public static Action<string> Prepare(TensorCopies copies, TrainedModel model, AdamW optimizer, TrainerState state, Communicator world, bool isSharded)
     {
-        if (isSharded) optimizer.Save(Path.Combine(folder, PartName(world.Rank, world.Size)));
-        if (world.Rank != 0) return;
-        model.Write(folder);
-        if (!isSharded) optimizer.Save(Path.Combine(folder, OptimizerFile));
-        state.Write(Path.Combine(folder, TrainerState.FileName));
+        Action<string>? writeOptimizer = isSharded || world.Rank == 0 ? optimizer.PrepareSave(copies) : null, writeModel = world.Rank == 0 ? model.PrepareSave(copies) : null;
+        (int rank, int size) = (world.Rank, world.Size);
+        return folder =>
+        {
+            writeOptimizer?.Invoke(Path.Combine(folder, isSharded ? PartName(rank, size) : OptimizerFile));
+            if (writeModel is null) return;
+            writeModel(folder);
+            state.Write(Path.Combine(folder, TrainerState.FileName));
+        };
     }
 
     private static string PartName(int rank, int size) => string.Create(CultureInfo.InvariantCulture, $"optimizer-{rank:D5}-of-{size:D5}.safetensors");

@@ -35,16 +35,25 @@ internal sealed class TrainedModel
 
     private bool IsBaseFrozen => Adapter is { IsBaseFrozen: true };
 
-    public void Write(string folder)
+    /// <summary>Copies what a checkpoint holds, as it is now.</summary>
+    /// <param name="copies">Keeps the copies; must live until the result was called.</param>
+    /// <returns>Writes it into a folder, on any thread.</returns>
+    public Action<string> PrepareSave(TensorCopies copies)
     {
-        Adapter?.Save(folder);
-        if (!IsBaseFrozen)
+        SafetensorsTensor[] adapted = Adapter is null ? [] : [.. AdapterFiles.Tensors(Adapter).Select(copies.Copy)];
+        string? fingerprint = IsBaseFrozen ? Fingerprint() : null;
+        Action<string>? whole = IsBaseFrozen ? null : Model.PrepareSave(copies);
+        return folder =>
         {
-            Model.Save(folder);
-            return;
-        }
-        Model.Config.Save(Path.Combine(folder, ModelConfigFile.FileName));
-        ModelConfigFile.Create([new("model_type", Model.Config.String("model_type")), new("sha256", Fingerprint())]).Save(Path.Combine(folder, BaseFile));
+            if (Adapter is not null) AdapterFiles.Write(folder, Adapter, adapted);
+            if (whole is not null)
+            {
+                whole(folder);
+                return;
+            }
+            Model.Config.Save(Path.Combine(folder, ModelConfigFile.FileName));
+            ModelConfigFile.Create([new("model_type", Model.Config.String("model_type")), new("sha256", fingerprint!)]).Save(Path.Combine(folder, BaseFile));
+        };
     }
 
     /// <exception cref="InvalidDataException">The folder is of another model, or of one with another adapter or without.</exception>

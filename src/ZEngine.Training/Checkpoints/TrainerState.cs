@@ -14,6 +14,16 @@ internal sealed record TrainerState
     public long Tokens { get; init; }
     public long SkippedSteps { get; init; }
     public long SkipsInARow { get; init; }
+
+    /// <summary>The newest regular checkpoint at which no steps were being skipped: where the run goes back to; -1 for none.</summary>
+    public long GoodStep { get; init; } = -1;
+
+    /// <summary>How often the run went back to <see cref="GoodStep"/>.</summary>
+    public long RollBacks { get; init; }
+
+    /// <summary>How ranks shared the work; for people, since any number of ranks takes a checkpoint up.</summary>
+    public Layout Layout { get; init; } = new(1);
+
     public long EvaluatedStep { get; init; } = -1;
     public double? HeldOutLoss { get; init; }
     public double? BestLoss { get; init; }
@@ -30,6 +40,9 @@ internal sealed record TrainerState
         json.WriteNumber("tokens", Tokens);
         json.WriteNumber("skipped_steps", SkippedSteps);
         json.WriteNumber("skips_in_a_row", SkipsInARow);
+        json.WriteNumber("good_step", GoodStep);
+        json.WriteNumber("roll_backs", RollBacks);
+        WriteLayout(json);
         json.WriteNumber("evaluated_step", EvaluatedStep);
         WriteNullable(json, "held_out_loss", HeldOutLoss);
         WriteNullable(json, "best_loss", BestLoss);
@@ -57,6 +70,8 @@ internal sealed record TrainerState
                 Tokens = root.GetProperty("tokens").GetInt64(),
                 SkippedSteps = root.GetProperty("skipped_steps").GetInt64(),
                 SkipsInARow = root.GetProperty("skips_in_a_row").GetInt64(),
+                GoodStep = ReadOr(root, "good_step", -1),
+                RollBacks = ReadOr(root, "roll_backs", 0),
                 EvaluatedStep = root.GetProperty("evaluated_step").GetInt64(),
                 HeldOutLoss = ReadNullable(root, "held_out_loss"),
                 BestLoss = ReadNullable(root, "best_loss"),
@@ -73,6 +88,21 @@ internal sealed record TrainerState
             throw new InvalidDataException($"{path}: not the state of a trainer ({e.Message.ReplaceLineEndings(" ")}).", e);
         }
     }
+
+    /// <summary>The sizes and the groups over which each class of gradients is summed.</summary>
+    private void WriteLayout(Utf8JsonWriter json)
+    {
+        json.WriteStartObject("layout");
+        (string Name, int Size)[] sizes = [("data", Layout.Data), ("context", Layout.Context), ("expert", Layout.Expert), ("tensor", Layout.Tensor)];
+        foreach ((string name, int size) in sizes) json.WriteNumber(name, size);
+        json.WriteStartObject("gradient_groups");
+        foreach (GradientClass gradient in Layout.ReduceAxes.Keys) json.WriteString(gradient.ToString(), Layout.DescribeGroups(gradient));
+        json.WriteEndObject();
+        json.WriteEndObject();
+    }
+
+    /// <summary>A number that older checkpoints do not have.</summary>
+    private static long ReadOr(JsonElement root, string name, long otherwise) => root.TryGetProperty(name, out JsonElement value) ? value.GetInt64() : otherwise;
 
     private static void WriteNullable(Utf8JsonWriter json, string name, double? value)
     {

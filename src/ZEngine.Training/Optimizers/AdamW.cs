@@ -122,7 +122,16 @@ public sealed class AdamW : IDisposable
     }
 
     /// <summary>Writes <see cref="State"/> as a safetensors file.</summary>
-    public void Save(string path) => SafetensorsWriter.Write(path, [.. State.Select(tensor => ParameterFiles.ToSafetensors(tensor.Key, tensor.Value))]);
+    public void Save(string path) => SafetensorsWriter.Write(path, [.. StateTensors]);
+
+    /// <summary>Copies the state as it is now.</summary>
+    /// <param name="copies">Keeps the copies; must live until the result was called.</param>
+    /// <returns>Writes what <see cref="Save"/> writes, on any thread.</returns>
+    internal Action<string> PrepareSave(TensorCopies copies)
+    {
+        SafetensorsTensor[] tensors = [.. StateTensors.Select(copies.Copy)];
+        return path => SafetensorsWriter.Write(path, tensors);
+    }
 
     /// <summary>Takes the state of a file that <see cref="Save"/> wrote for the same parameters; a failure changes nothing.</summary>
     /// <exception cref="InvalidDataException">A tensor is missing, superfluous, or of another shape or type; one line that names it.</exception>
@@ -160,6 +169,8 @@ public sealed class AdamW : IDisposable
         }
         _isChecked = StepCount > 0;
     }
+
+    private IEnumerable<SafetensorsTensor> StateTensors => State.Select(tensor => ParameterFiles.ToSafetensors(tensor.Key, tensor.Value));
 
     private static IEnumerable<StateKey> KeysOf(Parameter parameter)
     {

@@ -5,7 +5,7 @@ namespace ZEngine.Training;
 /// Gradients are summed over micro-batches and then over ranks in one tree (<see cref="GradientTree"/>), in buckets that are exchanged
 /// while the backward pass of the last micro-batch goes on. With a sharded optimizer (ZeRO-1) a rank gets the sum of its part alone, updates that
 /// and gives the new values to the others: Rajbhandari et al. 2020, arXiv:1910.02054. Norms are summed segment by segment in the parameters'
-/// order: the same bits with and without sharding, and for any number of ranks.
+/// order: the same bits with and without sharding, and for any number of ranks. Which ranks sum a parameter's gradient is the layout's table to say.
 /// </remarks>
 internal sealed class DataParallel : IDisposable
 {
@@ -21,11 +21,19 @@ internal sealed class DataParallel : IDisposable
     private bool[] _hasGradient = [];
     private int _begun;
 
-    public DataParallel(IReadOnlyList<Parameter> parameters, Communicator world, bool isSharded, long bucketBytes, long segment)
+    /// <param name="parameters">Trainable or not.</param>
+    /// <param name="world">All ranks.</param>
+    /// <param name="layout">How they share the work.</param>
+    /// <param name="isSharded">Whether they part the optimizer's state.</param>
+    /// <param name="bucketBytes">Of gradients that are exchanged at once.</param>
+    /// <param name="segment">Elements of the pieces in which parameters are dealt out.</param>
+    public DataParallel(IReadOnlyList<Parameter> parameters, Communicator world, Layout layout, bool isSharded, long bucketBytes, long segment)
     {
+        layout.RequireFit(world.Size);
+        if (layout.Size != layout.Data || layout.Expert != 1) throw new NotSupportedException($"Trainer: ranks share the batch only so far; the layout is {layout}.");
         (_parameters, _world, _isSharded, _segment) = ([.. parameters.Where(parameter => parameter.IsTrainable)], world, isSharded && world.Size > 1, segment);
         _tree = new GradientTree(_parameters);
-        _buckets = world.Size == 1 ? [] : Cut(bucketBytes);
+        _buckets = world.Size == 1 ? [] : Cut(bucketBytes, layout.JoinGradientGroups(world));
         for (int bucket = 0; bucket < _buckets.Length; bucket++)
             for (int i = 0; i < _buckets[bucket].Parameters.Count; i++) _places.Add(_buckets[bucket].Parameters[i], (bucket, i));
     }
@@ -105,7 +113,7 @@ internal sealed class DataParallel : IDisposable
             foreach (ParameterRange range in bucket.Ranges[_world.Rank])
                 if (_hasGradient[Array.IndexOf(_parameters, range.Parameter)]) optimizer.SetGradient(range, bucket.GradientOf(range));
         optimizer.Step(learningRate, norm, clip);
-        foreach (GradientBucket bucket in _buckets) bucket.GatherValues(_world);
+        foreach (GradientBucket bucket in _buckets) bucket.GatherValues();
     }
 
     /// <summary>Forgets the step's gradients, whether it was completed or not.</summary>
@@ -123,11 +131,11 @@ internal sealed class DataParallel : IDisposable
         foreach (GradientBucket bucket in _buckets) bucket.Dispose();
     }
 
-    /// <summary>Buckets in the order in which a backward pass fills them: the last parameters first, each with one type of values.</summary>
-    private GradientBucket[] Cut(long bucketBytes)
+    /// <summary>Buckets in the order in which a backward pass fills them: the last parameters first, each with one type of values and one group of ranks.</summary>
+    private GradientBucket[] Cut(long bucketBytes, IReadOnlyDictionary<GradientClass, Communicator> groups)
     {
         var buckets = new List<(int First, List<Parameter> Parameters)>();
-        foreach (var kind in _parameters.Index().GroupBy(item => item.Item.Value.DType))
+        foreach (var kind in _parameters.Index().GroupBy(item => (item.Item.Value.DType, groups[item.Item.GradientClass])))
         {
             var open = (First: -1, Parameters: new List<Parameter>());
             long bytes = 0;
@@ -144,7 +152,7 @@ internal sealed class DataParallel : IDisposable
             }
             buckets.Add(open);
         }
-        return [.. buckets.OrderByDescending(bucket => bucket.First).Select(bucket => new GradientBucket(bucket.Parameters, _segment, _world.Size))];
+        return [.. buckets.OrderByDescending(bucket => bucket.First).Select(bucket => new GradientBucket(bucket.Parameters, _segment, groups[bucket.Parameters[0].GradientClass]))];
     }
 
     /// <summary>Buckets are exchanged in one order on all ranks, whenever they fill up.</summary>
@@ -155,7 +163,7 @@ internal sealed class DataParallel : IDisposable
         if (_hasGradient.Length == 0) _hasGradient = new bool[_parameters.Length];
         _hasGradient[Array.IndexOf(_parameters, parameter)] = parameter.Gradient is not null;
         _buckets[place.Bucket].Fill(place.Index);
-        for (; _begun < _buckets.Length && _buckets[_begun].IsFull; _begun++) _buckets[_begun].Begin(_world, _isSharded);
+        for (; _begun < _buckets.Length && _buckets[_begun].IsFull; _begun++) _buckets[_begun].Begin(_isSharded);
     }
 
     /// <summary>A parameter has a gradient where it has one on some rank: elsewhere zeros were given.</summary>

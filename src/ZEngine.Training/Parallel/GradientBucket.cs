@@ -3,6 +3,7 @@ namespace ZEngine.Training;
 /// <summary>Gradients of neighbouring parameters in one buffer, so that ranks exchange few large messages.</summary>
 internal sealed class GradientBucket : IDisposable
 {
+    private readonly Communicator _group;
     private readonly long[] _offsets;
     private readonly Tensor _buffer;
     private readonly bool[] _isFilled;
@@ -12,16 +13,16 @@ internal sealed class GradientBucket : IDisposable
 
     /// <param name="parameters">One type of values, one device.</param>
     /// <param name="segment">Elements of the pieces in which a parameter is dealt out.</param>
-    /// <param name="ranks">Among whom.</param>
-    public GradientBucket(IReadOnlyList<Parameter> parameters, long segment, int ranks)
+    /// <param name="group">The ranks that sum these gradients.</param>
+    public GradientBucket(IReadOnlyList<Parameter> parameters, long segment, Communicator group)
     {
-        Parameters = parameters;
+        (Parameters, _group) = (parameters, group);
         _offsets = new long[parameters.Count];
         _isFilled = new bool[parameters.Count];
         for (int i = 0; i < _offsets.Length; Count += parameters[i++].Count) _offsets[i] = Count;
         Tensor first = parameters[0].Value;
         _buffer = TensorScope.Release(Tensor.Empty([Count], DType.Float32, first.Device));
-        Ranges = Deal(segment, ranks, out long[] counts);
+        Ranges = Deal(segment, group.Size, out long[] counts);
         Counts = counts;
         Reset();
     }
@@ -55,10 +56,10 @@ internal sealed class GradientBucket : IDisposable
     public bool IsFilled(int index) => _isFilled[index];
 
     /// <summary>Begins to sum over the ranks: all of it, or this rank's part alone.</summary>
-    public void Begin(Communicator world, bool isSharded)
+    public void Begin(bool isSharded)
     {
-        if (isSharded) _part = TensorScope.Release(_buffer.Slice(0, Counts.Take(world.Rank).Sum(), Counts[world.Rank]));
-        _work = _part is null ? world.BeginAllReduce(_buffer) : world.BeginReduceScatter(_buffer, _part, Counts);
+        if (isSharded) _part = TensorScope.Release(_buffer.Slice(0, Counts.Take(_group.Rank).Sum(), Counts[_group.Rank]));
+        _work = _part is null ? _group.BeginAllReduce(_buffer) : _group.BeginReduceScatter(_buffer, _part, Counts);
     }
 
     public void Wait()
@@ -87,20 +88,20 @@ internal sealed class GradientBucket : IDisposable
     }
 
     /// <summary>Brings every rank's part of the parameters' values to all ranks.</summary>
-    public void GatherValues(Communicator world)
+    public void GatherValues()
     {
         using TensorScope scope = TensorScope.Enter();
         using NoGradient pause = Tape.NoGrad();
         Tensor all = Tensor.Empty([Count], Parameters[0].Value.DType, _buffer.Device);
-        long start = Counts.Take(world.Rank).Sum();
-        Tensor own = all.Slice(0, start, Counts[world.Rank]);
+        long start = Counts.Take(_group.Rank).Sum();
+        Tensor own = all.Slice(0, start, Counts[_group.Rank]);
         long at = 0;
-        foreach (ParameterRange range in Ranges[world.Rank])
+        foreach (ParameterRange range in Ranges[_group.Rank])
         {
             Ops.Copy(range.Value, own.Slice(0, at, range.Count));
             at += range.Count;
         }
-        world.AllGather(own, all, Counts);
+        _group.AllGather(own, all, Counts);
         for (int i = 0; i < Parameters.Count; i++) Ops.Copy(all.Slice(0, _offsets[i], Parameters[i].Count), Parameters[i].Value.Reshape(-1));
     }
 

@@ -43,12 +43,20 @@ internal sealed class Zengine : IDisposable
         return output;
     }
 
+    /// <summary>The command line as another program starts it.</summary>
+    public static string[] Program(params string[] args) => [.. Programs.Command("ZEngine.Cli"), .. args];
+
     /// <summary>Starts a command line as a process of its own.</summary>
     public static Process Start(params string[] args)
     {
-        string[] command = Programs.Command("ZEngine.Cli");
-        var start = new ProcessStartInfo(command[0]) { RedirectStandardOutput = true, RedirectStandardError = true };
-        foreach (string argument in (string[])[.. command[1..], .. args]) start.ArgumentList.Add(argument);
+        string[] program = Program(args);
+        return Start(new ProcessStartInfo(program[0], program[1..]));
+    }
+
+    /// <summary>Starts a process whose output is read.</summary>
+    public static Process Start(ProcessStartInfo start)
+    {
+        start.RedirectStandardOutput = start.RedirectStandardError = true;
         return Process.Start(start)!;
     }
 

@@ -156,7 +156,7 @@ public sealed class DataParallelTests
     {
         using RunFolder straight = new(), broken = new();
         byte[] expected = Train(straight, 1, Options(straight, 4));
-        Assert.Throws<TimeZoneNotFoundException>(() => Train(broken, 4, Options(broken, 4), prepare: (world, model) =>
+        Assert.Throws<TimeZoneNotFoundException>(() => Train(broken, 4, Options(broken, 4) with { IsSaveInBackground = false }, prepare: (world, model) =>
         {
             int passes = 0;
             if (world.Rank == 2) model.BeforeForward = () => { if (++passes == 7) throw new TimeZoneNotFoundException("planted"); };

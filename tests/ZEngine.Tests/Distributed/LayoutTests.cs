@@ -1,4 +1,5 @@
 using ZEngine.Distributed;
+using ZEngine.Models;
 
 namespace ZEngine.Tests.Distributed;
 
@@ -47,6 +48,24 @@ public sealed class LayoutTests
             int[] members = layout.Join(world, LayoutAxis.Tensor).Gather(world.Rank);
             Assert.Equal(layout.GroupsAlong(LayoutAxis.Tensor).Single(group => group.Contains(world.Rank)), members);
         }, Worlds.Timeout);
+    }
+
+    [Fact]
+    public void Classes_with_the_same_groups_share_a_communicator_and_every_parameter_has_one()
+    {
+        InProcessWorld.Run(4, world =>
+        {
+            IReadOnlyDictionary<GradientClass, Communicator> plain = new Layout(4).JoinGradientGroups(world);
+            Assert.All(plain.Values, group => Assert.Same(world, group));
+            var layout = new Layout(Data: 2, Expert: 2, Tensor: 2);
+            IReadOnlyDictionary<GradientClass, Communicator> groups = layout.JoinGradientGroups(world);
+            foreach (GradientClass gradient in Enum.GetValues<GradientClass>())
+                Assert.Equal(layout.GroupsOf(gradient).Single(group => group.Contains(world.Rank)), groups[gradient].Gather(world.Rank));
+        }, Worlds.Timeout);
+        Assert.Equal("0, 2; 1, 3", new Layout(Data: 2, Tensor: 2).DescribeGroups(GradientClass.Dense));
+        using LanguageModel mixture = new Mixtral(new MixtralConfig { VocabularySize = 31, HiddenSize = 8, IntermediateSize = 12, Layers = 1, Heads = 2, KeyValueHeads = 1, HeadDimension = 4, Experts = 2, ExpertsPerToken = 1 });
+        Assert.Equal(mixture.Parameters.Where(parameter => parameter.Name.Contains(".experts.", StringComparison.Ordinal)), mixture.Parameters.Where(parameter => parameter.GradientClass == GradientClass.Expert));
+        Assert.Equal(2, mixture.Parameters.Count(parameter => parameter.GradientClass == GradientClass.Expert));
     }
 
     [Theory]

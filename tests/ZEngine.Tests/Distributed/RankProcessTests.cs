@@ -61,7 +61,8 @@ public sealed class RankProcessTests(ITestOutputHelper output)
         Assert.Equal(expected, code);
         Assert.Contains(message, text, StringComparison.Ordinal);
         Assert.False(File.Exists(Path.Combine(folder.Path, "DONE")));
-        Assert.EndsWith("step-000000010", Newest(folder.Path), StringComparison.Ordinal);
+        // The save of step 10 may have been under way.
+        Assert.Matches("step-0000000(05|10)$", Newest(folder.Path));
 
         // One process opens what two have saved in parts, and ends with the bits of a run that nothing happened to.
         using var model = new TinyModel();

@@ -17,11 +17,7 @@ internal static class RankProcesses
         ProcessStartInfo start;
         if (launcher == "mpirun")
         {
-            RequireMpi();
-            start = new ProcessStartInfo("mpirun");
-            Add(start, ["-np", $"{ranks}", .. host, .. program]);
-            foreach (string name in (string[])["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_rmaps_base_oversubscribe"]) start.Environment[name] = "1";
-            start.Environment["TERM"] = "dumb";
+            start = Mpirun(ranks, [.. host, .. program]);
         }
         else
         {
@@ -31,6 +27,17 @@ internal static class RankProcesses
         start.Environment["ZENGINE_COMM_TIMEOUT"] = timeout.ToString(CultureInfo.InvariantCulture);
         (start.RedirectStandardOutput, start.RedirectStandardError, start.RedirectStandardInput) = (true, true, true);
         return Process.Start(start)!;
+    }
+
+    /// <summary>A job of Open MPI; skips the test where there is none.</summary>
+    public static ProcessStartInfo Mpirun(int ranks, params string[] command)
+    {
+        RequireMpi();
+        var start = new ProcessStartInfo("mpirun");
+        Add(start, ["-np", $"{ranks}", .. command]);
+        foreach (string name in (string[])["OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "OMPI_MCA_rmaps_base_oversubscribe"]) start.Environment[name] = "1";
+        start.Environment["TERM"] = "dumb";
+        return start;
     }
 
     /// <summary>Waits for the end.</summary>

@@ -41,6 +41,35 @@ public sealed class TreeDecodeTests
         }
     }
 
+    [Fact]
+    public void Tokens_of_two_devices_are_those_of_one()
+    {
+        const int Tokens = 24;
+        int[] prompt = [.. Enumerable.Range(0, 11).Select(i => (i * i + 3) % 31)];
+        int[] Generate(Device device, KeyValueSharding? sharding)
+        {
+            using LanguageModel model = Cuda.CudaTrainingTests.NewLlama(device);
+            using Session session = model.NewSession(maxLength: prompt.Length + Tokens, sharding: sharding);
+            return [.. session.Generate(prompt, SamplingOptions.Greedy with { MaxNewTokens = Tokens }, TestContext.Current.CancellationToken)];
+        }
+        int[] expected = Generate(Device.Cpu, null);
+        int[][] all = InProcessNccl.Run(2, (world, device) => Generate(device, new KeyValueSharding(world, Block)), checks: ZEngine.Emulator.EmulatorChecks.None);
+        Assert.All(all, tokens => Assert.Equal(expected, tokens));
+    }
+
+    [Fact]
+    public void Ranks_of_several_machines_merge_in_two_levels()
+    {
+        InProcessWorld.Run(4, world =>
+        {
+            Assert.Null(World.SplitByMachine(world, "one"));
+            Assert.Null(World.SplitByMachine(world, world.Rank == 3 ? "small" : "large"));
+            (Communicator node, Communicator across) = World.SplitByMachine(world, world.Rank % 2 == 0 ? "a" : "b")!.Value;
+            Assert.Equal(world.Rank % 2 == 0 ? [0, 2] : [1, 3], node.Gather(world.Rank));
+            Assert.Equal(world.Rank < 2 ? [0, 1] : [2, 3], across.Gather(world.Rank));
+        }, Worlds.Timeout);
+    }
+
     /// <summary>A prompt in two pieces, then greedy tokens.</summary>
     private static (float[] Logits, int[] Answer) Text(LanguageModel model, int[] prompt, KeyValueSharding? sharding)
     {

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using ZEngine.Interop;
@@ -11,10 +10,7 @@ public sealed unsafe class LibCudaDriverTests
 {
     private static readonly NativeStub Stub = new("libcuda_stub.c");
 
-    private static LibCudaDriver Open()
-    {
-        return new LibCudaDriver(Stub.Path);
-    }
+    private static LibCudaDriver Open() => new(Stub.Path);
 
     [Fact]
     public void Structures_have_the_sizes_of_the_header()

@@ -8,6 +8,9 @@ internal sealed class NativeStub(string source)
 {
     private readonly Lazy<(string? Path, string Reason)> _built = new(() => Build(source));
 
+    /// <summary>Whether it could be built.</summary>
+    public bool IsBuilt => _built.Value.Path is not null;
+
     /// <summary>The library's file; the running test is skipped where there is no C compiler.</summary>
     public string Path
     {
@@ -28,7 +31,7 @@ internal sealed class NativeStub(string source)
         {
             try
             {
-                using Process process = Process.Start(new ProcessStartInfo(compiler, ["-shared", "-fPIC", "-O1", "-o", library, file]) { RedirectStandardError = true })!;
+                using Process process = Process.Start(new ProcessStartInfo(compiler, ["-shared", "-fPIC", "-O1", "-o", library, file, "-lpthread"]) { RedirectStandardError = true })!;
                 string error = process.StandardError.ReadToEnd();
                 process.WaitForExit();
                 return process.ExitCode == 0 ? (library, "") : throw new InvalidOperationException(error);

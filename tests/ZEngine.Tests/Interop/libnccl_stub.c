@@ -47,6 +47,7 @@ int ncclAllReduce(const void *s, void *r, size_t n, int t, int op, void *comm, v
 int ncclReduceScatter(const void *s, void *r, size_t n, int t, int op, void *comm, void *stream) { return note(7, (long long)s, (long long)r, (long long)n, t, op, (long long)comm, (long long)stream); }
 int ncclAllGather(const void *s, void *r, size_t n, int t, void *comm, void *stream) { return note(8, (long long)s, (long long)r, (long long)n, t, 0, (long long)comm, (long long)stream); }
 int ncclBroadcast(const void *s, void *r, size_t n, int t, int root, void *comm, void *stream) { return note(9, (long long)s, (long long)r, (long long)n, t, root, (long long)comm, (long long)stream); }
+int ncclReduce(const void *s, void *r, size_t n, int t, int op, int root, void *comm, void *stream) { return note(14, (long long)s, (long long)r, (long long)n, t, op * 100 + root, (long long)comm, (long long)stream); }
 int ncclSend(const void *s, size_t n, int t, int peer, void *comm, void *stream) { return note(10, (long long)s, 0, (long long)n, t, peer, (long long)comm, (long long)stream); }
 int ncclRecv(void *r, size_t n, int t, int peer, void *comm, void *stream) { return note(11, 0, (long long)r, (long long)n, t, peer, (long long)comm, (long long)stream); }
 int ncclGroupStart(void) { return note(12, 0, 0, 0, 0, 0, 0, 0); }

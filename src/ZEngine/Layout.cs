@@ -1,5 +1,5 @@
 // Who works with whom: the groups of a world and of its gradients, as data.
-namespace ZEngine.Distributed;
+namespace ZEngine;
 
 /// <summary>How a gradient is to be summed: which ranks hold copies of a parameter.</summary>
 public enum GradientClass
@@ -74,16 +74,47 @@ public sealed record Layout(int Data, int Context = 1, int Expert = 1, int Tenso
     /// <summary>The groups over which the gradients of a class are summed; every rank is in exactly one.</summary>
     public IReadOnlyList<IReadOnlyList<int>> GroupsOf(GradientClass gradient) => GroupsAlong([.. ReduceAxes[gradient]]);
 
-    /// <summary>This rank's group along the given axes; every rank of the world calls with the same axes.</summary>
+    /// <summary>The groups of a class in one line, for people and for checkpoints, such as <c>0-3; 4-7</c>.</summary>
+    public string DescribeGroups(GradientClass gradient) => string.Join("; ", GroupsOf(gradient).Select(Runs));
+
+    /// <summary>The communicator over which this rank sums the gradients of each class; every rank of the world calls. Classes with the same groups share one.</summary>
+    public IReadOnlyDictionary<GradientClass, Communicator> JoinGradientGroups(Communicator world)
+    {
+        var byTable = new Dictionary<string, Communicator>();
+        var result = new Dictionary<GradientClass, Communicator>();
+        // In the order of the table: all ranks must make their groups in one order.
+        foreach ((GradientClass gradient, IReadOnlyList<LayoutAxis> axes) in ReduceAxes)
+        {
+            string table = DescribeGroups(gradient);
+            if (!byTable.TryGetValue(table, out Communicator? group)) byTable.Add(table, group = Join(world, axes));
+            result.Add(gradient, group);
+        }
+        return result;
+    }
+
+    /// <summary>This rank's group along the given axes, the world itself where that is all ranks; every rank of the world calls with the same axes.</summary>
     public Communicator Join(Communicator world, params IReadOnlyList<LayoutAxis> axes)
     {
         ArgumentNullException.ThrowIfNull(world);
         RequireFit(world.Size);
         IReadOnlyList<IReadOnlyList<int>> groups = GroupsAlong(axes);
+        if (groups.Count == 1) return world;
         int color = Enumerable.Range(0, groups.Count).First(group => groups[group].Contains(world.Rank));
         return world.Split(color, world.Rank)!;
     }
 
     /// <summary>The group table, for people and for checkpoints.</summary>
     public override string ToString() => $"data {Data} x context {Context} x tensor {Tensor}{(Expert > 1 ? $", experts over {Expert}" : "")}";
+
+    /// <summary>For example <c>0-2, 5</c>.</summary>
+    internal static string Runs(IEnumerable<int> ranks)
+    {
+        var runs = new List<(int First, int Last)>();
+        foreach (int rank in ranks)
+        {
+            if (runs.Count > 0 && runs[^1].Last == rank - 1) runs[^1] = (runs[^1].First, rank);
+            else runs.Add((rank, rank));
+        }
+        return string.Join(", ", runs.Select(run => run.First == run.Last ? $"{run.First}" : $"{run.First}-{run.Last}"));
+    }
 }
