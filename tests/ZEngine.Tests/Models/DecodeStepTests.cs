@@ -10,12 +10,12 @@ public sealed class DecodeStepTests
 {
     private const int Prompt = 9, Steps = 8;
 
-    private static LanguageModel NewLlama(Device device)
+    private static Llama NewLlama(Device device)
     {
         var model = new Llama(SmallModels.Llama);
         SmallModels.Fill(model, 3);
         if (device == Device.Cpu) return model;
-        using LanguageModel source = model;
+        using Llama source = model;
         var moved = new Llama(SmallModels.Llama, device, 3);
         foreach ((Parameter from, Parameter to) in model.Parameters.Zip(moved.Parameters)) to.Value.CopyFrom<float>(from.Value.ToArray<float>());
         return moved;
@@ -85,6 +85,7 @@ public sealed class DecodeStepTests
         {
             float[] want = exact.Append(tokens.AsSpan(at, count)).ToArray(), got = bytes.Append(tokens.AsSpan(at, count)).ToArray();
             double rms = Math.Sqrt(want.Average(x => (double)x * x));
+            TestContext.Current.TestOutputHelper?.WriteLine($"{at}: {want.Zip(got, (a, b) => Math.Abs(a - b)).Max() / rms:P2}");
             worst = Math.Max(worst, want.Zip(got, (a, b) => Math.Abs(a - b)).Max() / rms);
         }
         TestContext.Current.SendDiagnosticMessage($"{name}: logits in bytes are off by {worst:P2} of their rms");
