@@ -284,6 +284,7 @@ struct Sums
                 }
         }
         __syncthreads();                                      // the probabilities of all keys are there
+        const int keys = (int)min((i64)kKeys<T>, (split.end - from + 15) / 16 * 16);
         #pragma unroll
         for (int u = 0; u < kUnits; u++)
         {
@@ -293,7 +294,7 @@ struct Sums
             for (int j = 0; j < 2; j++)
                 #pragma unroll
                 for (int part = 0; part < 4; part++) o[u][j][part] *= kept[part / 2];
-            multiply<false, true, 2>(o[u], sP, kScorePitch<T>, sValues + channel, pitch, kKeys<T>, 16);
+            multiply<false, true, 2>(o[u], sP, kScorePitch<T>, sValues + channel, pitch, keys, 16);
         }
     }
 
@@ -393,7 +394,7 @@ __device__ inline void put_nothing(const DecodeArgs<T, C>& args)
 }
 
 template <typename T, typename C>
-__global__ void __launch_bounds__(kThreads) attention_decode(const DecodeArgs<T, C> args)
+__global__ void __launch_bounds__(kThreads, 4) attention_decode(const DecodeArgs<T, C> args)
 {
     extern __shared__ __align__(16) u8 sMemory[];
     __shared__ __align__(16) T sP[kHeads * kScorePitch<T>];

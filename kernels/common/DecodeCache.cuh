@@ -87,6 +87,6 @@ __device__ inline bool is_last(u32* ticket, u32 count)
     __threadfence();                                          // what the block wrote can be seen, and what it was to read has been read
     if (atomicAdd(ticket, 1u) != count - 1) return false;
     __threadfence();                                          // so it is with all others
-    *ticket = 0;
+    atomicExch(ticket, 0u);
     return true;
 }

@@ -44,6 +44,7 @@ __device__ inline void multiply(f32 (&sum)[J][4], const f32* sA, int aPitch, con
 {
     constexpr int K = 4;                                      // of the inner axis at a time: 16 bytes of a row
     const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4 * 2;
+    #pragma unroll 1                                          // more at a time would spill
     for (int k = 0; k < depth; k += K)
     {
         f32 left[2][K];

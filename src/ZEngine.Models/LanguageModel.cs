@@ -132,7 +132,11 @@ public abstract class LanguageModel : Module
     /// <param name="batch">Sequences side by side.</param>
     /// <param name="maxLength">Tokens that fit, prompt and answer together.</param>
     /// <param name="sharding">How ranks part keys and values among them; null for one rank.</param>
-    public Session NewSession(int batch = 1, long maxLength = 4096, KeyValueSharding? sharding = null) => new(this, batch, maxLength, sharding);
+    /// <param name="keyValueType">
+    /// Int8 keeps keys and values in bytes, with a scale for each row of a head: an element is off by at most 1/254 of its row's largest (see <see cref="DecodeCache"/>).
+    /// Null keeps them as they are.
+    /// </param>
+    public Session NewSession(int batch = 1, long maxLength = 4096, KeyValueSharding? sharding = null, DType? keyValueType = null) => new(this, batch, maxLength, sharding, keyValueType);
 
     /// <summary>The last hidden states, normalised: what the head reads.</summary>
     /// <param name="tokens">[B, L].</param>

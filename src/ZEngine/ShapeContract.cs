@@ -105,6 +105,9 @@ internal ref struct ShapeContract(string op)
         if (!holds) throw new ArgumentException($"{op}: {message.Text()}");
     }
 
+    /// <summary>The tensors that follow may lie on another device than those before: all on the same.</summary>
+    public void AllowOtherDevice() => _device = null;
+
     /// <summary>Binds a letter before the first tensor names it.</summary>
     public void Bind(char letter, long size) => _letters[letter - 'A'] = size + 1;
 

@@ -27,33 +27,15 @@ public sealed record KeyValueSharding(Communicator World, long Block = 256, Comm
     public (Tensor O, Tensor Lse) Merge(Tensor o, Tensor lse)
     {
         if (Node is null != Across is null) throw new InvalidOperationException("KeyValueSharding: Node and Across belong together.");
-        if (Node is null) return Merge(World, o, lse);
+        if (Node is null) return Ops.MergeAttention(World, o, lse);
         if (Node.Size * Across!.Size != World.Size) throw new InvalidOperationException($"KeyValueSharding: {Node.Size} ranks a machine on {Across.Size} machines are not the {World.Size} of the world.");
-        (o, lse) = Merge(Node, o, lse);
-        return Merge(Across, o, lse);
+        (o, lse) = Ops.MergeAttention(Node, o, lse);
+        return Ops.MergeAttention(Across, o, lse);
     }
 
     internal void RequireValid()
     {
         ArgumentNullException.ThrowIfNull(World);
         if (Block < 1) throw new ArgumentException($"KeyValueSharding: Block must be at least 1, got {Block}.");
-    }
-
-    /// <summary>One exchange: output and lse travel together.</summary>
-    private static (Tensor O, Tensor Lse) Merge(Communicator group, Tensor o, Tensor lse)
-    {
-        if (group.Size == 1) return (o, lse);
-        using TensorScope scope = TensorScope.Enter();
-        (long b, long l, long h, long p) = (o.Shape[0], o.Shape[1], o.Shape[2], o.Shape[3]);
-        Tensor own = Ops.Concat(-1, o, lse.Reshape(b, l, h, 1)), all = Tensor.Empty([group.Size, b, l, h, p + 1], DType.Float32, o.Device);
-        group.AllGather(own, all);
-        var parts = new (Tensor, Tensor)[group.Size];
-        for (int rank = 0; rank < parts.Length; rank++)
-        {
-            Tensor part = all.Select(0, rank);
-            parts[rank] = (part.Slice(-1, 0, p), part.Slice(-1, p, 1).Contiguous().Reshape(b, l, h));
-        }
-        (Tensor merged, Tensor mergedLse) = Ops.MergeAttention(parts);
-        return (scope.Keep(merged), scope.Keep(mergedLse));
     }
 }

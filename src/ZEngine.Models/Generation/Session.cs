@@ -11,16 +11,17 @@ public sealed class Session : IDisposable
     private float[] _logits = [];
     private bool _isDisposed;
 
-    internal Session(LanguageModel model, int batch, long maxLength, KeyValueSharding? sharding)
+    internal Session(LanguageModel model, int batch, long maxLength, KeyValueSharding? sharding, DType? keyValueType)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(batch, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(maxLength, 1);
         sharding?.RequireValid();
+        if (keyValueType is not (null or DType.Int8)) throw new ArgumentException($"Session: keyValueType must be Int8, or null for the type of the activations, got {keyValueType}.");
         (_model, _batch, MaxLength, _world) = (model, batch, maxLength, sharding?.World ?? Communicator.Single);
         if (_world.Size == 1) sharding = null;
         using TensorScope scope = TensorScope.Enter();         // a state that does not fit takes those before it along
         LayerState[] layers = model.NewLayerStates(batch, maxLength);
-        foreach (LayerState layer in layers) layer.Allocate(sharding);
+        foreach (LayerState layer in layers) layer.Allocate(sharding, keyValueType);
         foreach (LayerState layer in layers) layer.Own();
         _state = new ModelState(layers);
     }

@@ -5,7 +5,8 @@ public abstract class LayerState : IDisposable
 {
     /// <summary>Makes what was not made with the object, because it depends on how keys and values are dealt out to ranks.</summary>
     /// <param name="sharding">The ranks, or null for one.</param>
-    public virtual void Allocate(KeyValueSharding? sharding) { }
+    /// <param name="keyValueType">The type in which keys and values are kept, or null for that of the activations.</param>
+    public virtual void Allocate(KeyValueSharding? sharding, DType? keyValueType) { }
 
     /// <summary>Takes the tensors out of the scope they were made in: until then that scope gives them back if a later one does not fit.</summary>
     public abstract void Own();

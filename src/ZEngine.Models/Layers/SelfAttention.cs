@@ -37,13 +37,7 @@ internal sealed class SelfAttention : Module
     {
         using TensorScope scope = TensorScope.Enter();
         Tensor q = Heads(_query.Project(x, _queryBias), _options.Heads), k = Heads(_key.Project(x, _keyBias), _options.KeyValueHeads), v = Heads(_value.Project(x, _valueBias), _options.KeyValueHeads);
-        if (rotary is not null)
-        {
-            (Tensor cosine, Tensor sine) = rotary.Tables(offset + x.Shape[1]);
-            (q, k) = (Ops.Rope(q, cosine, sine, offset, layout: layout), Ops.Rope(k, cosine, sine, offset, layout: layout));
-        }
-        var options = new AttentionOptions(Window: _options.Window, Layout: layout);
-        Tensor o = cache?.Attend(q, k, v, options) ?? Ops.Attention(q, k, v, options).O;
+        Tensor o = KeyValueCache.Attend(cache, q, k, v, rotary, offset, new AttentionOptions(Window: _options.Window, Layout: layout));
         return scope.Keep(_output.Project(o.Reshape(x.Shape[0], x.Shape[1], -1), _outputBias));
     }
 

@@ -56,13 +56,8 @@ internal sealed class SharedTransformer : Module
         Tensor u = Ops.RmsNorm(Ops.Concat(-1, h, embedded), _inputNorm.Effective(), (float)_config.NormEpsilon);
         Tensor q = Heads(Adapted(u, _query, adapters.Query), _config.AttentionHeads), k = Heads(Adapted(u, _key, adapters.Key), _config.KeyValueHeads);
         Tensor v = Heads(Adapted(u, _value, adapters.Value), _config.KeyValueHeads);
-        if (rotary is not null)
-        {
-            (Tensor cosine, Tensor sine) = rotary.Tables(offset + h.Shape[1]);
-            (q, k) = (Ops.Rope(q, cosine, sine, offset, layout: layout), Ops.Rope(k, cosine, sine, offset, layout: layout));
-        }
         var options = new AttentionOptions(Scale: (float)Math.Pow(_config.AttentionHeadDimension / 2.0, -0.5), Layout: layout);
-        Tensor o = cache?.Attend(q, k, v, options) ?? Ops.Attention(q, k, v, options).O;
+        Tensor o = KeyValueCache.Attend(cache, q, k, v, rotary, offset, options);
         Tensor a = _output.Project(o.Reshape(h.Shape[0], h.Shape[1], -1));
         Tensor gateUp = Adapted(Ops.RmsNorm(a, _mlpNorm.Effective(), (float)_config.NormEpsilon), _gateUp, adapters.GateUp);
         return scope.Keep(_down.Project(Ops.GatedActivation(gateUp, Pointwise.Gelu)));

@@ -4,7 +4,10 @@ public static partial class Ops
 {
     /// <summary>Attention over keys that lie in shards: each shard gives its own output and lse, and these are merged exactly.</summary>
     /// <param name="q">[B, L, H, P].</param>
-    /// <param name="shards">Keys and values [B, S, G, P], one shard after the other in order; a shard may be empty.</param>
+    /// <param name="shards">
+    /// Keys and values [B, S, G, P], one shard after the other in order; a shard may be empty. Each may lie on a device of its own, which then works out its
+    /// part; queries go there and o and lse come back as one tensor. Gradients do not cross devices.
+    /// </param>
     /// <param name="options">As for <see cref="Attention"/> on all keys together; without window and layout. A causal mask may cut through the last shard with keys alone.</param>
     /// <param name="groupSize">How many neighbours are merged at once, level by level until one is left: 2 for a pairwise tree; 0 for all at once.</param>
     /// <returns>o [B, L, H, P] and lse [B, L, H], of all keys.</returns>
@@ -20,7 +23,8 @@ public static partial class Ops
         long total = 0, seen = 0;
         foreach ((Tensor k, Tensor v) in shards)
         {
-            ShapeContract shard = shape;                       // every shard has an S of its own
+            ShapeContract shard = shape;                       // every shard has an S of its own, and may have a device
+            shard.AllowOtherDevice();
             shard.Require(k, "B S G P");
             shard.Require(v, "B S G P");
             shape.Require(shard['G'] > 0 && shard['H'] % shard['G'] == 0, $"G = {shard['G']} does not divide H = {shard['H']}.");
@@ -35,7 +39,7 @@ public static partial class Ops
             seen += k.Shape[1];
             bool isLast = seen == total && k.Shape[1] > 0, isCut = options.IsCausal && seen > total - shape['L'] + 1 && k.Shape[1] > 0;
             shape.Require(!isCut || isLast, $"the causal mask cuts through shard {i}, which is not the last: its keys end at {seen}, but query 0 sees {total - shape['L'] + 1}.");
-            parts[i] = Attention(q, k, v, options with { IsCausal = isCut });
+            parts[i] = AttentionAt(k.Device, q, k, v, options with { IsCausal = isCut });
         }
         (Tensor o, Tensor lse) = MergeLevels(parts, groupSize == 0 ? parts.Length : groupSize);
         return (scope.Keep(o), scope.Keep(lse));
@@ -61,6 +65,46 @@ public static partial class Ops
         o.Backend.MergeAttentionForward(inputs, o, lse);
         if (Tape.IsRecording) RecordMergeAttention(inputs, o, lse);
         return (scope.Keep(o), scope.Keep(lse));
+    }
+
+    /// <summary>The attention over the keys of all ranks of a group, from the outputs over each rank's own: one exchange of B·L·H·(P + 1) numbers, whatever the number of keys.</summary>
+    /// <param name="group">The ranks; each calls with tensors of the same shape.</param>
+    /// <param name="o">[B, L, H, P].</param>
+    /// <param name="lse">[B, L, H] Float32; -∞ where this rank has no key.</param>
+    /// <returns>o and lse, merged in the order of the ranks: the same bits on every rank. For two levels merge within each machine first, then across.</returns>
+    /// <remarks>Shyam et al. 2024, arXiv:2408.04093, section 4. Not recorded.</remarks>
+    public static (Tensor O, Tensor Lse) MergeAttention(Communicator group, Tensor o, Tensor lse)
+    {
+        ArgumentNullException.ThrowIfNull(group);
+        var shape = new ShapeContract(nameof(MergeAttention));
+        shape.Require(o, "B L H P");
+        shape.RequireFloat32(lse, "B L H");
+        if (group.Size == 1) return (o, lse);
+        using TensorScope scope = TensorScope.Enter();
+        using NoGradient pause = Tape.NoGrad();
+        Tensor own = PackAttention(o, lse), all = Tensor.Empty([group.Size, .. own.Shape], DType.Float32, o.Device);
+        group.AllGather(own, all);
+        var parts = new (Tensor, Tensor)[group.Size];
+        for (int rank = 0; rank < parts.Length; rank++) parts[rank] = UnpackAttention(all.Select(0, rank), o.DType);
+        (Tensor merged, Tensor mergedLse) = MergeAttention(parts);
+        return (scope.Keep(merged), scope.Keep(mergedLse));
+    }
+
+    /// <summary>An output and its lse as one tensor [B, L, H, P + 1] Float32: what travels between devices and ranks.</summary>
+    private static Tensor PackAttention(Tensor o, Tensor lse) => Concat(-1, o.To(DType.Float32), lse.Reshape(lse.Shape[0], lse.Shape[1], lse.Shape[2], 1));
+
+    /// <summary>What <see cref="PackAttention"/> packed, the output in its own type again.</summary>
+    private static (Tensor O, Tensor Lse) UnpackAttention(Tensor packed, DType dtype)
+    {
+        long p = packed.Shape[3] - 1;
+        return (packed.Slice(-1, 0, p).To(dtype), packed.Slice(-1, p, 1).Contiguous().Reshape(packed.Shape[..3]));
+    }
+
+    private static (Tensor O, Tensor Lse) AttentionAt(Device device, Tensor q, Tensor k, Tensor v, AttentionOptions options)
+    {
+        if (device == q.Device) return Attention(q, k, v, options);
+        (Tensor o, Tensor lse) = Attention(q.To(device), k, v, options);
+        return UnpackAttention(PackAttention(o, lse).To(q.Device), q.DType);
     }
 
     private static (Tensor O, Tensor Lse) MergeLevels(ReadOnlySpan<(Tensor O, Tensor Lse)> parts, int groupSize)

@@ -73,10 +73,22 @@ internal static class OpCalls
         new OpCall("Attention(q, k, v, options)", t => Engine.Attention(t["q"], t["k"], t["v"])).Float("q", 2, 3, 4, 8).Float("k", 2, 5, 2, 8).Float("v", 2, 5, 2, 8).Allow("L and S are free", "q", "axis 1"),
         new OpCall("TreeAttention(q, shards, options, groupSize)", t => Engine.TreeAttention(t["q"], [(t["k"], t["v"]), (t["k of shard 1"], t["v of shard 1"])]))
             .Float("q", 1, 1, 4, 8).Float("k", 1, 5, 2, 8).Float("v", 1, 5, 2, 8).Float("k of shard 1", 1, 3, 2, 8).Float("v of shard 1", 1, 3, 2, 8)
-            .Allow("L is free as long as the mask cuts through the last shard alone", "q", "axis 1"),
+            .Allow("L is free as long as the mask cuts through the last shard alone", "q", "axis 1").Allow("shards may lie elsewhere", "q", "device"),
+        new OpCall("MergeAttention(group, o, lse)", t => Engine.MergeAttention(Communicator.Single, t["o"], t["lse"])).Float("o", 1, 2, 3, 4).Float("lse", 1, 2, 3)
+            .Allow(OwnSize, "o", "axis 3"),
+        new OpCall("AttentionDecode(q, k, v, cache, rotary, options)", t => Engine.AttentionDecode(t["q"], t["k"], t["v"], Cache(t), new DecodeRotary(t["rotary.Cosine"], t["rotary.Sine"], Positions: t["rotary.Positions"])))
+            .Float("q", 2, 1, 4, 8).Float("k", 2, 1, 2, 8).Float("v", 2, 1, 2, 8).Add("cache.Keys", [5, 16, 2, 8], DType.Int8).Add("cache.Values", [5, 16, 2, 8], DType.Int8).Add("cache.Lengths", [2], DType.Int64)
+            .Index("cache.Tickets", 2, 3).Index("cache.Pages", 2, 3).Float("cache.Scales", 5, 2, 16, 2).Float("rotary.Cosine", 9, 4).Float("rotary.Sine", 9, 4).Add("rotary.Positions", [2], DType.Int64)
+            .Allow("a sequence may have any number of pages", "cache.Pages", "axis 1"),
+        new OpCall("AppendKeyValues(k, v, cache)", t => Engine.AppendKeyValues(t["k"], t["v"], Cache(t)))
+            .Float("k", 2, 3, 2, 8).Float("v", 2, 3, 2, 8).Float("cache.Keys", 2, 16, 2, 8).Float("cache.Values", 2, 16, 2, 8).Add("cache.Lengths", [2], DType.Int64).Index("cache.Tickets", 2, 3),
+        new OpCall("ReadKeyValues(cache, length, dtype)", t => Engine.ReadKeyValues(Cache(t), 3, DType.Float32))
+            .Float("cache.Keys", 2, 16, 2, 8).Float("cache.Values", 2, 16, 2, 8).Add("cache.Lengths", [2], DType.Int64).Index("cache.Tickets", 2, 3),
         new OpCall("MergeAttention(parts)", t => Engine.MergeAttention((t["o of part 0"], t["lse of part 0"]), (t["o of part 1"], t["lse of part 1"])))
             .Float("o of part 0", 1, 2, 3, 4).Float("lse of part 0", 1, 2, 3).Float("o of part 1", 1, 2, 3, 4).Float("lse of part 1", 1, 2, 3),
     ];
+
+    private static DecodeCache Cache(Call t) => new(t["cache.Keys"], t["cache.Values"], t["cache.Lengths"], t["cache.Tickets"], t.GetValueOrDefault("cache.Pages"), t.GetValueOrDefault("cache.Scales"));
 
     private static IEnumerable<OpCall> Experts() =>
     [

@@ -1,3 +1,4 @@
+using ZEngine.Cuda;
 using ZEngine.Emulator;
 using ZEngine.Tests.Emulator;
 using ZEngine.Tests.Oracles;
@@ -61,6 +62,42 @@ public sealed class TreeAttentionTests
         (Tensor o, Tensor lse) = ZEngine.Ops.TreeAttention(q, shards, groupSize: groupSize);
         Near(wantO, o, 2e-6f);
         Near(wantLse, lse, 2e-6f);
+    }
+
+    /// <summary>Shards on devices of their own give what one device gives, to the bit what it gives for the same shards; an empty one and logits of ±100 included.</summary>
+    [Theory]
+    [InlineData(0, 0f), InlineData(2, 0f), InlineData(0, 5f), InlineData(3, -5f)]
+    public void Shards_on_several_devices_equal_one(int groupSize, float shift)
+    {
+        using var driver = new EmulatedCudaDriver(new EmulatorOptions { Devices = 3 });
+        _ = Devices.Open("emulator");                          // the compiler is there
+        CudaDevice[] devices = [.. Enumerable.Range(0, 3).Select(i => CudaDevice.Open(i, driver))];
+        using (TensorScope scope = TensorScope.Enter())
+        {
+            // Scores of about ±100: 16 channels of 5 · 5 / 4.
+            Tensor Shifted(ulong seed, float by, params long[] shape) => ZEngine.Ops.Add(Random(seed, shape), Tensor.From<float>([by], [1], Device.Cpu));
+            Tensor q = Shifted(1, MathF.Abs(shift), 1, 1, 4, 16), k = Shifted(2, shift, 1, 60, 2, 16), v = Random(3, 1, 60, 2, 16);
+            (Tensor wantO, Tensor wantLse) = ZEngine.Ops.Attention(q, k, v);
+            long[] ends = [0, 11, 11, 40, 60];
+            (Tensor, Tensor)[] Shards(Func<int, Device> place) =>
+                [.. Enumerable.Range(0, 4).Select(i => (Part(k, ends[i], ends[i + 1]).Clone().To(place(i)), Part(v, ends[i], ends[i + 1]).Clone().To(place(i))))];
+            Tensor near = q.To(devices[0]);
+            (Tensor o, Tensor lse) = ZEngine.Ops.TreeAttention(near, Shards(i => devices[i % 3]), groupSize: groupSize);
+            (Tensor again, Tensor againLse) = ZEngine.Ops.TreeAttention(near, Shards(i => devices[i % 3]), groupSize: groupSize);
+            (Tensor alone, Tensor aloneLse) = ZEngine.Ops.TreeAttention(near, Shards(_ => devices[0]), groupSize: groupSize);
+            Assert.Equal(devices[0], o.Device);
+            Near(wantO, o, 5e-6f * (1 + MathF.Abs(shift)));     // a score of 100 is itself rounded to 4e-6
+            Near(wantLse, lse, 2e-6f * (1 + 20 * MathF.Abs(shift)));
+            foreach ((Tensor other, Tensor otherLse) in ((Tensor, Tensor)[])[(again, againLse), (alone, aloneLse)])
+            {
+                Assert.Equal(o.ToArray<float>(), other.ToArray<float>());
+                Assert.Equal(lse.ToArray<float>(), otherLse.ToArray<float>());
+            }
+            using Tape tape = Tape.Begin();
+            tape.Watch(near);
+            Assert.Contains("gradients do not cross devices", Assert.Throws<InvalidOperationException>(() => ZEngine.Ops.TreeAttention(near, Shards(i => devices[i % 3]))).Message, StringComparison.Ordinal);
+        }
+        foreach (CudaDevice device in devices) device.Dispose();
     }
 
     private static void Near(Tensor want, Tensor got, float tolerance)

@@ -1,0 +1,67 @@
+using ZEngine.Cuda;
+using ZEngine.Emulator;
+using ZEngine.Tests.Ops;
+
+namespace ZEngine.Tests.Emulator.Scenarios;
+
+/// <summary>Sequences against their definition in 16 bits: the token after <see cref="DecodeCase.Lengths"/>, from caches in both forms.</summary>
+internal abstract class DecodeScenario : KernelScenario
+{
+    protected static readonly Survivor[] Tickets =
+    [
+        new("", "what the block wrote can be seen", "seeing the ticket orders what came before it here; on a GPU the fence does that", 2),
+        new("", "so it is with all others", "as the fence before it", 2),
+    ];
+
+    public override bool Owns(string kernel) => KernelSources.Current.Variants[File].Any(variant => kernel.Contains(variant.Split('<')[0], StringComparison.Ordinal));
+
+    protected static void Run(EmulatorOptions options, bool isBytes, params DecodeCase[] cases)
+    {
+        using var driver = new EmulatedCudaDriver(options);
+        using CudaDevice device = Devices.OpenEmulated(driver);
+        using TensorScope scope = TensorScope.Enter();
+        foreach (DecodeCase c in cases)
+        {
+            DecodeCache cache = c.Filled(device, DType.BFloat16, isPaged: true, isBytes);
+            (float[] o, float[] lse) = c.Decode(device, DType.BFloat16, cache);
+            Assert.Equal([.. c.Lengths.Select(length => length + 1L)], cache.Lengths.ToArray<long>());
+            int rows = c.Lengths.Max() + 1;
+            (Tensor keys, Tensor values) = ZEngine.Ops.ReadKeyValues(cache, rows, DType.BFloat16);
+            float[] stored = keys.To(DType.Float32).ToArray<float>(), want = c.Stored(isKey: true, rows, x => (float)(BFloat16)x);
+            for (int i = 0; i < want.Length; i++) Assert.InRange(Math.Abs(want[i] - stored[i]), 0, isBytes ? 0.05f : 0.03f);
+            (double[] wantO, double[] wantLse) = c.Expected(stored, values.To(DType.Float32).ToArray<float>(), rows, x => (float)(BFloat16)x);
+            for (int i = 0; i < o.Length; i++) Assert.InRange(Math.Abs(wantO[i] - o[i]), 0, 0.03);
+            for (int i = 0; i < lse.Length; i++) Assert.InRange(Math.Abs(wantLse[i] - lse[i]), 0, 0.03);
+        }
+        Assert.Empty(driver.Faults);
+    }
+}
+
+/// <summary>kernels/AttentionDecode.cu: two rounds of heads, several tiles, several splits, and rows so wide that two stages fit alone.</summary>
+internal sealed class AttentionDecodeScenario : DecodeScenario
+{
+    public override string File => "AttentionDecode.cu";
+
+    public override IEnumerable<Survivor> Survivors => Tickets;
+
+    public override void Run(EmulatorOptions options)
+    {
+        DecodeCase[] cases = [new(18, 1, 16, 100) { Pairs = 8, Capacity = 112 }, new(1, 1, 16, 300) { Pairs = 8, Capacity = 320 }, new(1, 1, 256, 100) { Pairs = 128, Capacity = 112 }];
+        Run(options, isBytes: false, cases);
+        Run(options, isBytes: true, cases);
+    }
+}
+
+/// <summary>kernels/DecodeCache.cu.</summary>
+internal sealed class DecodeCacheScenario : DecodeScenario
+{
+    public override string File => "DecodeCache.cu";
+
+    public override IEnumerable<Survivor> Survivors => Tickets;
+
+    public override void Run(EmulatorOptions options)
+    {
+        Run(options, isBytes: false, new DecodeCase(2, 2, 24, 20, 3));
+        Run(options, isBytes: true, new DecodeCase(2, 2, 24, 20, 3), new DecodeCase(2, 2, 13, 20));
+    }
+}

@@ -1,0 +1,101 @@
+using ZEngine.Cuda;
+using ZEngine.Emulator;
+using ZEngine.Models;
+using ZEngine.Tests.Ops;
+
+namespace ZEngine.Tests.Models;
+
+/// <summary>One token of a session: what it launches, that a captured token replays, and what keys and values in bytes change.</summary>
+public sealed class DecodeStepTests
+{
+    private const int Prompt = 9, Steps = 8;
+
+    private static Llama NewLlama(Device device)
+    {
+        var model = new Llama(SmallModels.Llama);
+        SmallModels.Fill(model, 3);
+        if (device == Device.Cpu) return model;
+        using Llama source = model;
+        var moved = new Llama(SmallModels.Llama, device, 3);
+        foreach ((Parameter from, Parameter to) in model.Parameters.Zip(moved.Parameters)) to.Value.CopyFrom<float>(from.Value.ToArray<float>());
+        return moved;
+    }
+
+    [Fact]
+    public void A_layers_rotation_append_and_attention_are_one_launch()
+    {
+        using var counted = new CountedDevice();
+        using LanguageModel model = NewLlama(counted.Device);
+        using Session session = model.NewSession(maxLength: 40);
+        session.Append(SmallModels.Tokens(model, Prompt));
+        counted.Launches();
+        session.Append([5]);
+        string[] kernels = [.. counted.Launches().Select(launch => launch.Kernel)];
+        Assert.Equal(SmallModels.Llama.Layers, kernels.Count(kernel => kernel.Contains("attention_decode", StringComparison.Ordinal)));
+        Assert.DoesNotContain(kernels, kernel => kernel.Contains("rope", StringComparison.Ordinal) || kernel.Contains("copy", StringComparison.Ordinal) || kernel.Contains("append", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public void A_captured_token_replays_with_the_positions_of_each()
+    {
+        using var driver = new EmulatedCudaDriver(new EmulatorOptions { Checks = EmulatorChecks.None });
+        using CudaDevice device = Devices.OpenEmulated(driver);
+        using LanguageModel model = NewLlama(device);
+        int[] tokens = SmallModels.Tokens(model, Prompt + Steps);
+        using Session plain = model.NewSession(maxLength: 40);
+        plain.Append(tokens.AsSpan(0, Prompt));
+        using ModelState state = NewState(model);
+        using (TensorScope scope = TensorScope.Enter()) model.NextLogits(Tensor.From<int>(tokens.AsSpan(0, Prompt), [1, Prompt], device), state);
+        using Tensor next = Tensor.From<int>([0], [1, 1], device);
+        using (Session warm = model.NewSession(maxLength: 40)) warm.Append([1]);
+        Tensor? logits = null;
+        using CudaGraph graph = device.Capture(() => logits = model.NextLogits(next, state));
+        for (int i = Prompt; i < Prompt + Steps; i++)
+        {
+            next.CopyFrom<int>([tokens[i]]);
+            long launches = device.Launches;
+            graph.Launch();
+            Assert.Equal(launches + 1, device.Launches);
+            Assert.Equal(plain.Append([tokens[i]]).ToArray(), logits!.ToArray<float>());
+        }
+        logits!.Dispose();
+    }
+
+    private static ModelState NewState(LanguageModel model)
+    {
+        using TensorScope scope = TensorScope.Enter();
+        LayerState[] layers = model.NewLayerStates(1, 40);
+        foreach (LayerState layer in layers) layer.Allocate(null, null);
+        foreach (LayerState layer in layers) layer.Own();
+        return new ModelState(layers);
+    }
+
+    public static TheoryData<string> Attentive => ["llama", "mistral, window, biases", "zamba2, one block, attention adapters, rope", "zamba2, two blocks, odd sizes, K 2"];
+
+    /// <summary>An element of a key or value is off by at most 1/254 of its row's largest: logits move by about as much of their size, and not by nothing.</summary>
+    [Theory, MemberData(nameof(Attentive))]
+    public void Keys_and_values_in_bytes_move_logits_by_little(string name)
+    {
+        using LanguageModel model = SmallModels.New(name);
+        int[] tokens = SmallModels.Tokens(model, 40);
+        using Session exact = model.NewSession(maxLength: 40), bytes = model.NewSession(maxLength: 40, keyValueType: DType.Int8);
+        double worst = 0;
+        // The second piece reads the first from its bytes; then token by token.
+        foreach ((int at, int count) in (IEnumerable<(int, int)>)[(0, 9), (9, 7), .. Enumerable.Range(16, 24).Select(i => (i, 1))])
+        {
+            float[] want = exact.Append(tokens.AsSpan(at, count)).ToArray(), got = bytes.Append(tokens.AsSpan(at, count)).ToArray();
+            double rms = Math.Sqrt(want.Average(x => (double)x * x));
+            TestContext.Current.TestOutputHelper?.WriteLine($"{at}: {want.Zip(got, (a, b) => Math.Abs(a - b)).Max() / rms:P2}");
+            worst = Math.Max(worst, want.Zip(got, (a, b) => Math.Abs(a - b)).Max() / rms);
+        }
+        TestContext.Current.SendDiagnosticMessage($"{name}: logits in bytes are off by {worst:P2} of their rms");
+        Assert.InRange(worst, 1e-5, 0.05);
+    }
+
+    [Fact]
+    public void Types_of_keys_that_there_are_not_are_told()
+    {
+        using LanguageModel model = SmallModels.New("llama");
+        Assert.Equal("Session: keyValueType must be Int8, or null for the type of the activations, got Float16.", Assert.Throws<ArgumentException>(() => model.NewSession(keyValueType: DType.Float16)).Message);
+    }
+}

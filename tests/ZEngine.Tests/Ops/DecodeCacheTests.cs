@@ -1,0 +1,72 @@
+namespace ZEngine.Tests.Ops;
+
+/// <summary>Appending to a decode cache and reading it; what decoding makes of it is in <see cref="AttentionDecodeTests"/>.</summary>
+public sealed class DecodeCacheTests
+{
+    public static TheoryData<string> OpDevices => [.. Devices.OpNames];
+
+    /// <summary>What was appended in pieces, with strides, for sequences of different lengths, is what is read; what nobody appended reads as 0.</summary>
+    [Theory, MemberData(nameof(OpDevices))]
+    public void Reads_what_was_appended(string deviceName)
+    {
+        (string name, DType type) = Devices.OfOp(deviceName);
+        Device device = Devices.Open(name);
+        foreach (int p in (ReadOnlySpan<int>)[5, 16, 80, 256])
+        foreach (bool isPaged in (ReadOnlySpan<bool>)[false, true])
+        {
+            using TensorScope scope = TensorScope.Enter();
+            var c = new DecodeCase(2, 2, p, 0, 0, 0) { Capacity = 48 };
+            DecodeCache cache = c.NewCache(device, type, isPaged);
+            // Keys and values of all heads side by side, as a projection leaves them.
+            Tensor both = ZEngine.Ops.RandomNormal([3, 40, 4, p], Device.Cpu, new RandomStream(4)).To(device).To(type);
+            ZEngine.Ops.AppendKeyValues(both.Slice(1, 0, 21).Slice(2, 0, 2), both.Slice(1, 0, 21).Slice(2, 2, 2), cache);
+            cache.Lengths.Slice(0, 1, 1).CopyFrom<long>([-1]);
+            ZEngine.Ops.AppendKeyValues(both.Slice(1, 21, 19).Slice(2, 0, 2), both.Slice(1, 21, 19).Slice(2, 2, 2), cache);
+            Assert.Equal([40L, -1, 40], cache.Lengths.ToArray<long>());
+            (Tensor keys, Tensor values) = ZEngine.Ops.ReadKeyValues(cache, 45, type);
+            float[] want = both.To(DType.Float32).ToArray<float>(), gotKeys = keys.To(DType.Float32).ToArray<float>(), gotValues = values.To(DType.Float32).ToArray<float>();
+            for (int i = 0; i < gotKeys.Length; i++)
+            {
+                (int row, int rest) = Math.DivRem(i, 2 * p);
+                (int b, int l) = Math.DivRem(row, 45);
+                bool isThere = b != 1 && l < 40;
+                Assert.Equal(isThere ? want[(b * 40 + l) * 4 * p + rest] : 0, gotKeys[i]);
+                Assert.Equal(isThere ? want[(b * 40 + l) * 4 * p + 2 * p + rest] : 0, gotValues[i]);
+            }
+        }
+    }
+
+    /// <summary>The same bytes and scales on every device; rows of zeros and rows with one element stay what they are; what is not finite does not vanish.</summary>
+    [Fact]
+    public void Bytes_are_the_nearest_and_the_same_everywhere()
+    {
+        float[] rows = [.. Enumerable.Range(0, 4 * 24).Select(i => i / 24 switch { 0 => 0, 1 => i == 30 ? -3 : 0, _ => MathF.Sin(i * i) * i })];
+        foreach (int p in (ReadOnlySpan<int>)[24, 12])
+        {
+            sbyte[]? codes = null;
+            float[]? scales = null;
+            foreach (string name in Devices.Names)
+            {
+                using TensorScope scope = TensorScope.Enter();
+                Device device = Devices.Open(name);
+                DecodeCache cache = DecodeCache.Contiguous(device, DType.Int8, 1, 96 / p, 1, p);
+                Tensor x = Tensor.From<float>(rows, [1, 96 / p, 1, p], device);
+                ZEngine.Ops.AppendKeyValues(x, x, cache);
+                sbyte[] own = cache.Keys.ToArray<sbyte>();
+                float[] ownScales = cache.Scales!.ToArray<float>();
+                Assert.Equal(codes ??= own, own);
+                Assert.Equal(scales ??= ownScales, ownScales);
+                for (int i = 0; i < rows.Length; i++) Assert.InRange(Math.Abs(own[i] * ownScales[i / p * 2] - rows[i]), 0, ownScales[i / p * 2] / 2 * 1.0001f);
+            }
+        }
+        foreach (string name in Devices.Names)
+        {
+            using TensorScope scope = TensorScope.Enter();
+            Device device = Devices.Open(name);
+            DecodeCache cache = DecodeCache.Contiguous(device, DType.Int8, 1, 2, 1, 8);
+            Tensor x = Tensor.From<float>([1, float.NaN, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, float.PositiveInfinity, 1, 1], [1, 2, 1, 8], device);
+            ZEngine.Ops.AppendKeyValues(x, x, cache);
+            Assert.DoesNotContain(ZEngine.Ops.ReadKeyValues(cache, 2, DType.Float32).Keys.ToArray<float>(), float.IsFinite);
+        }
+    }
+}
