@@ -4,58 +4,66 @@
 //            s_i = Σ_{k≤i} Δ_k·A within a chunk:  y_i = Σ_{j≤i} (C_i·B_j)·exp(s_i − s_j)·Δ_j·x_j + exp(s_i)·S_0ᵀ·C_i,
 //            S_Q = exp(s_Q)·S_0 + Σ_j exp(s_Q − s_j)·Δ_j·B_j·x_jᵀ
 // Source     Dao and Gu 2024, arXiv:2405.21060, section 6.
-// Method     ssd_scan_forward: a block owns one head of one sequence and W of its channels, and walks the chunks with the state in registers, so that nothing
-//            between passes through global memory. C·Bᵀ, C·S and later the two products with x run on the tensor cores (bf16) or as multiply-adds, from tiles in shared
-//            memory, where a copy of the state stands too. C and B come in slices of kSlice of N. One warp makes Δ and the decays meanwhile (see
-//            common/Ssd.cuh). y goes out through shared memory, in whole lines, past the gate.
-//            ssd_scan_step: one step of each sequence; a warp owns channels and its lanes walk N.
+// Method     ssd_scan_forward: a team of 8 warps owns a unit, W channels of one head of one sequence, and walks the chunks with the state in registers, so that
+//            nothing between passes through global memory. A block of two teams has two units of a group, which share the tiles of B and C and C·Bᵀ. C·Bᵀ, C·S and
+//            later the two products with x run on the tensor cores (bf16) or as multiply-adds, from tiles in shared memory, where a copy of the state stands too; the
+//            decayed x takes its place, then y, which goes out in whole lines, past the gate, while the next chunk is on its way. C and B come in slices of kSlice of
+//            N. One warp of a team makes Δ and the decays (see common/Ssd.cuh).
+//            Where sequences are few and long they are walked in segments at once: ssd_scan_state_forward first makes the state at the start of each, a block for 64 × 64
+//            of the state of a head, by the same additions in the same order, so that segments change no bit.
 // Layout     x, z [B, L, H, P]; dt [B, L, H]; B, C [B, L, G, N], any strides but the last; y, ungated [B, L, H, P]; initial, final [n, H, P, N] float;
-//            states [chunks, H, N, P] float, before each chunk; ungated and states may be null.
-// Launch     ssd_scan_forward grid sequences·H·ceil(P / W), W = 64 for bf16 and 32 for float tiles; block 256; dynamic shared memory 45 to 88 KiB, see SsdPlan.
-//            ssd_scan_step grid sequences·H·ceil(P / 32), block 256.
-// Traffic    ssd_scan_forward, per step and head: reads P elements (2·P with z), 1 of dt and ceil(P / W)·2·N of B and C (more than a slice of N: 3·N − kSlice),
-//            writes P elements (2·P with ungated); per chunk and head writes N·P floats of states; per sequence and head reads and writes N·P floats.
-//            The heads of a group read the same B and C, from the L2 cache. ssd_scan_step reads and writes N·P floats per head, and 2·N elements for every 4 channels.
+//            states [chunks, H, N, P], before each chunk, bf16 or float as the tiles; carried [n, segments − 1, H, P, N] float; ungated and states may be null.
+// Launch     ssd_scan_forward grid sequences·segments·H·ceil(P / W) / Units, W = 64 for bf16 and 32 for float tiles; block 256·Units; dynamic shared memory 45 to 91 KiB,
+//            see SsdPlan. ssd_scan_state_forward, before it where there are segments: grid sequences·H·ceil(P / 64)·ceil(N / 64), block 256, 2 tiles of 64 × 64.
+// Traffic    ssd_scan_forward, per step: a unit reads its part of P elements (twice with z) and 1 of dt, and writes its part of P (twice with ungated); a block reads
+//            2·N elements of B and C (where N > kSlice 3·N − kSlice). Per chunk and head states take N·P elements; per segment and head the state is read, and per
+//            sequence and head written, as N·P floats. ssd_scan_state_forward reads x for each 64 of N and B for each 64 of P, and writes N·P floats per segment but
+//            the first; it leaves the last segment alone.
 // Precision  loads T, accumulates f32, stores T. bf16: C·Bᵀ with its decay, the decayed x and the copy of the state are rounded to bf16 as operands of products; the
-//            state itself stays f32. f32 and f16: tiles are f32, products are multiply-adds. Sums of Δ·A are f64. Deterministic: no atomics.
+//            state itself stays f32. f32 and f16: tiles are f32, products are multiply-adds. Sums of Δ·A are f64. Deterministic: no atomics; units, teams and segments
+//            change no bit.
 // Limits     N ≤ 64·Tiles ≤ 256; Q ≤ 64.
-// Variants   ssd_scan_forward<{f32|bf16|f16}, {1|2|4}>; ssd_scan_step<{f32|bf16|f16}>
+// Variants   ssd_scan_forward<{f32|bf16|f16}, {1|2|4}, 1>; ssd_scan_forward<bf16, {1|2}, 2>; ssd_scan_state_forward<{f32|bf16|f16}>
 #include "common/Ssd.cuh"
 
 template <typename T>
 struct SsdForwardArgs                                         // mirrored in CudaSsdScan.cs, field for field
 {
-    T* y; T* ungated; f32* final; f32* states; const f32* initial;
+    T* y; T* ungated; f32* final; Border<T>* states; const f32* initial; const f32* carried;
     SsdShape<T> shape;
+    i32 segments, chunksOfSegment;
 };
 
 // Shared memory of a block; SsdPlan counts the same bytes.
-template <typename T, int Tiles>
+template <typename T, int Tiles, int Units>
 struct SsdForwardTiles
 {
-    using E = typename TileOf<T>::Element;
-    static constexpr int kWidth = sizeof(E) == 2 ? 64 : 32;                               // W, channels of a block
+    using E = Border<T>;
+    static constexpr int kWidth = sizeof(E) == 2 ? 64 : 32;                               // W, channels of a unit
     static constexpr int kSlice = sizeof(E) == 2 && Tiles > 1 ? 128 : 64;                 // of N
     static constexpr int kSlices = Tiles * 64 / kSlice;
     static constexpr int kPitchN = kSlice + kRowPad<E>, kPitchP = kWidth + kRowPad<E>, kPitchG = kSteps + kRowPad<E>, kPitchY = kWidth + 4;
-    static_assert(kSlices == 1 || kPitchY * sizeof(f32) <= kPitchN * sizeof(E), "with several slices y stays clear of B");
+    static constexpr int kRows = Tiles == 1 ? 2 * kSteps : Tiles * 64;                    // of what stands in the place of the state
+    static_assert(kPitchY * sizeof(f32) * kSteps <= kRows * kPitchP * sizeof(E), "y fits into the place of the state");
+    static_assert(Units == 1 || kPitchG == kPitchP, "so does C·Bᵀ of the second unit, behind the decayed x");
 
-    E* sC;                                                    // [kSteps, kSlice]; then C·Bᵀ with its decay, [kSteps, kSteps]
+    E* sC;                                                    // [kSteps, kSlice]
     E* sB;                                                    // [kSteps, kSlice]
     E* sX;                                                    // [kSteps, kWidth]
-    E* sDecayed;                                              // [kSteps, kWidth] x on its way to the end of the chunk
-    E* sState;                                                // [64·Tiles, kWidth]
-    f32* sY;                                                  // [kSteps, kWidth] over sC and sB
+    E* sState;                                                // [64·Tiles, kWidth]; then x on its way to the end of the chunk, [kSteps, kWidth]
+    f32* sY;                                                  // [kSteps, kWidth] over sState
 
-    __device__ inline SsdForwardTiles(u8* sMemory)
+    __device__ inline SsdForwardTiles(u8* sMemory, int unit)
     {
         sC = reinterpret_cast<E*>(sMemory);
         sB = sC + kSteps * kPitchN;
-        sX = sB + kSteps * kPitchN;
-        sDecayed = sX + kSteps * kPitchP;
-        sState = sDecayed + kSteps * kPitchP;
-        sY = reinterpret_cast<f32*>(sMemory);
+        sX = sB + kSteps * kPitchN + unit * (kSteps + kRows) * kPitchP;
+        sState = sX + kSteps * kPitchP;
+        sY = reinterpret_cast<f32*>(sState);
     }
+
+    // C·Bᵀ with the decay of a unit [kSteps, kSteps], seen from this team's unit: the first one's in the place of C.
+    __device__ inline E* pairs(int unit, int own) const { return unit == 0 ? sC : sState + (unit - own) * (kSteps + kRows) * kPitchP + kSteps * kPitchP; }
 };
 
 // Rows of y from shared memory, past the gate, V elements at a time.
@@ -64,7 +72,7 @@ __device__ inline void store_rows(const SsdForwardArgs<T>& args, const f32* sY, 
 {
     const SsdShape<T>& shape = args.shape;
     #pragma unroll 1
-    for (int k = threadIdx.x; k < kSteps * Width / V; k += kSsdThreads)
+    for (int k = threadIdx.x % kSsdThreads; k < kSteps * Width / V; k += kSsdThreads)
     {
         const int i = k / (Width / V), p = k % (Width / V) * V;
         if (i >= steps || channel + p >= shape.P) continue;
@@ -82,29 +90,34 @@ __device__ inline void store_rows(const SsdForwardArgs<T>& args, const f32* sY, 
     }
 }
 
-template <typename T, int Tiles>
-__global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forward(const SsdForwardArgs<T> args)
+template <typename T, int Tiles, int Units>
+__global__ void __launch_bounds__(kSsdThreads * Units, Tiles < 4 && Units == 1 ? 2 : 1) ssd_scan_forward(const SsdForwardArgs<T> args)
 {
-    using Memory = SsdForwardTiles<T, Tiles>;
+    using Memory = SsdForwardTiles<T, Tiles, Units>;
     using E = typename Memory::E;
     constexpr int kWidth = Memory::kWidth, kSlice = Memory::kSlice, kPitchN = Memory::kPitchN, kPitchP = Memory::kPitchP, kPitchG = Memory::kPitchG, kPitchY = Memory::kPitchY;
-    constexpr int J = kWidth / 16, kTilesOfSlice = kSlice / 64;
+    constexpr int J = kWidth / 16, kTilesOfSlice = kSlice / 64, kColumns = 32 / Units;    // kColumns: of C·Bᵀ, for a warp
     extern __shared__ __align__(16) u8 sMemory[];
-    __shared__ SsdDecays sDecays;
-    __shared__ f32 sSkip[kWidth];                             // D of the block's channels
-    const Memory memory(sMemory);
+    __shared__ SsdDecays sDecays[Units];
+    __shared__ f32 sSkip[Units][kWidth];                      // D of a unit's channels
     const SsdShape<T>& shape = args.shape;
-    const int slices = (shape.P + kWidth - 1) / kWidth, channel = blockIdx.x % slices * kWidth, head = blockIdx.x / slices % shape.H, group = head / (shape.H / shape.G);
-    const i64 number = blockIdx.x / slices / shape.H;
+    const int own = Units == 1 ? 0 : threadIdx.x / kSsdThreads, thread = Units == 1 ? threadIdx.x : threadIdx.x % kSsdThreads, slices = (shape.P + kWidth - 1) / kWidth, blocks = shape.H * slices / Units;
+    const int unit = blockIdx.x % blocks * Units + own, channel = unit % slices * kWidth, head = unit / slices, group = head / (shape.H / shape.G), segment = blockIdx.x / blocks % args.segments;
+    const i64 number = blockIdx.x / blocks / args.segments;
     const SsdSequence sequence(shape, number);
-    const int warp = threadIdx.x / kWarp, m = warp / 2 * 16, half = warp % 2;              // this warp's rows, and its half of the columns
+    const i64 firstChunk = (i64)segment * args.chunksOfSegment, begin = sequence.begin + firstChunk * shape.Q, end = min(sequence.end, begin + (i64)args.chunksOfSegment * shape.Q);
+    if (segment > 0 && begin >= sequence.end) return;         // a sequence with fewer segments
+    const Memory memory(sMemory, own);
+    SsdDecays& decays = sDecays[own];
+    const int warp = thread / kWarp, m = warp / 2 * 16, half = warp % 2;                   // this warp's rows, and its half of the columns
     const int channels = min(kWidth, shape.P - channel), usedP = round_up(channels, 16), usedN = round_up(shape.N, 16), lastSlice = Memory::kSlices == 1 ? 0 : (usedN - 1) / kSlice;
-    const int p0 = half * (kWidth / 2), columns = usedP - p0;
+    const int p0 = half * (kWidth / 2), columns = usedP - p0, q0 = half * 32 + own * kColumns;
 
-    for (int c = threadIdx.x; c < kWidth; c += kSsdThreads) sSkip[c] = shape.D && c < channels ? shape.D[shape.isSkipPerChannel ? head * shape.P + channel + c : head] : 0.0f;
+    for (int c = thread; c < kWidth; c += kSsdThreads) sSkip[own][c] = shape.D && c < channels ? shape.D[shape.isSkipPerChannel ? head * shape.P + channel + c : head] : 0.0f;
 
     // Rows n = 64·r + m … of the state by columns p0 ….
     f32 state[Tiles][J][4];
+    const f32* from = segment > 0 ? args.carried + ((number * (args.segments - 1) + segment - 1) * shape.H + head) * (i64)shape.P * shape.N : args.initial ? args.initial + shape.state(number, head) : nullptr;
     #pragma unroll
     for (int r = 0; r < Tiles; r++)
         #pragma unroll
@@ -113,58 +126,64 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
             for (int part = 0; part < 4; part++)
             {
                 const int n = 64 * r + m + fragment_row(part), p = p0 + 8 * j + fragment_column(part);
-                state[r][j][part] = args.initial && n < shape.N && p < channels ? args.initial[shape.state(number, head) + (i64)(channel + p) * shape.N + n] : 0.0f;
+                state[r][j][part] = from && n < shape.N && p < channels ? from[(i64)(channel + p) * shape.N + n] : 0.0f;
             }
 
-    f32* border = args.states + shape.border(sequence.firstChunk, head) + channel;
-    for (i64 first = sequence.begin; first < sequence.end; first += shape.Q, border += (i64)shape.H * shape.N * shape.P)
+    // With two teams the first loads C, the second B.
+    const auto load_slice = [&](i64 first, int slice, bool hasC)
     {
-        const int steps = (int)min((i64)shape.Q, sequence.end - first);
-        __syncthreads();                                      // the chunk before has left shared memory
-        const auto load_slice = [&](int slice, bool hasC)
-        {
-            const int n = slice * kSlice, width = min(kSlice, shape.N - n);
-            if (hasC) load_tile<kSlice>(memory.sC, shape.c_at(sequence.row, first, group) + n, shape.cStep, steps, width, shape.isBcWide);
-            load_tile<kSlice>(memory.sB, shape.b_at(sequence.row, first, group) + n, shape.bStep, steps, width, shape.isBcWide);
-        };
-        if (warp == 0) sDecays.fill(shape, sequence.row, first, steps, head);
+        const int n = slice * kSlice, width = min(kSlice, shape.N - n), steps = (int)min((i64)shape.Q, end - first);
+        if (hasC && own == 0) load_tile<kSlice>(memory.sC, shape.c_at(sequence.row, first, group) + n, shape.cStep, steps, width, shape.isBcWide);
+        if (Units == 1 || own == 1) load_tile<kSlice>(memory.sB, shape.b_at(sequence.row, first, group) + n, shape.bStep, steps, width, shape.isBcWide);
+    };
+    const auto load_chunk = [&](i64 first)
+    {
+        const int steps = (int)min((i64)shape.Q, end - first);
         load_tile<kWidth>(memory.sX, shape.x_at(sequence.row, first, head) + channel, shape.xStep, steps, channels, shape.isXWide);
-        load_slice(0, true);
+        load_slice(first, 0, true);
+        if (warp == 0) decays.fill(shape, sequence.row, first, steps, head);
+    };
+
+    if (begin < end) load_chunk(begin);
+    E* border = args.states + shape.border(sequence.firstChunk + firstChunk, head) + channel;
+    for (i64 first = begin; first < end; first += shape.Q, border += (i64)shape.H * shape.N * shape.P)
+    {
+        const int steps = (int)min((i64)shape.Q, end - first);
+        if (first > begin) __syncthreads();                   // y of the chunk before has left shared memory
         #pragma unroll
         for (int r = 0; r < Tiles; r++)
             #pragma unroll
             for (int j = 0; j < J; j++)
                 #pragma unroll
-                for (int v = 0; v < 4; v += 2)
-                {
-                    const int n = 64 * r + m + fragment_row(v), p = p0 + 8 * j + fragment_column(v);
-                    put_pair(memory.sState + n * kPitchP + p, state[r][j][v], state[r][j][v + 1]);
-                    if (args.states && n < shape.N) store_pair(border + (i64)n * shape.P + p, state[r][j][v], state[r][j][v + 1], channels - p, shape.isStateWide);
-                }
+                for (int v = 0; v < 4; v += 2) put_pair(memory.sState + (64 * r + m + fragment_row(v)) * kPitchP + p0 + 8 * j + fragment_column(v), state[r][j][v], state[r][j][v + 1]);
 
-        f32 products[4][4] = {}, y[J][4] = {};                // C·Bᵀ: rows m …, columns 32·half …
+        f32 products[kColumns / 8][4] = {}, y[J][4] = {};     // C·Bᵀ: rows m …, columns q0 …
         for (int slice = 0; slice <= lastSlice; slice++)
         {
             if (Memory::kSlices > 1 && slice > 0)
             {
                 __syncthreads();                              // the slice before has been read by all
-                load_slice(slice, true);
+                load_slice(first, slice, true);
             }
             tile_wait();
             __syncthreads();                                  // the tiles, the state and the decays are there
             const int depth = min(kSlice, usedN - slice * kSlice);
-            multiply<false, false>(products, memory.sC + m * kPitchN, kPitchN, memory.sB + 32 * half * kPitchN, kPitchN, depth, m + 16 - 32 * half);
+            multiply<false, false>(products, memory.sC + m * kPitchN, kPitchN, memory.sB + q0 * kPitchN, kPitchN, depth, m + 16 - q0);
             multiply<false, true>(y, memory.sC + m * kPitchN, kPitchN, memory.sState + slice * kSlice * kPitchP + p0, kPitchP, depth, columns);
         }
-        __syncthreads();                                      // C has been read by all; C·Bᵀ goes into its place
+        if (args.states) store_border<kWidth>(border, memory.sState, shape.N, shape.P, channels, shape.isStateWide);
+        __syncthreads();                                      // C and the state have been read by all; C·Bᵀ and the decayed x go into their places
         #pragma unroll
-        for (int j = 0; j < 4; j++)
+        for (int u = 0; u < Units; u++)
             #pragma unroll
-            for (int v = 0; v < 4; v += 2)
-            {
-                const int i = m + fragment_row(v), k = 32 * half + 8 * j + fragment_column(v);
-                put_pair(memory.sC + i * kPitchG + k, products[j][v] * sDecays.decay(i, k) * sDecays.delta[k], products[j][v + 1] * sDecays.decay(i, k + 1) * sDecays.delta[k + 1]);
-            }
+            for (int j = 0; j < kColumns / 8; j++)
+                #pragma unroll
+                for (int v = 0; v < 4; v += 2)
+                {
+                    const int i = m + fragment_row(v), k = q0 + 8 * j + fragment_column(v);
+                    const SsdDecays& of = sDecays[u];
+                    put_pair(memory.pairs(u, own) + i * kPitchG + k, products[j][v] * of.decay(i, k) * of.delta[k], products[j][v + 1] * of.decay(i, k + 1) * of.delta[k + 1]);
+                }
         #pragma unroll
         for (int j = 0; j < J; j++)
             #pragma unroll
@@ -174,19 +193,19 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
                 if (p >= usedP) continue;
                 f32 x[2];
                 load<2>(x, memory.sX + i * kPitchP + p);
-                const f32 decay = sDecays.toEnd[i] * sDecays.delta[i];
-                put_pair(memory.sDecayed + i * kPitchP + p, x[0] * decay, x[1] * decay);
+                const f32 decay = decays.toEnd[i] * decays.delta[i];
+                put_pair(memory.sState + i * kPitchP + p, x[0] * decay, x[1] * decay);
                 #pragma unroll
-                for (int k = 0; k < 2; k++) y[j][v + k] = fmaf(y[j][v + k], sDecays.fromStart[i], sSkip[p + k] * x[k]);
+                for (int k = 0; k < 2; k++) y[j][v + k] = fmaf(y[j][v + k], decays.fromStart[i], sSkip[own][p + k] * x[k]);
             }
         __syncthreads();                                      // C·Bᵀ with its decay and the decayed x are there
-        multiply<false, true>(y, memory.sC + m * kPitchG, kPitchG, memory.sX + p0, kPitchP, m + 16, columns);
+        multiply<false, true>(y, memory.pairs(own, own) + m * kPitchG, kPitchG, memory.sX + p0, kPitchP, m + 16, columns);
         #pragma unroll
         for (int r = 0; r < Tiles; r++)
             #pragma unroll
             for (int j = 0; j < J; j++)
                 #pragma unroll
-                for (int part = 0; part < 4; part++) state[r][j][part] *= sDecays.total;
+                for (int part = 0; part < 4; part++) state[r][j][part] *= decays.total;
         #pragma unroll
         for (int slice = Memory::kSlices - 1; slice >= 0; slice--)
         {
@@ -194,17 +213,17 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
             if (slice < Memory::kSlices - 1 && slice < lastSlice)
             {
                 __syncthreads();                              // the slice before has been read by all
-                load_slice(slice, false);
+                load_slice(first, slice, false);
                 tile_wait();
                 __syncthreads();                              // this slice of B is there
             }
             #pragma unroll
             for (int r = 0; r < kTilesOfSlice; r++)
                 if (slice * kSlice + 64 * r + m < usedN)
-                    multiply<true, true>(state[slice * kTilesOfSlice + r], memory.sB + 64 * r + m, kPitchN, memory.sDecayed + p0, kPitchP, kSteps, columns);
+                    multiply<true, true>(state[slice * kTilesOfSlice + r], memory.sB + 64 * r + m, kPitchN, memory.sState + p0, kPitchP, kSteps, columns);
         }
-        // y goes into the place of C·Bᵀ, which all left before they waited for another slice.
-        if (Memory::kSlices == 1) __syncthreads();            // B and C·Bᵀ have been read by all; y goes into their place
+        __syncthreads();                                      // all tiles have been read by all: the next chunk and y take their places
+        if (first + shape.Q < end) load_chunk(first + shape.Q);
         #pragma unroll
         for (int j = 0; j < J; j++)
             #pragma unroll
@@ -214,6 +233,7 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
         else store_rows<1, kWidth>(args, memory.sY, kPitchY, sequence.row, first, steps, head, channel);
     }
 
+    if (end < sequence.end) return;
     #pragma unroll
     for (int r = 0; r < Tiles; r++)
         #pragma unroll
@@ -226,72 +246,77 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles < 4 ? 2 : 1) ssd_scan_forwa
             }
 }
 
-constexpr int kChannelsOfWarp = 4;
-
-// Brings the state of a warp's channels forward by a step, V neighbours n at a time, and adds this lane's share of S·C.
-template <int V, typename T>
-__device__ inline void step_states(f32 (&sum)[kChannelsOfWarp], const SsdForwardArgs<T>& args, i64 row, int head, int group, int channel, int channels, f32 step, f32 decay)
-{
-    const SsdShape<T>& shape = args.shape;
-    const i64 at = shape.state(row, head) + (i64)channel * shape.N;
-    const T* B = shape.b_at(row, 0, group);
-    const T* C = shape.c_at(row, 0, group);
-    const T* x = shape.x_at(row, 0, head) + channel;
-    for (int n = threadIdx.x % kWarp * V; n < shape.N; n += kWarp * V)
-    {
-        f32 b[V], c[V];
-        load<V>(b, B + n);
-        load<V>(c, C + n);
-        #pragma unroll
-        for (int k = 0; k < kChannelsOfWarp; k++)
-        {
-            if (k >= channels) break;
-            const i64 place = at + (i64)k * shape.N + n;
-            const f32 input = step * to_f32(x[k]);
-            f32 state[V] = {};
-            if (args.initial) load<V>(state, args.initial + place);
-            #pragma unroll
-            for (int v = 0; v < V; v++)
-            {
-                state[v] = fmaf(decay, state[v], input * b[v]);
-                sum[k] = fmaf(state[v], c[v], sum[k]);
-            }
-            store<V>(args.final + place, state);
-        }
-    }
-}
-
-// Steps of sequences that have one each.
 template <typename T>
-__global__ void __launch_bounds__(kSsdThreads) ssd_scan_step(const SsdForwardArgs<T> args)
+struct SsdStateForwardArgs                                    // mirrored in CudaSsdScan.cs, field for field
 {
+    const f32* initial; f32* carried;
+    SsdShape<T> shape;
+    i32 segments, chunksOfSegment;
+};
+
+template <typename T>
+__global__ void __launch_bounds__(kSsdThreads) ssd_scan_state_forward(const SsdStateForwardArgs<T> args)
+{
+    using E = Border<T>;
+    constexpr int J = kSide / 16;
+    extern __shared__ __align__(16) u8 sMemory[];
+    __shared__ SsdDecays sDecays;
+    E* sB = reinterpret_cast<E*>(sMemory);                    // [kSteps, kSide]
+    E* sX = sB + kTileElements<T>;                             // [kSteps, kSide], then on its way to the end of the chunk
     const SsdShape<T>& shape = args.shape;
-    constexpr int kChannels = kSsdThreads / kWarp * kChannelsOfWarp;
-    const int slices = (shape.P + kChannels - 1) / kChannels, channel = blockIdx.x % slices * kChannels + threadIdx.x / kWarp * kChannelsOfWarp;
-    const int head = blockIdx.x / slices % shape.H, group = head / (shape.H / shape.G), lane = threadIdx.x % kWarp;
-    const i64 row = blockIdx.x / slices / shape.H;
-    f32 step = to_f32(shape.dt[row * shape.dtBatch + head]) + (shape.dtBias ? shape.dtBias[head] : 0.0f);
-    if (shape.hasSoftplus) step = softplus(step);
-    step = step < shape.minDelta ? shape.minDelta : step > shape.maxDelta ? shape.maxDelta : step;
-    const f32 decay = expf(step * shape.A[head]);
-    const int channels = min(kChannelsOfWarp, shape.P - channel);
-    const T* x = shape.x_at(row, 0, head) + channel;
-    f32 sum[kChannelsOfWarp] = {};
-    if (shape.isStateWide) step_states<4>(sum, args, row, head, group, channel, channels, step, decay);
-    else step_states<1>(sum, args, row, head, group, channel, channels, step, decay);
+    const int slicesN = (shape.N + kSide - 1) / kSide, slicesP = (shape.P + kSide - 1) / kSide;
+    const int n0 = blockIdx.x % slicesN * kSide, channel = blockIdx.x / slicesN % slicesP * kSide, head = blockIdx.x / slicesN / slicesP % shape.H, group = head / (shape.H / shape.G);
+    const i64 number = blockIdx.x / slicesN / slicesP / shape.H;
+    const SsdSequence sequence(shape, number);
+    const int warp = threadIdx.x / kWarp, m = warp / 2 * 16, c0 = warp % 2 * 32;
+    const int width = min(kSide, shape.N - n0), channels = min(kSide, shape.P - channel), usedP = round_up(channels, 16), columns = usedP - c0;
+
+    f32 state[J][4];                                          // rows n0 + m …, columns channel + c0 …
     #pragma unroll
-    for (int k = 0; k < kChannelsOfWarp; k++)
-    {
-        f32 y = warp_sum(sum[k]);
-        if (k >= channels || lane != 0) continue;
-        const int c = channel + k;
-        if (shape.D) y = fmaf(shape.D[shape.isSkipPerChannel ? head * shape.P + c : head], to_f32(x[k]), y);
-        const i64 to = shape.dense(row, 0, head) + c;
-        if (shape.z)
+    for (int j = 0; j < J; j++)
+        #pragma unroll
+        for (int part = 0; part < 4; part++)
         {
-            if (args.ungated) args.ungated[to] = from_f32<T>(y);
-            y *= silu(to_f32(shape.z_at(row, 0, head)[c]));
+            const int n = m + fragment_row(part), p = c0 + 8 * j + fragment_column(part);
+            state[j][part] = args.initial && n < width && p < channels ? args.initial[shape.state(number, head) + (i64)(channel + p) * shape.N + n0 + n] : 0.0f;
         }
-        args.y[to] = from_f32<T>(y);
+
+    const i64 stretch = (i64)args.chunksOfSegment * shape.Q;  // steps of a segment
+    i64 first = sequence.begin;
+    for (int segment = 1; sequence.begin + segment * stretch < sequence.end; segment++)
+    {
+        for (; first < sequence.begin + segment * stretch; first += shape.Q)
+        {
+            __syncthreads();                                  // the tiles and decays of the chunk before have been read by all
+            load_tile<kSide>(sB, shape.b_at(sequence.row, first, group) + n0, shape.bStep, shape.Q, width, shape.isBcWide);
+            load_tile<kSide>(sX, shape.x_at(sequence.row, first, head) + channel, shape.xStep, shape.Q, channels, shape.isXWide);
+            if (warp == 0) sDecays.fill(shape, sequence.row, first, shape.Q, head);
+            tile_wait();
+            __syncthreads();                                  // the tiles and decays are there
+            for (int k = threadIdx.x; k < kSteps * kSide / 2; k += kSsdThreads)
+            {
+                const int i = k / (kSide / 2), p = k % (kSide / 2) * 2;
+                if (p >= usedP) continue;
+                f32 x[2];
+                load<2>(x, sX + i * kPitch<T> + p);
+                const f32 decay = sDecays.toEnd[i] * sDecays.delta[i];
+                put_pair(sX + i * kPitch<T> + p, x[0] * decay, x[1] * decay);
+            }
+            __syncthreads();                                  // the decayed x is there
+            #pragma unroll
+            for (int j = 0; j < J; j++)
+                #pragma unroll
+                for (int part = 0; part < 4; part++) state[j][part] *= sDecays.total;
+            if (m < width) multiply<true, true>(state, sB + m, kPitch<T>, sX + c0, kPitch<T>, kSteps, columns);
+        }
+        f32* to = args.carried + ((number * (args.segments - 1) + segment - 1) * shape.H + head) * (i64)shape.P * shape.N;
+        #pragma unroll
+        for (int j = 0; j < J; j++)
+            #pragma unroll
+            for (int part = 0; part < 4; part++)
+            {
+                const int n = m + fragment_row(part), p = c0 + 8 * j + fragment_column(part);
+                if (n < width && p < channels) to[(i64)(channel + p) * shape.N + n0 + n] = state[j][part];
+            }
     }
 }

@@ -5,7 +5,8 @@
 #include "common/Sequences.cuh"
 
 constexpr int kSteps = 64;                                    // most steps of a chunk: the side of the tiles
-constexpr int kSsdThreads = 256;                              // 8 warps: 4 times 16 rows by 2 halves of the columns
+constexpr int kSsdThreads = 256;                              // 8 warps: 4 times 16 rows by 2 halves of the columns; a block has one or two such teams
+constexpr int kSide = kSteps;                                 // of the tiles of a backward pass
 constexpr int kSubtile = 16, kSubtiles = kSteps / kSubtile;
 
 // The inputs. The last axis of x, dt, B, C and z is dense.
@@ -132,7 +133,14 @@ __device__ inline int round_up(int x, int to) { return (x + to - 1) / to * to; }
 template <typename A, typename B> constexpr bool kIsSame = false;
 template <typename A> constexpr bool kIsSame<A, A> = true;
 
-// Starts loading rows × columns of a matrix into a tile of kSteps × Width, zero where there are none; only columns up to the next multiple of 16 are
+// A state at the border of a chunk, as products take it.
+template <typename T> using Border = typename TileOf<T>::Element;
+
+// Square tiles.
+template <typename T> constexpr int kPitch = kSide + kRowPad<Border<T>>;
+template <typename T> constexpr int kTileElements = kSide * kPitch<T>;
+
+// A team of kSsdThreads starts loading rows × columns of a matrix into a tile of kSteps × Width, zero where there are none; only columns up to the next multiple of 16 are
 // written. Wait with tile_wait, then a barrier.
 template <int Width, typename T, typename E>
 __device__ inline void load_tile(E* sTile, const T* from, i64 rowStride, int rows, int columns, bool isWide)
@@ -142,7 +150,7 @@ __device__ inline void load_tile(E* sTile, const T* from, i64 rowStride, int row
     if (kIsSame<T, E> && isWide)
     {
         #pragma unroll 1                                      // copies wait for nothing: more at a time would only take registers
-        for (int i = threadIdx.x; i < kSteps * Width / V; i += kSsdThreads)
+        for (int i = threadIdx.x % kSsdThreads; i < kSteps * Width / V; i += kSsdThreads)
         {
             const int r = i / (Width / V), c = i % (Width / V) * V;
             if (c >= used) continue;
@@ -152,7 +160,7 @@ __device__ inline void load_tile(E* sTile, const T* from, i64 rowStride, int row
         return;
     }
     #pragma unroll 1
-    for (int i = threadIdx.x; i < kSteps * Width; i += kSsdThreads)
+    for (int i = threadIdx.x % kSsdThreads; i < kSteps * Width; i += kSsdThreads)
     {
         const int r = i / Width, c = i % Width;
         if (c < used) sTile[r * kPitch + c] = from_f32<E>(r < rows && c < columns ? to_f32(from[r * rowStride + c]) : 0.0f);
@@ -173,14 +181,25 @@ __device__ inline void put_pair(E* to, f32 a, f32 b)
     stash<2>(to, pair);
 }
 
-// Two neighbours of a row of floats in global memory, of which `valid` exist.
-__device__ inline void store_pair(f32* to, f32 a, f32 b, int valid, bool isWide)
+// A team stores a state [N, Width] from a tile into the rows of P elements that begin at `to`, of which `channels` are the tile's.
+template <int Width, int V, typename E>
+__device__ inline void store_border(E* to, const E* sState, int N, int P, int channels)
 {
-    const f32 pair[2] = { a, b };
-    if (isWide && valid >= 2) store<2>(to, pair);
-    else
+    constexpr int kPitch = Width + kRowPad<E>;
+    #pragma unroll 1
+    for (int k = threadIdx.x % kSsdThreads; k < N * (Width / V); k += kSsdThreads)
     {
-        if (valid > 0) to[0] = a;
-        if (valid > 1) to[1] = b;
+        const int n = k / (Width / V), p = k % (Width / V) * V;
+        if (p >= channels) continue;
+        f32 value[V];
+        load<V>(value, sState + n * kPitch + p);
+        store<V>(to + (i64)n * P + p, value);
     }
+}
+
+template <int Width, typename E>
+__device__ inline void store_border(E* to, const E* sState, int N, int P, int channels, bool isWide)
+{
+    if (isWide) store_border<Width, 16 / sizeof(E)>(to, sState, N, P, channels);
+    else store_border<Width, 1>(to, sState, N, P, channels);
 }

@@ -56,6 +56,21 @@ public sealed class Session : IDisposable
         return _model.NextLogits(tokens, _state);
     }
 
+    /// <summary>Takes in one token of every sequence, [B, 1], and returns the logits [B, V] of the ones to come. From the first step on all state stays in place.</summary>
+    /// <remarks>
+    /// Nothing is copied from or to the host, so that a CUDA graph which captured a step decodes one more token with every launch: write the tokens to the same tensor,
+    /// launch, read the logits. <see cref="Length"/> counts calls, not launches. Models with attention keep their lengths on the host and cannot do it.
+    /// </remarks>
+    /// <exception cref="NotSupportedException">The model has other layers than state-space layers.</exception>
+    public Tensor Step(Tensor tokens)
+    {
+        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        ArgumentNullException.ThrowIfNull(tokens);
+        if (tokens.Rank != 2 || tokens.Shape[1] != 1) throw new ArgumentException($"Session.Step: tokens must be [{_batch}, 1], got {tokens}.");
+        foreach (LayerState layer in _state.Layers) layer.StayInPlace();
+        return Append(tokens);
+    }
+
     /// <summary>Takes in a prompt and yields the tokens that follow it, until a stop token or the limit.</summary>
     /// <param name="prompt">At least one token.</param>
     /// <param name="sampling">How tokens are chosen.</param>

@@ -11,6 +11,10 @@ public abstract class LayerState : IDisposable
     /// <summary>Takes the tensors out of the scope they were made in: until then that scope gives them back if a later one does not fit.</summary>
     public abstract void Own();
 
+    /// <summary>From now on the state stays where it is and changes in place, by what stands on the device alone, so that a captured step can be replayed.</summary>
+    /// <exception cref="NotSupportedException">This state depends on numbers of the host.</exception>
+    public virtual void StayInPlace() => throw new NotSupportedException($"Session.Step: {GetType().Name} moves with a length that the host keeps; only states of state-space layers stay in place.");
+
     /// <inheritdoc/>
     public void Dispose()
     {
@@ -33,23 +37,42 @@ public abstract class LayerState : IDisposable
 }
 
 /// <summary>The last inputs of a convolution and the state of a scan.</summary>
-internal sealed class ScanState(Device device, ReadOnlySpan<long> convolution, ReadOnlySpan<long> scan) : LayerState
+/// <param name="device">Where it lives.</param>
+/// <param name="convolution">Shape of the inputs.</param>
+/// <param name="scan">Shape of the scan's state.</param>
+/// <param name="groups">Groups that share B and C, where <see cref="Ops.StateUpdate"/> can bring the state forward; else 0.</param>
+internal sealed class ScanState(Device device, ReadOnlySpan<long> convolution, ReadOnlySpan<long> scan, long groups = 0) : LayerState
 {
+    private readonly Tensor _tickets = Tensor.Zeros([convolution[0], groups], DType.Int32, device);
     private Tensor _convolution = Zeros(device, convolution), _scan = Zeros(device, scan);
+    private bool _isInPlace;
 
-    public Tensor Convolution { get => _convolution; set => Replace(ref _convolution, value); }
+    public Tensor Convolution { get => _convolution; set => Set(ref _convolution, value); }
 
-    public Tensor Scan { get => _scan; set => Replace(ref _scan, value); }
+    public Tensor Scan { get => _scan; set => Set(ref _scan, value); }
+
+    /// <summary>The states as one step brings them forward in place; null where they are replaced, or the layer is of another kind.</summary>
+    public StateCache? InPlace => _isInPlace && _tickets.Count > 0 ? new StateCache(_convolution, _scan, _tickets) : null;
+
+    public override void StayInPlace() => _isInPlace = true;
 
     public override void Own()
     {
         TensorScope.Release(_convolution);
         TensorScope.Release(_scan);
+        TensorScope.Release(_tickets);
     }
 
     protected override void Dispose(bool disposing)
     {
         _convolution.Dispose();
         _scan.Dispose();
+        _tickets.Dispose();
+    }
+
+    private void Set(ref Tensor current, Tensor next)
+    {
+        if (_isInPlace) Ops.Copy(next, current);
+        else Replace(ref current, next);
     }
 }

@@ -49,25 +49,35 @@ internal sealed class Mamba2Mixer : Mixer
     public override long StateBytes => sizeof(float) * ((_options.ConvKernel - 1) * _options.ConvChannels + _options.InnerSize * _options.StateSize);
 
     public override ScanState NewState(Device device, long batch) => new(
-        device, [batch, _options.ConvKernel - 1, _options.ConvChannels], [batch, _options.Heads, _options.HeadDimension, _options.StateSize]);
+        device, [batch, _options.ConvKernel - 1, _options.ConvChannels], [batch, _options.Heads, _options.HeadDimension, _options.StateSize], _options.Groups);
 
     public override Tensor Forward(Tensor x, ScanState? state, SequenceLayout? layout)
     {
         Mamba2MixerOptions o = _options;
-        (long batch, long length, long inner, long groupStates) = (x.Shape[0], x.Shape[1], o.InnerSize, (long)o.Groups * o.StateSize);
+        (long batch, long length, long inner) = (x.Shape[0], x.Shape[1], o.InnerSize);
         using TensorScope scope = TensorScope.Enter();
         Tensor[] parts = Ops.Split(_inProjection.Project(x, _inBias), inner, o.ConvChannels, o.Heads);     // z, xBC, dt
-        (Tensor xBC, Tensor convState) = Ops.CausalConv1d(
-            parts[1], _convWeight.Effective().Reshape(o.ConvChannels, o.ConvKernel), _convBias?.Effective(), hasSilu: true, state?.Convolution, layout);
-        Tensor[] xBCs = Ops.Split(xBC, inner, groupStates, groupStates);
-        (Tensor y, Tensor scanState) = Ops.SsdScan(
-            xBCs[0].Reshape(batch, length, o.Heads, o.HeadDimension), parts[2], Ops.Scale(Ops.Map(Pointwise.Exp, _logA.Effective()), -1),
-            xBCs[1].Reshape(batch, length, o.Groups, o.StateSize), xBCs[2].Reshape(batch, length, o.Groups, o.StateSize),
-            _skip.Effective(), dtBias: _dtBias.Effective(), initialState: state?.Scan,
-            options: new SsdScanOptions(MinDelta: o.MinDelta, MaxDelta: o.MaxDelta, Layout: layout));
-        if (state is not null) (state.Convolution, state.Scan) = (convState, scanState);
+        Tensor weight = _convWeight.Effective().Reshape(o.ConvChannels, o.ConvKernel), A = Ops.Scale(Ops.Map(Pointwise.Exp, _logA.Effective()), -1);
+        var options = new SsdScanOptions(MinDelta: o.MinDelta, MaxDelta: o.MaxDelta, Layout: layout);
+        Tensor y = length == 1 && layout is null && state?.InPlace is { } cache
+            ? Ops.StateUpdate(parts[1].Reshape(batch, -1), parts[2].Reshape(batch, -1), A, weight, cache, _convBias?.Effective(), _skip.Effective(), _dtBias.Effective(), options: options)
+            : Scan(parts[1], parts[2], A, weight, state, options);
         Tensor normed = Ops.RmsNorm(y.Reshape(batch, length, inner), _norm.Effective(), o.NormEpsilon, parts[0], GateOrder.BeforeNorm, o.NormGroupSize);
         return scope.Keep(_outProjection.Project(normed, _outBias));
+    }
+
+    /// <summary>Convolution and scan of whole sequences.</summary>
+    private Tensor Scan(Tensor channels, Tensor dt, Tensor A, Tensor weight, ScanState? state, SsdScanOptions options)
+    {
+        Mamba2MixerOptions o = _options;
+        (long batch, long length, long groupStates) = (channels.Shape[0], channels.Shape[1], (long)o.Groups * o.StateSize);
+        (Tensor xBC, Tensor convState) = Ops.CausalConv1d(channels, weight, _convBias?.Effective(), hasSilu: true, state?.Convolution, options.Layout);
+        Tensor[] parts = Ops.Split(xBC, o.InnerSize, groupStates, groupStates);
+        (Tensor y, Tensor scanState) = Ops.SsdScan(
+            parts[0].Reshape(batch, length, o.Heads, o.HeadDimension), dt, A, parts[1].Reshape(batch, length, o.Groups, o.StateSize), parts[2].Reshape(batch, length, o.Groups, o.StateSize),
+            _skip.Effective(), dtBias: _dtBias.Effective(), initialState: state?.Scan, options: options);
+        if (state is not null) (state.Convolution, state.Scan) = (convState, scanState);
+        return y;
     }
 
     internal static Parameter Matrix(long rows, long columns, float standardDeviation) =>

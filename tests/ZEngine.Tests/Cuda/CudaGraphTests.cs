@@ -98,4 +98,60 @@ public sealed class CudaGraphTests : IDisposable
         }
         Assert.Equal(Train(isCaptured: false), Train(isCaptured: true));
     }
+
+    /// <summary>A graph of one token's step decodes as many tokens as it is launched for: nothing of it depends on how many came before.</summary>
+    [Theory]
+    [InlineData("Mamba2", DType.Float32), InlineData("Mamba2", DType.BFloat16), InlineData("Mamba", DType.Float32)]
+    public void Captured_token_steps_equal_plain_ones(string name, DType dtype)
+    {
+        using LanguageModel model = name == "Mamba2" ? new Mamba2(Models.SmallModels.Mamba2, _device, 1, dtype) : new Mamba(Models.SmallModels.Mamba, _device, 1, dtype);
+        int[][] tokens = [[3, 1], [4, 1], [5, 9], [2, 6], [5, 3]];
+        using Session plain = model.NewSession(batch: 2), captured = model.NewSession(batch: 2);
+        using Tensor prompt = Tensor.From<int>([7, 8, 9, 10, 11, 12], [2, 3], _device), next = Tensor.From<int>(tokens[0], [2, 1], _device);
+        plain.Append(prompt).Dispose();
+        captured.Append(prompt).Dispose();
+        captured.Step(next).Dispose();                         // compiles the kernels; from now on the state stays in place
+        plain.Append(next).Dispose();
+        Tensor? logits = null;
+        using CudaGraph graph = _device.Capture(() => logits = captured.Step(next));
+        foreach (int[] pair in tokens[1..])
+        {
+            next.CopyFrom<int>(pair);
+            graph.Launch();
+            using Tensor want = plain.Append(next);
+            Assert.Equal(want.To(DType.Float32).ToArray<float>(), logits!.To(DType.Float32).ToArray<float>());
+        }
+        logits!.Dispose();
+    }
+
+    /// <summary>Of a Mamba-2 layer's step one launch lies between the projections: the count of a token's launches says so.</summary>
+    [Fact]
+    public void A_token_step_of_Mamba2_has_a_fixed_number_of_launches()
+    {
+        using LanguageModel model = new Mamba2(Models.SmallModels.Mamba2, _device, 1);
+        using Session session = model.NewSession();
+        using Tensor token = Tensor.From<int>([3], [1, 1], _device);
+        session.Step(token).Dispose();
+        _device.Synchronize();
+        int before = _driver.Profiles.Count;
+        (long waits, long reserved) = (_device.Waits, _device.ReservedBytes);
+        session.Step(token).Dispose();
+        Assert.Equal((waits, reserved), (_device.Waits, _device.ReservedBytes));
+        _device.Synchronize();
+        string[] kernels = [.. _driver.Profiles.Skip(before).Select(profile => profile.Kernel)];
+        int layers = Models.SmallModels.Mamba2.Layers;
+        Assert.Equal(layers, kernels.Count(kernel => kernel.Contains("state_update", StringComparison.Ordinal)));
+        Assert.DoesNotContain(kernels, kernel => kernel.Contains("causal_conv1d", StringComparison.Ordinal) || kernel.Contains("ssd_scan", StringComparison.Ordinal));
+        // Embedding, last norm and head; of a layer the norm, two projections, -exp(A) in two, the step, the gated norm and the sum.
+        Assert.Equal(3 + 8 * layers, kernels.Length);
+    }
+
+    [Fact]
+    public void Models_whose_lengths_stand_on_the_host_refuse_to_step_in_place()
+    {
+        using LanguageModel model = new Zamba2(Models.SmallModels.Zamba2, _device, 1);
+        using Session session = model.NewSession();
+        using Tensor token = Tensor.From<int>([3], [1, 1], _device);
+        Assert.Contains("KeyValueCache", Assert.Throws<NotSupportedException>(() => session.Step(token)).Message, StringComparison.Ordinal);
+    }
 }

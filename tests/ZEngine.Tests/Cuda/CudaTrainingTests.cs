@@ -46,6 +46,40 @@ public sealed class CudaTrainingTests
         Assert.Equal(got, Train(New(device), steps));
     }
 
+    /// <summary>What one Mamba-2 layer launches, forward and backward, and the bytes of its own kernels between the projections.</summary>
+    /// <remarks>KERNELS.md 9.4 counts about 10 and 25 launches for the peers.</remarks>
+    [Fact]
+    public void Launches_and_bytes_of_a_Mamba2_layer_are_counted()
+    {
+        LaunchProfile[][] Count(int layers)
+        {
+            using var driver = new EmulatedCudaDriver(new EmulatorOptions { Checks = EmulatorChecks.None });
+            using CudaDevice device = Devices.OpenEmulated(driver);
+            using LanguageModel model = new Mamba2(new Mamba2Config { VocabularySize = 32, HiddenSize = 64, Layers = layers, Heads = 4, HeadDimension = 32, StateSize = 64, IsTied = true }, device, seed: 3, DType.BFloat16);
+            using Tensor tokens = Tensor.From<long>([.. Enumerable.Range(0, 128).Select(i => (long)(i * 7 % 31))], [1, 128], device);
+            using Tape tape = Tape.Begin();
+            Tensor logits = model.Forward(tokens), dy = ZEngine.Ops.RandomNormal(logits.Shape, Device.Cpu, new RandomStream(4)).To(device).To(logits.DType);
+            device.Synchronize();
+            LaunchProfile[] before = [.. driver.Profiles];
+            tape.Backward(logits, dy);
+            device.Synchronize();
+            return [before, [.. driver.Profiles.Skip(before.Length)]];
+        }
+        LaunchProfile[][] one = Count(1), two = Count(2);
+        // The second layer's alone.
+        string[] Names(LaunchProfile[] launches) => [.. launches.Select(launch => launch.Kernel).Where(kernel => !kernel.Contains("random", StringComparison.Ordinal) && !kernel.Contains("fill", StringComparison.Ordinal))];
+        int forward = Names(two[0]).Length - Names(one[0]).Length, backward = Names(two[1]).Length - Names(one[1]).Length;
+        Assert.True(forward <= 9, $"{forward} launches forward: {string.Join(", ", Names(two[0]))}");
+        Assert.True(backward <= 24, $"{backward} launches backward: {string.Join(", ", Names(two[1]))}");
+
+        // Bytes per token of what stands between the projections, against each operand once: [z; x; B; C; dt] in, the normed y out.
+        const long tokens = 128, inner = 128, channels = inner + 128, half = 2;
+        long Moved(LaunchProfile[] launches) => launches.Where(launch => launch.Kernel.Contains("ssd_scan", StringComparison.Ordinal) || launch.Kernel.Contains("causal_conv1d", StringComparison.Ordinal)
+            || launch.Kernel.Contains("rms_norm", StringComparison.Ordinal)).Sum(launch => launch.GlobalBytesRead + launch.GlobalBytesWritten);
+        double least = tokens * half * (inner + channels + 4 + inner), moved = Moved(two[0]) - Moved(one[0]);
+        Assert.InRange(moved / least, 1, 6);
+    }
+
     [Fact]
     public void A_step_neither_waits_nor_takes_memory_and_launches_a_fixed_number_of_kernels()
     {

@@ -1,10 +1,12 @@
 using ZEngine.Cuda;
 using ZEngine.Emulator;
+using ZEngine.Interop;
+using ZEngine.Tests.Interop;
 using ZEngine.Tests.Ops;
 
 namespace ZEngine.Tests.Emulator;
 
-/// <summary>kernels/SsdScanForward.cu and kernels/SsdScanBackward.cu: what they move and multiply against the count by hand, and places beyond 2³¹ elements.</summary>
+/// <summary>kernels/SsdScan*.cu: what they move and multiply against the count by hand, and places beyond 2³¹ elements.</summary>
 public sealed class SsdScanKernelTests
 {
     private const long L = 128, H = 2, P = 64, N = 64, Q = 64, Chunks = L / Q, Half = 2, Float = 4;
@@ -36,22 +38,71 @@ public sealed class SsdScanKernelTests
         LaunchProfile[] backward = counted.Launches();
 
         CountedDevice.Are(["ssd_scan_forward"], forward);
-        const long skip = P * Float, state = N * P * Float, row = P * Half, inputs = 2 * N * Half;
-        CountedDevice.Moved(H * (L * (2 * row + Half + inputs) + Chunks * ScalarsOfChunk + skip), H * (L * 2 * row + Chunks * state + state), forward[0]);
+        // Both heads share a block, so B, C and their product.
+        const long skip = P * Float, state = N * P * Float, border = N * P * Half, row = P * Half, inputs = 2 * N * Half;
+        CountedDevice.Moved(H * (L * (2 * row + Half) + Chunks * ScalarsOfChunk + skip) + L * inputs, H * (L * 2 * row + Chunks * border + state), forward[0]);
         // C·Bᵀ and its product with x below the diagonal, in 16 × 16 tiles; C·S and Bᵀ·x whole.
         const long lower = Q * (Q + 16) / 2;
-        Assert.Equal(2 * H * Chunks * (lower * (N + P) + 2 * Q * N * P), forward[0].MatrixFlops);
+        Assert.Equal(2 * Chunks * (lower * N + H * (lower * P + 2 * Q * N * P)), forward[0].MatrixFlops);
         Assert.Equal(forward[0][InstructionClass.GlobalStore].Sectors, forward[0].GlobalBytesWritten / 32);
 
         CountedDevice.Are(["ssd_scan_state_backward", "ssd_scan_chunk_backward", "ssd_scan_sum_backward"], backward);
-        CountedDevice.Moved(H * (L * (3 * row + Half + N * Half) + Chunks * ScalarsOfChunk), H * (L * 2 * row + Chunks * state), backward[0]);
+        CountedDevice.Moved(H * (L * (3 * row + Half + N * Half) + Chunks * ScalarsOfChunk), H * (L * 2 * row + Chunks * border), backward[0]);
         Assert.Equal(2 * H * L * N * P, backward[0].MatrixFlops);
-        // A share has both heads. Of each: dy and x twice, dt and A twice, the states, dS_Q twice, B and C as they meet the states, B and D for dx.
-        const long ofHead = Q * (4 * row + 2 * Half + inputs + N * Half) + 2 * ScalarsOfChunk + 3 * state + skip + 256 * Float, gradients = Q * 2 * N * Float;
-        CountedDevice.Moved(Chunks * (H * ofHead + Q * 2 * inputs + gradients), Chunks * (H * (Q * (row + Half) + (2 + P) * Float) + 2 * gradients), backward[1]);
+        // A share has both heads, B and C. Of each head: dy, x, dt, A, the states before and behind, D for dx, and for the limits of Δ dt's bias.
+        const long ofHead = Q * (2 * row + Half) + ScalarsOfChunk + 2 * border + skip + 256 * Float;
+        CountedDevice.Moved(Chunks * (H * ofHead + Q * inputs), Chunks * (H * (Q * (row + Half) + (2 + P) * Float) + Q * 2 * N * Float), backward[1]);
         Assert.Equal(2 * Chunks * (H * (lower * 2 * P + 3 * Q * N * P) + lower * 3 * N), backward[1].MatrixFlops);
         CountedDevice.Moved(Chunks * H * (2 + P) * Float + 2 * L * N * Float, H * (2 + P) * Float + 2 * L * N * Half, backward[2]);
         Assert.All([.. forward, .. backward], launch => Assert.Equal(0, launch[InstructionClass.Atomic].Executions));
+    }
+
+    /// <summary>KERNELS.md's targets for a layer's shapes: two heads of 64 channels and 128 states share B, C and C·Bᵀ.</summary>
+    [Fact]
+    public void Forward_costs_what_the_targets_allow()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        const long heads = 4, states = 128;
+        Tensor Normal(ulong seed, params ReadOnlySpan<long> shape) => counted.Normal(seed, shape).To(DType.BFloat16);
+        Tensor x = Normal(1, 1, L, heads, P), dt = Normal(2, 1, L, heads), B = Normal(3, 1, L, 1, states), C = Normal(4, 1, L, 1, states), A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, heads)), -1);
+        counted.Launches();
+        Scan(new SsdScanInputs(x, dt, A, B, C, null, null, null, null, new SsdScanOptions()));
+        LaunchProfile launch = Assert.Single(counted.Launches());
+        // Of a layer of 80 heads: what each block moved, 40 times, against everything once.
+        const long layer = 80, least = L * (2 * layer * P + layer + 2 * states) * Half, final = heads * P * states * Float;
+        double moved = (launch.GlobalBytesRead + launch.GlobalBytesWritten - final) * (layer / (double)heads) / least;
+        Assert.InRange(moved, 1, 2.0);
+        Assert.True(launch.MatrixFlops <= 1.15 * L * (heads * (2 * Q * P + 4 * P * states) + 2 * Q * states), "tensor-core operations against the formula");
+        double special = (launch.Of("ex2").Threads + launch.Of("lg2").Threads + launch.Of("rcp").Threads) / (double)(L * heads);
+        Assert.InRange(special, 1, 16);
+        Assert.Equal(0, launch[InstructionClass.Atomic].Executions);
+        Assert.Equal(launch[InstructionClass.GlobalStore].Sectors, launch.GlobalBytesWritten / 32);
+    }
+
+    /// <summary>Registers and shared memory leave a block of two teams, or two of one, on a multiprocessor of every architecture.</summary>
+    [Theory]
+    [InlineData("sm_80", 163), InlineData("sm_86", 99), InlineData("sm_89", 99), InlineData("sm_90", 227)]
+    public void Blocks_fit_every_architecture(string architecture, int kibibytes)
+    {
+        foreach ((string file, string name, int registers, int shared) in (ReadOnlySpan<(string, string, int, int)>)
+        [
+            ("SsdScanForward.cu", "ssd_scan_forward<bf16, 1, 2>", 128, SsdPlan.For(64, 64, 80, 1, DType.BFloat16, 8, 2048, 64, 132, 99 << 10).SharedBytes),
+            ("SsdScanForward.cu", "ssd_scan_forward<bf16, 2, 2>", 128, SsdPlan.For(128, 64, 80, 1, DType.BFloat16, 8, 2048, 64, 132, 99 << 10).SharedBytes),
+            ("SsdScanForward.cu", "ssd_scan_forward<bf16, 4, 1>", 255, SsdPlan.For(256, 64, 80, 1, DType.BFloat16, 8, 2048, 64, 132, 99 << 10).SharedBytes),
+            ("SsdScanForward.cu", "ssd_scan_forward<f32, 2, 1>", 128, SsdPlan.For(128, 64, 80, 1, DType.Float32, 8, 2048, 64, 132, 99 << 10).SharedBytes),
+            ("SsdScanForward.cu", "ssd_scan_state_forward<bf16>", 128, 2 * SsdPlan.TileBytes(DType.BFloat16)),
+            ("SsdScanStateBackward.cu", "ssd_scan_state_backward<bf16>", 128, 3 * SsdPlan.TileBytes(DType.BFloat16)),
+            ("SsdScanChunkBackward.cu", "ssd_scan_chunk_backward<bf16, true>", 255, SsdPlan.ChunkTiles(128, DType.BFloat16) * SsdPlan.TileBytes(DType.BFloat16)),
+            ("SsdScanChunkBackward.cu", "ssd_scan_chunk_backward<bf16, false>", 255, SsdPlan.ChunkTiles(256, DType.BFloat16) * SsdPlan.TileBytes(DType.BFloat16)),
+            ("SsdScanChunkBackward.cu", "ssd_scan_chunk_backward<f32, false>", 255, SsdPlan.ChunkTiles(256, DType.Float32) * SsdPlan.TileBytes(DType.Float32)),
+        ])
+        {
+            ModuleImage image = Compiler.CompileKernel(file, architecture, name);
+            KernelResources used = image.Resources[image.Lowered(name)];
+            Assert.True(used.Registers <= registers && used.SpillLoadBytes + used.SpillStoreBytes + used.StackBytes == 0, $"{name} on {architecture}: {used}");
+            Assert.InRange(shared + used.SharedBytes, 1, kibibytes << 10);
+        }
     }
 
     [Fact]
@@ -73,25 +124,43 @@ public sealed class SsdScanKernelTests
         CountedDevice.Moved(batch * H * perHead, batch * H * (N * P * Float + P * Half), step);
     }
 
-    /// <summary>Rows so far apart that x, B and C reach beyond 2³¹ elements, most of which nobody ever touches.</summary>
-    [Fact]
-    public void Offsets_have_64_bits()
+    /// <summary>Rows so far apart that x, B, C and z reach beyond 2³¹ elements, most of which nobody ever touches.</summary>
+    [Theory]
+    [InlineData(3), InlineData(40)]                           // a chunk, and enough of them for segments
+    public void Offsets_have_64_bits(long length)
     {
         using var counted = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
-        const long far = 1L << 31, length = 3, heads = 1, p = 4, n = 4;
+        const long far = 1L << 31, heads = 2, p = 8, n = 8;
         Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, heads)), -1), dt = counted.Normal(2, 2, length, heads).To(DType.BFloat16);
-        Tensor Spread(Tensor near)
+        Tensor dy = counted.Normal(8, 2, length, heads, p).To(DType.BFloat16), memory = Tensor.Empty([2, far], DType.BFloat16, counted.Device);
+        Tensor[] near = [counted.Normal(1, 2, length, heads, p), counted.Normal(3, 2, length, 1, n), counted.Normal(4, 2, length, 1, n), counted.Normal(6, 2, length, heads, p)];
+        near = [.. near.Select(tensor => tensor.To(DType.BFloat16))];
+        long at = 0;
+        Tensor Spread(Tensor tensor)
         {
-            long inner = near.Count / 2;
-            Tensor memory = Tensor.Empty([2, far], DType.BFloat16, counted.Device), spread = memory.Slice(1, 0, inner);
-            ZEngine.Ops.Copy(near.Reshape(2, inner), spread);
-            return memory.Slice(1, 0, inner).Reshape(near.Shape.ToArray());
+            long inner = tensor.Count / 2;
+            Tensor spread = memory.Slice(1, at, inner);
+            at += inner;
+            ZEngine.Ops.Copy(tensor.Reshape(2, inner), spread);
+            return spread.Reshape(tensor.Shape.ToArray());
         }
-        Tensor x = counted.Normal(1, 2, length, heads, p).To(DType.BFloat16), B = counted.Normal(3, 2, length, 1, n).To(DType.BFloat16);
-        float[] want = Scan(new SsdScanInputs(x, dt, A, B, B, null, null, null, null, new SsdScanOptions())).Y.To(DType.Float32).ToArray<float>();
-        Tensor farX = Spread(x), farB = Spread(B);
-        Assert.True(farX.Strides[0] >= far && farB.Strides[0] >= far);
-        Assert.Equal(want, Scan(new SsdScanInputs(farX, dt, A, farB, farB, null, null, null, null, new SsdScanOptions())).Y.To(DType.Float32).ToArray<float>());
+        float[][] Results(Tensor[] x)
+        {
+            using Tape tape = Tape.Begin();
+            foreach (Tensor tensor in x) tape.Watch(tensor);
+            (Tensor y, Tensor final) = Scan(new SsdScanInputs(x[0], dt, A, x[1], x[2], null, x[3], null, null, new SsdScanOptions(ChunkLength: length < 16 ? 0 : 2)));
+            tape.Backward(y, dy);
+            return [y.To(DType.Float32).ToArray<float>(), final.ToArray<float>(), .. x.Select(tensor => tape.GradientOf(tensor).To(DType.Float32).ToArray<float>())];
+        }
+        Tensor[] spread = [.. near.Select(Spread)];
+        Assert.All(spread, tensor => Assert.True(tensor.Strides[0] >= far));
+        float[][] want = Results(near), got = Results(spread);
+        for (int k = 0; k < want.Length; k++)
+        {
+            Assert.Equal(want[k], got[k]);
+            Assert.NotEqual(0, got[k][0]);
+            Assert.NotEqual(0, got[k][^1]);
+        }
     }
 }

@@ -70,6 +70,30 @@ public sealed class CausalConv1dTests
         }
     }
 
+    /// <summary>Rows that stand 2³¹ elements apart, in memory that nothing touches between them, forward and backward.</summary>
+    [Fact]
+    public void Rows_beyond_two_to_the_31_elements_are_found()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        const long length = 5, width = 24;
+        Tensor near = counted.Normal(1, 2, length, width).To(DType.BFloat16), weight = counted.Normal(2, width, 4), dy = counted.Normal(3, 2, length, width).To(DType.BFloat16);
+        Tensor far = Tensor.Empty([2, 1L << 31], DType.BFloat16, counted.Device).Slice(1, 0, length * width);
+        ZEngine.Ops.Copy(near.Reshape(2, length * width), far);
+        float[][] Results(Tensor x)
+        {
+            using Tape tape = Tape.Begin();
+            tape.Watch(x);
+            tape.Watch(weight);
+            (Tensor y, Tensor state) = ZEngine.Ops.CausalConv1d(x, weight, hasSilu: true);
+            tape.Backward(y, dy);
+            return [.. new[] { y, state, tape.GradientOf(x), tape.GradientOf(weight) }.Select(tensor => tensor.To(DType.Float32).ToArray<float>())];
+        }
+        float[][] want = Results(near), got = Results(far.Reshape(2, length, width));
+        Assert.All(want, values => Assert.True(values[0] != 0 && values[^1] != 0));
+        Assert.Equal(want, got);
+    }
+
     [Fact]
     public void Taps_that_the_weight_lacks_meet_no_input()
     {

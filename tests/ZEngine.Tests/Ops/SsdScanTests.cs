@@ -125,15 +125,48 @@ public sealed class SsdScanTests
     }
 
     [Theory]
-    [InlineData(64, 64, 1, 46080), InlineData(128, 64, 2, 71680), InlineData(256, 64, 4, 90112)]
-    public void Tiles_of_16_bits_fit_the_smallest_multiprocessor(int states, int width, int tiles, int bytes)
+    [InlineData(64, 1, 2, 73728), InlineData(128, 2, 2, 90112), InlineData(256, 4, 1, 80896)]
+    public void Tiles_of_16_bits_fit_the_smallest_multiprocessor(int states, int tiles, int units, int bytes)
     {
-        Assert.Equal(new ZEngine.Cuda.SsdPlan(tiles, width, bytes), ZEngine.Cuda.SsdPlan.For(states, DType.BFloat16));
-        const int Shared = 99 << 10, Decays = 2 << 10, Sums = 16 << 10;
+        const int Shared = 99 << 10, Decays = 2128;
+        Assert.Equal(new ZEngine.Cuda.SsdPlan(tiles, 64, units, bytes, 1, 32), ZEngine.Cuda.SsdPlan.For(states, 64, 80, 1, DType.BFloat16, 8, 2048, 64, 132, Shared));
         foreach (DType type in (ReadOnlySpan<DType>)[DType.Float32, DType.Float16, DType.BFloat16])
         {
-            Assert.True(ZEngine.Cuda.SsdPlan.For(states, type).SharedBytes + Decays + 512 <= Shared);
-            Assert.True(5 * ZEngine.Cuda.SsdPlan.TileBytes(type) + Decays + (type == DType.BFloat16 ? Sums : Sums - (4 << 10)) <= Shared);
+            ZEngine.Cuda.SsdPlan plan = ZEngine.Cuda.SsdPlan.For(states, 64, 80, 1, type, 8, 2048, 64, 132, Shared);
+            Assert.True(plan.SharedBytes + plan.Units * Decays <= Shared);
+        }
+    }
+
+    [Theory]
+    [InlineData(8, 80, 2048, 1, 32)]                          // 320 blocks: a sequence each
+    [InlineData(1, 80, 2048, 4, 8)]                           // 40 blocks: no segment shorter than 8 chunks
+    [InlineData(1, 80, 65536, 7, 147)]                        // twice the multiprocessors
+    [InlineData(1, 80, 512, 1, 8)]                            // too short
+    [InlineData(0, 80, 2048, 1, 32)]
+    public void Few_long_sequences_are_walked_in_segments(int sequences, int heads, long length, int segments, int chunks)
+    {
+        ZEngine.Cuda.SsdPlan plan = ZEngine.Cuda.SsdPlan.For(128, 64, heads, 1, DType.BFloat16, sequences, length, 64, 132, 227 << 10);
+        Assert.Equal((2, segments, chunks), (plan.Units, plan.Segments, plan.ChunksOfSegment));
+    }
+
+    /// <summary>As one long sequence is walked in segments and one among many is not, on a device of few multiprocessors.</summary>
+    [Fact]
+    public void Segments_change_no_bit()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        long many = counted.Device.Multiprocessors;
+        foreach (DType type in (ReadOnlySpan<DType>)[DType.Float32, DType.BFloat16])
+        {
+            Tensor Repeat(Tensor one) => ZEngine.Ops.Concat(0, [.. Enumerable.Repeat(one, (int)many)]);
+            Tensor x = counted.Normal(1, 1, 70, 1, 8).To(type), dt = counted.Normal(2, 1, 70, 1).To(type), B = counted.Normal(3, 1, 70, 1, 6).To(type), A = counted.Normal(4, 1), state = counted.Normal(5, 1, 1, 8, 6);
+            counted.Launches();
+            (Tensor y, Tensor final) = ZEngine.Ops.SsdScan(x, dt, A, B, B, initialState: state, options: new SsdScanOptions(ChunkLength: 4));
+            CountedDevice.Are(["ssd_scan_state_forward", "ssd_scan_forward"], counted.Launches());
+            (Tensor Y, Tensor Final) all = ZEngine.Ops.SsdScan(Repeat(x), Repeat(dt), A, Repeat(B), Repeat(B), initialState: Repeat(state), options: new SsdScanOptions(ChunkLength: 4));
+            CountedDevice.Are(["ssd_scan_forward"], [.. counted.Launches().Where(launch => launch.Kernel.Contains("ssd", StringComparison.Ordinal))]);
+            Assert.Equal(y.To(DType.Float32).ToArray<float>(), all.Y.Slice(0, many - 1, 1).To(DType.Float32).ToArray<float>());
+            Assert.Equal(final.ToArray<float>(), all.Final.Slice(0, many - 1, 1).ToArray<float>());
         }
     }
 }

@@ -3,6 +3,9 @@ namespace ZEngine.Tests.Structure;
 /// <summary>An op has the same stem in every room: contract, CPU, tests, bench and, with a CUDA device, launch and kernel.</summary>
 public sealed class Rooms
 {
+    /// <summary>What a kernel file may be split by, from the end of its name: direction, then stage.</summary>
+    private static readonly string[] Stages = ["Forward", "Backward", "State", "Chunk", "Sum", "Step"];
+
     [Fact]
     public void Every_op_has_all_its_rooms()
     {
@@ -20,7 +23,7 @@ public sealed class Rooms
         SourceTree.Require();
         string[] orphans =
         [
-            .. Without("kernels", "*.cu", name => Cut(Cut(name, "Forward"), "Backward")).Where(name => !name.Contains("/common/", StringComparison.Ordinal)),
+            .. Without("kernels", "*.cu", name => Stages.Aggregate(name, Cut)).Where(name => !name.Contains("/common/", StringComparison.Ordinal)),
             .. Without("src/ZEngine.Cuda/Ops", "Cuda*.cs", name => Cut(Cut(name["Cuda".Length..], "Forward"), "Backward")),
             .. Without("tests/ZEngine.Tests/Ops", "*Tests.cs", name => Cut(Cut(name, "Tests"), "Kernel")),
             .. Without("bench/ZEngine.Bench/Ops", "*Bench.cs", name => Cut(name, "Bench")),
@@ -33,7 +36,7 @@ public sealed class Rooms
 
     private static string Cut(string name, string end) => name.EndsWith(end, StringComparison.Ordinal) ? name[..^end.Length] : name;
 
-    /// <summary>Each room with the names it may have; a big kernel file may be split by direction.</summary>
+    /// <summary>Each room with the names it may have; a big kernel file may be split by direction and stage.</summary>
     private static IEnumerable<string[]> RoomsOf(string op, bool hasCuda)
     {
         yield return [$"src/ZEngine/Cpu/Cpu{op}.cs"];

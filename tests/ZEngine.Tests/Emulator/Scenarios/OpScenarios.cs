@@ -195,12 +195,35 @@ internal sealed class RouteScenario : OpScenario
 
 internal sealed class SsdScanStepScenario : OpScenario
 {
-    public override string File => "SsdScanForward.cu";
+    public override string File => "SsdScanStep.cu";
     protected override IEnumerable<OpCase> Cases =>
     [
         Case("ssd", "scenario, one step").With("softplus", true).Normal("x", [2, 1, 3, 10]).Normal("dt", [2, 1, 3]).Decay("A", [3]).Normal("B", [2, 1, 1, 9]).Normal("C", [2, 1, 1, 9])
             .Normal("D", [3]).Normal("initial_state", [2, 3, 10, 9]).Build("none"),
     ];
+}
+
+internal sealed class StateUpdateScenario : OpScenario
+{
+    public override string File => "StateUpdate.cu";
+    protected override IEnumerable<OpCase> Cases => [];
+
+    /// <summary>Two steps of two sequences, against the CPU.</summary>
+    protected override void More(CudaDevice device)
+    {
+        Tensor Normal(ulong seed, params ReadOnlySpan<long> shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(seed));
+        Tensor weight = Normal(1, 104, 3), A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Normal(2, 2)), -1), x = Normal(3, 2, 2, 104), dt = Normal(4, 2, 2, 2);
+        float[] Steps(Device on)
+        {
+            StateCache cache = StateCache.Zeros(on, 3, 2, 40, 1, 12, 3);
+            Tensor slots = Tensor.From<int>([2, 0], [2], on);
+            Tensor[] y = [.. Enumerable.Range(0, 2).Select(i => ZEngine.Ops.StateUpdate(x.To(on).Slice(0, i, 1).Reshape(2, 104), dt.To(on).Slice(0, i, 1).Reshape(2, 2), A.To(on), weight.To(on), cache, slots: slots))];
+            return [.. y[0].ToArray<float>(), .. y[1].ToArray<float>(), .. cache.Convolution.ToArray<float>(), .. cache.Scan.ToArray<float>()];
+        }
+        float[] want = Steps(Device.Cpu), got = Steps(device);
+        for (int i = 0; i < want.Length; i++)
+            if (!(Math.Abs(want[i] - got[i]) <= 1e-5f * (1 + Math.Abs(want[i])))) Assert.Fail($"at {i}: got {got[i]:R}, want {want[i]:R}");
+    }
 }
 
 internal sealed class TreeAttentionScenario : OpScenario

@@ -4,7 +4,7 @@ using ZEngine.Tests.Oracles;
 
 namespace ZEngine.Tests.Emulator.Scenarios;
 
-/// <summary>Two chunks of two heads with several slices of channels and states, in 16 bits, against the CPU.</summary>
+/// <summary>Chunks of two heads with several slices of channels and states, in 16 bits, against the CPU.</summary>
 internal abstract class SsdScanScenario : KernelScenario
 {
     private const long L = 20, H = 2, P = 72;
@@ -12,18 +12,20 @@ internal abstract class SsdScanScenario : KernelScenario
     /// <summary>States in one slice of shared memory, and in several.</summary>
     protected const long OneSlice = 40, SeveralSlices = 136;
 
-    private static SsdScanInputs Inputs(long states)
+    public override bool Owns(string kernel) => KernelSources.Current.Variants[File].Any(variant => kernel.Contains(variant.Split('<')[0], StringComparison.Ordinal));
+
+    private static SsdScanInputs Inputs(long states, long chunk)
     {
         Tensor Normal(ulong seed, params ReadOnlySpan<long> shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(seed)).To(DType.BFloat16).To(DType.Float32);
         Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Normal(5, H)), -1);
-        return new(Normal(1, 1, L, H, P), Normal(2, 1, L, H), A, Normal(3, 1, L, 1, states), Normal(4, 1, L, 1, states), Normal(6, H, P), Normal(7, 1, L, H, P), null, null, new SsdScanOptions(ChunkLength: 16));
+        return new(Normal(1, 1, L, H, P), Normal(2, 1, L, H), A, Normal(3, 1, L, 1, states), Normal(4, 1, L, 1, states), Normal(6, H, P), Normal(7, 1, L, H, P), null, null, new SsdScanOptions(ChunkLength: chunk));
     }
 
     /// <summary>Runs on the CPU, then in 16 bits on an emulated device, and compares.</summary>
-    protected static void Compare(EmulatorOptions options, long states, Func<SsdScanInputs, Tensor[]> run)
+    protected static void Compare(EmulatorOptions options, long states, Func<SsdScanInputs, Tensor[]> run, long chunk = 16)
     {
         using TensorScope scope = TensorScope.Enter();
-        SsdScanInputs x = Inputs(states);
+        SsdScanInputs x = Inputs(states, chunk);
         float[][] want = [.. run(x).Select(tensor => tensor.ToArray<float>())];
         using var driver = new EmulatedCudaDriver(options);
         using CudaDevice device = Devices.OpenEmulated(driver);
@@ -42,7 +44,7 @@ internal abstract class SsdScanScenario : KernelScenario
     /// <summary>y, final state, states at borders and y before the gate.</summary>
     protected static Tensor[] Forward(SsdScanInputs x)
     {
-        Tensor y = Tensor.EmptyLike(x.X), ungated = Tensor.EmptyLike(x.X), final = Tensor.Empty([1, H, P, x.B.Shape[3]], DType.Float32, x.X.Device), states = Tensor.Empty([x.Chunks(), H, x.B.Shape[3], P], DType.Float32, x.X.Device);
+        Tensor y = Tensor.EmptyLike(x.X), ungated = Tensor.EmptyLike(x.X), final = Tensor.Empty([1, H, P, x.B.Shape[3]], DType.Float32, x.X.Device), states = Tensor.Empty([x.Chunks(), H, x.B.Shape[3], P], x.X.Backend.SsdStateType(x.X.DType), x.X.Device);
         x.X.Backend.SsdScanForward(x, y, final, states, ungated);
         return [y, final, states, ungated];
     }
@@ -57,24 +59,40 @@ internal sealed class SsdScanForwardScenario : SsdScanScenario
     {
         Compare(options, OneSlice, Forward);
         Compare(options, SeveralSlices, Forward);
+        Compare(options, OneSlice, Forward, chunk: 1);         // so many chunks that they are walked in segments
     }
 }
 
-/// <summary>kernels/SsdScanBackward.cu, from states that the CPU left.</summary>
-internal sealed class SsdScanBackwardScenario : SsdScanScenario
+/// <summary>The kernels of the backward pass, from states that the CPU left.</summary>
+internal abstract class SsdScanBackwardScenario(string file) : SsdScanScenario
 {
-    public override string File => "SsdScanBackward.cu";
+    public override string File => file;
 
     public override void Run(EmulatorOptions options)
     {
+        // 136 states by slices; 40 and 72 with B and C in shared memory.
+        foreach (long states in (ReadOnlySpan<long>)[SeveralSlices, OneSlice, 72]) Compare(options, states);
+    }
+
+    private static void Compare(EmulatorOptions options, long states)
+    {
         Tensor[]? forward = null;
-        Compare(options, SeveralSlices, x =>
+        Compare(options, states, x =>
         {
             forward ??= Forward(x);
             Tensor dy = ZEngine.Ops.RandomNormal(x.X.Shape, Device.Cpu, new RandomStream(11)).To(DType.BFloat16).To(x.X.Device).To(x.X.DType);
             SsdScanInputs d = x.EmptyLike();
-            x.X.Backend.SsdScanBackward(x, forward[2].To(x.X.Device), forward[3].To(x.X.Device).To(x.X.DType), dy, null, d);
+            x.X.Backend.SsdScanBackward(x, forward[2].To(x.X.Device).To(x.X.Backend.SsdStateType(x.X.DType)), forward[3].To(x.X.Device).To(x.X.DType), dy, null, d);
             return [d.X, d.Dt, d.A, d.B, d.C, d.D!, d.Z!];
         });
     }
 }
+
+/// <summary>kernels/SsdScanStateBackward.cu.</summary>
+internal sealed class SsdScanStateBackwardScenario() : SsdScanBackwardScenario("SsdScanStateBackward.cu");
+
+/// <summary>kernels/SsdScanChunkBackward.cu.</summary>
+internal sealed class SsdScanChunkBackwardScenario() : SsdScanBackwardScenario("SsdScanChunkBackward.cu");
+
+/// <summary>kernels/SsdScanSumBackward.cu.</summary>
+internal sealed class SsdScanSumBackwardScenario() : SsdScanBackwardScenario("SsdScanSumBackward.cu");

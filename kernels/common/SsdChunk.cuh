@@ -1,0 +1,292 @@
+// SsdChunk.cuh: what the two kernels of SsdScanChunkBackward.cu share: a block's chunk, its tiles and sums, and what follows from them for dx and ddt.
+#pragma once
+#include "common/Ssd.cuh"
+
+constexpr int J = kSide / 16;                                 // 16 × 8s of a warp: 16 rows by 32 columns
+
+template <typename T>
+struct SsdChunkBackwardArgs                                   // mirrored in CudaSsdScan.cs, field for field
+{
+    const T* dy; const Border<T>* states; const Border<T>* dstates; // dy behind the gate
+    T* dx; T* ddt; f32* dB; f32* dC; f32* sums;
+    SsdShape<T> shape;
+    i64 rows;                                                 // B·L
+    i32 shares, headsOfShare, sumsOfHead, isDyWide;
+};
+
+// Partial sums that warps leave for others.
+template <int Heads>
+struct SsdSums
+{
+    f32 fromState[Heads][kSteps];                            // w_i: what exp(s_i)·S_0 gives to the exponents
+    f32 toState[Heads][kSteps];                              // u_j: what exp(s_Q − s_j)·dS_Q gives
+    f32 whole[Heads];                                         // exp(s_Q)·(dS_Q·S_0)
+    f32 row[2][2][kSteps];                                    // by half of the columns: sums along rows of two matrices
+    f32 column[kSubtiles][kSide];                             // by 16 rows: sums down columns
+    f32 pairs[kSubtiles][kSubtile][kSubtile + 1];             // R within sub-tiles on the diagonal
+    f32 skips[kSubtiles][kSide];                              // by 16 rows: dy·x down columns
+    f32 skip[kSide];                                          // D of 64 channels
+    f32 warp[3][kSsdThreads / kWarp];
+};
+
+// A chunk, and some heads of a group of it, of which the sums of `Heads` stand in shared memory.
+template <typename T, int Heads>
+struct SsdChunkBlock
+{
+    using E = Border<T>;
+    using Sums = f32[J][4];
+
+    const SsdChunkBackwardArgs<T>& args;
+    const SsdShape<T>& shape;
+    SsdDecays& sDecays;
+    SsdSums<Heads>& sSums;
+    E* sTiles;
+    i64 chunk, row, first;
+    int group, share, firstHead, heads, steps, warp, m, c0;
+
+    __device__ inline SsdChunkBlock(const SsdChunkBackwardArgs<T>& args, SsdDecays& sDecays, SsdSums<Heads>& sSums, u8* sMemory)
+        : args(args), shape(args.shape), sDecays(sDecays), sSums(sSums), sTiles(reinterpret_cast<E*>(sMemory))
+    {
+        share = blockIdx.x % args.shares;
+        group = blockIdx.x / args.shares % shape.G;
+        chunk = blockIdx.x / args.shares / shape.G;
+        const int headsOfGroup = shape.H / shape.G, before = share * args.headsOfShare;
+        firstHead = group * headsOfGroup + before;
+        heads = min(args.headsOfShare, headsOfGroup - before);
+        const SsdSequence sequence(shape, shape.starts ? sequence_of(shape.firstChunks, shape.sequences, chunk) : chunk / shape.chunksPerRow);
+        row = sequence.row;
+        first = sequence.begin + (chunk - sequence.firstChunk) * shape.Q;
+        steps = (int)min((i64)shape.Q, sequence.end - first);
+        warp = threadIdx.x / kWarp;
+        m = warp / 2 * 16;
+        c0 = warp % 2 * 32;
+    }
+
+    __device__ inline E* tile(int i) const { return sTiles + i * kTileElements<T>; }
+
+    __device__ inline void load_dy(E* sTile, int head, int channel) const
+    {
+        load_tile<kSide>(sTile, args.dy + shape.dense(row, first, head) + channel, (i64)shape.H * shape.P, steps, min(kSide, shape.P - channel), args.isDyWide);
+    }
+    __device__ inline void load_x(E* sTile, int head, int channel) const
+    {
+        load_tile<kSide>(sTile, shape.x_at(row, first, head) + channel, shape.xStep, steps, min(kSide, shape.P - channel), shape.isXWide);
+    }
+    __device__ inline void load_b(E* sTile, int n) const { load_tile<kSide>(sTile, shape.b_at(row, first, group) + n, shape.bStep, steps, min(kSide, shape.N - n), shape.isBcWide); }
+    __device__ inline void load_c(E* sTile, int n) const { load_tile<kSide>(sTile, shape.c_at(row, first, group) + n, shape.cStep, steps, min(kSide, shape.N - n), shape.isBcWide); }
+
+    // Rows n … and channels … of a state at this chunk's border.
+    __device__ inline void load_state(E* sTile, const E* states, int head, int n, int channel) const
+    {
+        load_tile<kSide>(sTile, states + shape.border(chunk, head) + (i64)n * shape.P + channel, shape.P, min(kSide, shape.N - n), min(kSide, shape.P - channel), shape.isStateWide);
+    }
+
+    // This thread's share of the product of two tiles.
+    __device__ inline f32 product_of(const E* sA, const E* sB, int rows, int columns) const
+    {
+        constexpr int V = 16 / sizeof(E);
+        f32 sum = 0;
+        #pragma unroll 2
+        for (int k = threadIdx.x; k < rows * kSide / V; k += kSsdThreads)
+        {
+            const int r = k / (kSide / V), c = k % (kSide / V) * V;
+            if (c >= columns) continue;
+            f32 a[V], b[V];
+            load<V>(a, sA + r * kPitch<T> + c);
+            load<V>(b, sB + r * kPitch<T> + c);
+            #pragma unroll
+            for (int v = 0; v < V; v++) sum = fmaf(a[v], b[v], sum);
+        }
+        return sum;
+    }
+
+    // The sums of dB and dC of this share: element (step i, n).
+    __device__ inline i64 gradient_at(int i, int n) const { return ((share * args.rows + row * shape.L + first + i) * shape.G + group) * shape.N + n; }
+
+    __device__ inline void put_row_sums(int matrix, const f32 (&x)[2])
+    {
+        #pragma unroll
+        for (int r = 0; r < 2; r++)
+        {
+            const f32 sum = row_sum(x[r]);
+            if (threadIdx.x % 4 == 0) sSums.row[matrix][warp % 2][m + fragment_row(2 * r)] = sum;
+        }
+    }
+    __device__ inline void put_warp_sum(int which, f32 x)
+    {
+        x = warp_sum(x);
+        if (threadIdx.x % kWarp == 0) sSums.warp[which][warp] = x;
+    }
+    __device__ inline f32 warp_sums(int which) const
+    {
+        f32 sum = 0;
+        #pragma unroll
+        for (int w = 0; w < kSsdThreads / kWarp; w++) sum += sSums.warp[which][w];
+        return sum;
+    }
+
+    // C·Bᵀ with its decay into a tile.
+    __device__ inline void put_decayed(E* to, const Sums& products) const
+    {
+        #pragma unroll
+        for (int j = 0; j < J; j++)
+            #pragma unroll
+            for (int v = 0; v < 4; v += 2)
+            {
+                const int i = m + fragment_row(v), k = c0 + 8 * j + fragment_column(v);
+                put_pair(to + i * kPitch<T> + k, products[j][v] * sDecays.decay(i, k), products[j][v + 1] * sDecays.decay(i, k + 1));
+            }
+    }
+
+    // R and its sums; C·Bᵀ with its decay into a tile too, where one is given.
+    __device__ inline void pairs(const Sums& products, const Sums& inner, Sums& dproducts, E* to)
+    {
+        f32 rows[2] = {};
+        #pragma unroll
+        for (int j = 0; j < J; j++)
+        {
+            f32 down[2] = {};
+            const int J0 = (c0 + 8 * j) / kSubtile;
+            f32 decayed[4];
+            #pragma unroll
+            for (int part = 0; part < 4; part++)
+            {
+                const int i = m + fragment_row(part), k = c0 + 8 * j + fragment_column(part);
+                const f32 decay = sDecays.decay(i, k), weighted = inner[j][part] * (decay * sDecays.delta[k]);
+                decayed[part] = products[j][part] * decay;
+                dproducts[j][part] += weighted;
+                const f32 pair = weighted * products[j][part];
+                if (J0 == m / kSubtile) sSums.pairs[J0][i % kSubtile][k % kSubtile] = k < i ? pair : 0.0f;
+                else if (J0 < m / kSubtile)
+                {
+                    rows[part / 2] += pair;
+                    down[part % 2] += pair;
+                }
+            }
+            #pragma unroll
+            for (int v = 0; v < 4 && to; v += 2) put_pair(to + (m + fragment_row(v)) * kPitch<T> + c0 + 8 * j + fragment_column(v), decayed[v], decayed[v + 1]);
+            #pragma unroll
+            for (int v = 0; v < 2; v++)
+            {
+                const f32 sum = column_sum(down[v]);
+                if (threadIdx.x % kWarp < 4) sSums.column[m / kSubtile][c0 + 8 * j + fragment_column(v)] = sum;
+            }
+        }
+        put_row_sums(0, rows);
+    }
+
+    __device__ inline void load_skip(int head, int channel) const
+    {
+        if (threadIdx.x >= kSide) return;
+        const int p = channel + threadIdx.x;
+        sSums.skip[threadIdx.x] = shape.D && p < shape.P ? shape.D[shape.isSkipPerChannel ? head * shape.P + p : head] : 0.0f;
+    }
+
+    // From what the state gives to d(Δx) of 64 channels, times exp(s_Q − s_j): all of it, and dx. Tiles: 0 dy, 1 x; sPairs is C·Bᵀ with its decay.
+    __device__ inline void finish_channels(int head, int channel, Sums& d, const E* sPairs, f32 (&direct)[2], f32& skip)
+    {
+        const int columns = round_up(min(kSide, shape.P - channel), 16) - c0;
+        multiply<true, true>(d, sPairs + m * kPitch<T> + m, kPitch<T>, tile(0) + m * kPitch<T> + c0, kPitch<T>, kSteps - m, columns);
+        #pragma unroll
+        for (int j = 0; j < J; j++)
+        {
+            f32 down[2] = {};
+            const int c = c0 + 8 * j + fragment_column(0);
+            #pragma unroll
+            for (int r = 0; r < 2 && 8 * j < columns; r++)
+            {
+                const int i = m + fragment_row(2 * r);
+                const f32 delta = sDecays.delta[i];
+                f32 x[2], dy[2], dx[2];
+                load<2>(x, tile(1) + i * kPitch<T> + c);
+                load<2>(dy, tile(0) + i * kPitch<T> + c);
+                #pragma unroll
+                for (int v = 0; v < 2; v++)
+                {
+                    direct[r] = fmaf(d[j][2 * r + v], x[v], direct[r]);
+                    down[v] = fmaf(dy[v], x[v], down[v]);
+                    dx[v] = fmaf(sSums.skip[c + v], dy[v], delta * d[j][2 * r + v]);
+                }
+                stash<2>(tile(1) + i * kPitch<T> + c, dx);    // in the place of x, which this thread alone reads
+            }
+            skip += down[0] + down[1];
+            #pragma unroll
+            for (int v = 0; v < 2; v++)
+            {
+                const f32 sum = column_sum(down[v]);
+                if (threadIdx.x % kWarp < 4) sSums.skips[m / kSubtile][c + v] = sum;
+            }
+        }
+        __syncthreads();                                      // dx is there, and the sums of dy·x by channel
+        if (args.isDyWide) store_dx<16 / sizeof(T)>(head, channel);
+        else store_dx<1>(head, channel);
+        const int c = threadIdx.x;
+        if (shape.D && shape.isSkipPerChannel && c < kSide && channel + c < shape.P)
+            sums_of(head)[2 + channel + c] = sSums.skips[0][c] + sSums.skips[1][c] + sSums.skips[2][c] + sSums.skips[3][c];
+    }
+
+    template <int V>
+    __device__ inline void store_dx(int head, int channel) const
+    {
+        #pragma unroll 1
+        for (int k = threadIdx.x; k < kSteps * kSide / V; k += kSsdThreads)
+        {
+            const int i = k / (kSide / V), p = k % (kSide / V) * V;
+            if (i >= steps || channel + p >= shape.P) continue;
+            f32 dx[V];
+            load<V>(dx, tile(1) + i * kPitch<T> + p);
+            store<V>(args.dx + shape.dense(row, first + i, head) + channel + p, dx);
+        }
+    }
+
+    __device__ inline f32* sums_of(int head) const { return args.sums + (chunk * shape.H + head) * args.sumsOfHead; }
+
+    // The gradient of each exponent Δ_k·A, and from it ddt and the sums for A and the bias. Four neighbouring threads share a step k. The head's sums stand in a slot.
+    __device__ inline void exponents(int head, int slot)
+    {
+        const int k = threadIdx.x / 4, part = threadIdx.x % 4, K = k / kSubtile;
+        f32 sum = 0;
+        for (int j = part; j < k; j += 4)
+        {
+            sum += sSums.toState[slot][j];
+            for (int I = K + 1; I < kSubtiles; I++) sum += sSums.column[I][j];             // from sub-tiles below, of steps before k
+        }
+        for (int i = k + part; i < kSteps; i += 4) sum += sSums.fromState[slot][i];
+        for (int i = k + part; i < (K + 1) * kSubtile; i += 4)
+        {
+            sum += sSums.row[0][0][i] + sSums.row[0][1][i];
+            for (int j = 0; j < k % kSubtile; j++) sum += sSums.pairs[K][i % kSubtile][j];
+        }
+        sum = row_sum(sum) + sSums.whole[slot];
+        const f32 delta = sDecays.delta[k], raw = sDecays.raw[k];
+        f32 dDelta = fmaf(sum, shape.A[head], sSums.row[1][0][k] + sSums.row[1][1][k]);
+        const f32 unlimited = shape.hasSoftplus ? softplus(raw) : raw;
+        if (unlimited < shape.minDelta || unlimited > shape.maxDelta) dDelta = 0;
+        if (shape.hasSoftplus) dDelta *= sigmoid(raw);
+        const bool isMine = part == 0 && k < steps;
+        if (isMine) args.ddt[(row * shape.L + first + k) * shape.H + head] = from_f32<T>(dDelta);
+        put_warp_sum(0, isMine ? sum * delta : 0.0f);
+        put_warp_sum(1, isMine ? dDelta : 0.0f);
+        __syncthreads();                                      // the sums of all warps are there
+        if (threadIdx.x != 0) return;
+        f32* sums = sums_of(head);
+        sums[0] = warp_sums(0);
+        sums[1] = warp_sums(1);
+        if (shape.D && !shape.isSkipPerChannel) sums[2] = warp_sums(2);
+    }
+
+    // This thread's parts of the slice from n on: with their place among the gradients, or without one.
+    template <typename There, typename Missing>
+    __device__ inline void for_each(int n, There there, Missing missing) const
+    {
+        #pragma unroll
+        for (int j = 0; j < J; j++)
+            #pragma unroll
+            for (int part = 0; part < 4; part++)
+            {
+                const int i = m + fragment_row(part), at = n + c0 + 8 * j + fragment_column(part);
+                if (i < steps && at < shape.N) there(j, part, gradient_at(i, at));
+                else missing(j, part);
+            }
+    }
+};
