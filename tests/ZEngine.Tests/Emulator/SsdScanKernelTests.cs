@@ -151,7 +151,9 @@ public sealed class SsdScanKernelTests
             foreach (Tensor tensor in x) tape.Watch(tensor);
             (Tensor y, Tensor final) = Scan(new SsdScanInputs(x[0], dt, A, x[1], x[2], null, x[3], null, null, new SsdScanOptions(ChunkLength: length < 16 ? 0 : 2)));
             tape.Backward(y, dy);
-            return [y.To(DType.Float32).ToArray<float>(), final.ToArray<float>(), .. x.Select(tensor => tape.GradientOf(tensor).To(DType.Float32).ToArray<float>())];
+            var results = new List<float[]> { y.To(DType.Float32).ToArray<float>(), final.ToArray<float>() };
+            foreach (Tensor tensor in x) results.Add(tape.GradientOf(tensor).To(DType.Float32).ToArray<float>());
+            return [.. results];
         }
         Tensor[] spread = [.. near.Select(Spread)];
         Assert.All(spread, tensor => Assert.True(tensor.Strides[0] >= far));
