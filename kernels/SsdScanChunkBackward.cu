@@ -319,7 +319,7 @@ struct SsdResidentChunk : SsdChunkBlock<T, 1>
                 product += product_of(tile(2), tile(3), min(kSide, rows), depth);
                 multiply<false, true>(d, b_tile(slice) + m * kPitch<T>, kPitch<T>, tile(3) + c0, kPitch<T>, depth_of(slice), columns);
             }
-            if (channel == 0 && shape.N <= kSide) __syncthreads();         // C·Bᵀ with its decay is there, which a second slice has waited for
+            __syncthreads();                                  // C·Bᵀ with its decay is there, and x has been read by all: dx takes its place
             #pragma unroll
             for (int j = 0; j < J; j++)
                 #pragma unroll

@@ -3,15 +3,15 @@
 // Computes   the gradient dS_Q of the state behind every chunk of SsdScanForward.cu, from the last to the first: dS_0 = exp(s_Q)·dS_Q + Σ_i exp(s_i)·C_i·dy_iᵀ; that of the
 //            initial state; and with a gate dz = dy·ungated·silu'(z) and dy behind it, dy·silu(z).
 // Source     Dao and Gu 2024, arXiv:2405.21060, section 6.
-// Method     a block owns 64 × 64 of the state of one head and sequence and walks the chunks backward with dS in registers, leaving dS_Q of each; the first along N also
-//            computes the gate's gradient and leaves dy behind it.
+// Method     a team of 8 warps owns a unit, 64 channels of one head of one sequence, and 64·Tiles of its N, and walks the chunks backward with dS in registers, leaving dS_Q
+//            of each; the first along N also computes the gate's gradient and leaves dy behind it. A block of two teams has two units of a group, which share C.
 // Layout     as SsdScanForward.cu; dy, ungated, dz, gated [B, L, H, P]; dstates [chunks, H, N, P], bf16 or float as the tiles; dfinal, dinitial [n, H, P, N] float.
-// Launch     grid sequences·H·ceil(P / 64)·ceil(N / 64), block 256; dynamic shared memory of 3 tiles of 64 × 64: 27 KiB of bf16, 51 KiB of floats.
-// Traffic    per step and head: reads P elements of dy (with z also 2·P for the first 64 of N and P for each further, and writes 2·P) and 1 of dt, for each 64 of N, and N of C
-//            for each 64 of P. Writes N·P elements of dS per chunk.
+// Launch     grid sequences·H·ceil(P / 64)·ceil(N / (64·Tiles)) / Units, block 256·Units; dynamic shared memory 27 to 71 KiB, see SsdPlan.
+// Traffic    per step, for each 64·Tiles of N: a unit reads its part of P elements of dy and 1 of dt (with a gate also its part of z, and the first along N its part of the
+//            ungated y, and it writes twice as much); a block reads its part of N of C. Writes N·P elements of dS per chunk and head.
 // Precision  loads T, accumulates f32, stores T; decayed dy and dS at borders are rounded to bf16 as operands of products. Deterministic: no atomics.
 // Limits     Q ≤ 64.
-// Variants   ssd_scan_state_backward<{f32|bf16|f16}>
+// Variants   ssd_scan_state_backward<{f32|bf16|f16}, 1, 1>; ssd_scan_state_backward<bf16, {1|2}, 2>
 #include "common/Ssd.cuh"
 
 constexpr int J = kSide / 16;                                 // 16 × 8s of a warp: 16 rows by 32 columns
@@ -31,7 +31,7 @@ __device__ inline void load_gated(const SsdStateBackwardArgs<T>& args, Border<T>
     const SsdShape<T>& shape = args.shape;
     const int used = round_up(min(kSide, shape.P - channel), 16);
     #pragma unroll 1
-    for (int k = threadIdx.x; k < kSteps * kSide / V; k += kSsdThreads)
+    for (int k = threadIdx.x % kSsdThreads; k < kSteps * kSide / V; k += kSsdThreads)
     {
         const int i = k / (kSide / V), p = k % (kSide / V) * V;
         if (p >= used) continue;
@@ -65,31 +65,35 @@ __device__ inline void load_gated(const SsdStateBackwardArgs<T>& args, Border<T>
     }
 }
 
-template <typename T>
-__global__ void __launch_bounds__(kSsdThreads) ssd_scan_state_backward(const SsdStateBackwardArgs<T> args)
+template <typename T, int Tiles, int Units>
+__global__ void __launch_bounds__(kSsdThreads * Units) ssd_scan_state_backward(const SsdStateBackwardArgs<T> args)
 {
+    constexpr int kSlice = kSide * Tiles, kPitchN = kSlice + kRowPad<Border<T>>;
     extern __shared__ __align__(16) u8 sMemory[];
-    __shared__ SsdDecays sDecays;
-    Border<T>* sC = reinterpret_cast<Border<T>*>(sMemory);  // [kSteps, kSide]
-    Border<T>* sDy = sC + kTileElements<T>;                   // [kSteps, kSide]
-    Border<T>* sState = sDy + kTileElements<T>;               // [kSide of N, kSide] dS on its way out
+    __shared__ SsdDecays sDecays[Units];
     const SsdShape<T>& shape = args.shape;
-    const int slicesN = (shape.N + kSide - 1) / kSide, slicesP = (shape.P + kSide - 1) / kSide;
-    const int n0 = blockIdx.x % slicesN * kSide, channel = blockIdx.x / slicesN % slicesP * kSide, head = blockIdx.x / slicesN / slicesP % shape.H, group = head / (shape.H / shape.G);
-    const i64 number = blockIdx.x / slicesN / slicesP / shape.H;
+    const int own = Units == 1 ? 0 : threadIdx.x / kSsdThreads, warp = threadIdx.x % kSsdThreads / kWarp, m = warp / 2 * 16, c0 = warp % 2 * 32;
+    Border<T>* sC = reinterpret_cast<Border<T>*>(sMemory);    // [kSteps, kSlice]
+    Border<T>* sDy = sC + kSteps * kPitchN + own * (1 + Tiles) * kTileElements<T>;         // [kSteps, kSide]
+    Border<T>* sState = sDy + kTileElements<T>;               // [kSlice, kSide] dS on its way out
+    SsdDecays& decays = sDecays[own];
+    const int slicesN = (shape.N + kSlice - 1) / kSlice, slicesP = (shape.P + kSide - 1) / kSide, blocks = shape.H * slicesP / Units;
+    const int n0 = blockIdx.x % slicesN * kSlice, unit = blockIdx.x / slicesN % blocks * Units + own, channel = unit % slicesP * kSide, head = unit / slicesP, group = head / (shape.H / shape.G);
+    const i64 number = blockIdx.x / slicesN / blocks;
     const SsdSequence sequence(shape, number);
-    const int warp = threadIdx.x / kWarp, m = warp / 2 * 16, c0 = warp % 2 * 32;
-    const int width = min(kSide, shape.N - n0), channels = min(kSide, shape.P - channel), columns = round_up(channels, 16) - c0;
+    const int width = min(kSlice, shape.N - n0), channels = min(kSide, shape.P - channel), columns = round_up(channels, 16) - c0;
 
-    f32 dstate[J][4];                                         // rows n0 + m …, columns channel + c0 …
+    f32 dstate[Tiles][J][4];                                  // rows n0 + 64·r + m …, columns channel + c0 …
     #pragma unroll
-    for (int j = 0; j < J; j++)
+    for (int r = 0; r < Tiles; r++)
         #pragma unroll
-        for (int part = 0; part < 4; part++)
-        {
-            const int n = m + fragment_row(part), p = c0 + 8 * j + fragment_column(part);
-            dstate[j][part] = args.dfinal && n < width && p < channels ? args.dfinal[shape.state(number, head) + (i64)(channel + p) * shape.N + n0 + n] : 0.0f;
-        }
+        for (int j = 0; j < J; j++)
+            #pragma unroll
+            for (int part = 0; part < 4; part++)
+            {
+                const int n = 64 * r + m + fragment_row(part), p = c0 + 8 * j + fragment_column(part);
+                dstate[r][j][part] = args.dfinal && n < width && p < channels ? args.dfinal[shape.state(number, head) + (i64)(channel + p) * shape.N + n0 + n] : 0.0f;
+            }
 
     const i64 chunks = (sequence.end - sequence.begin + shape.Q - 1) / shape.Q;
     for (i64 chunk = chunks - 1; chunk >= 0; chunk--)
@@ -97,31 +101,39 @@ __global__ void __launch_bounds__(kSsdThreads) ssd_scan_state_backward(const Ssd
         const i64 first = sequence.begin + chunk * shape.Q;
         const int steps = (int)min((i64)shape.Q, sequence.end - first);
         __syncthreads();                                      // the tiles, the decays and dS of the chunk behind have been read by all
-        load_tile<kSide>(sC, shape.c_at(sequence.row, first, group) + n0, shape.cStep, steps, width, shape.isBcWide);
-        if (warp == 0) sDecays.fill(shape, sequence.row, first, steps, head);
+        if (own == 0) load_tile<kSlice>(sC, shape.c_at(sequence.row, first, group) + n0, shape.cStep, steps, width, shape.isBcWide);
+        if (warp == 0) decays.fill(shape, sequence.row, first, steps, head);
         #pragma unroll
-        for (int j = 0; j < J; j++)
+        for (int r = 0; r < Tiles; r++)
             #pragma unroll
-            for (int v = 0; v < 4; v += 2) put_pair(sState + (m + fragment_row(v)) * kPitch<T> + c0 + 8 * j + fragment_column(v), dstate[j][v], dstate[j][v + 1]);
+            for (int j = 0; j < J; j++)
+                #pragma unroll
+                for (int v = 0; v < 4; v += 2) put_pair(sState + (64 * r + m + fragment_row(v)) * kPitch<T> + c0 + 8 * j + fragment_column(v), dstate[r][j][v], dstate[r][j][v + 1]);
         __syncthreads();                                      // the decays are there, and dS
         store_border<kSide>(args.dstates + shape.border(sequence.firstChunk + chunk, head) + (i64)n0 * shape.P + channel, sState, width, shape.P, channels, shape.isStateWide);
-        if (shape.isYWide) load_gated<16 / sizeof(T)>(args, sDy, sDecays, sequence.row, first, steps, head, channel, n0 == 0);
-        else load_gated<1>(args, sDy, sDecays, sequence.row, first, steps, head, channel, n0 == 0);
+        if (shape.isYWide) load_gated<16 / sizeof(T)>(args, sDy, decays, sequence.row, first, steps, head, channel, n0 == 0);
+        else load_gated<1>(args, sDy, decays, sequence.row, first, steps, head, channel, n0 == 0);
         tile_wait();
         __syncthreads();                                      // the tiles are there
         #pragma unroll
-        for (int j = 0; j < J; j++)
+        for (int r = 0; r < Tiles; r++)
+        {
             #pragma unroll
-            for (int part = 0; part < 4; part++) dstate[j][part] *= sDecays.total;
-        if (m < width) multiply<true, true>(dstate, sC + m, kPitch<T>, sDy + c0, kPitch<T>, round_up(steps, 16), columns);
+            for (int j = 0; j < J; j++)
+                #pragma unroll
+                for (int part = 0; part < 4; part++) dstate[r][j][part] *= decays.total;
+            if (64 * r + m < width) multiply<true, true>(dstate[r], sC + 64 * r + m, kPitchN, sDy + c0, kPitch<T>, round_up(steps, 16), columns);
+        }
     }
     if (!args.dinitial) return;
     #pragma unroll
-    for (int j = 0; j < J; j++)
+    for (int r = 0; r < Tiles; r++)
         #pragma unroll
-        for (int part = 0; part < 4; part++)
-        {
-            const int n = m + fragment_row(part), p = c0 + 8 * j + fragment_column(part);
-            if (n < width && p < channels) args.dinitial[shape.state(number, head) + (i64)(channel + p) * shape.N + n0 + n] = dstate[j][part];
-        }
+        for (int j = 0; j < J; j++)
+            #pragma unroll
+            for (int part = 0; part < 4; part++)
+            {
+                const int n = 64 * r + m + fragment_row(part), p = c0 + 8 * j + fragment_column(part);
+                if (n < width && p < channels) args.dinitial[shape.state(number, head) + (i64)(channel + p) * shape.N + n0 + n] = dstate[r][j][part];
+            }
 }

@@ -117,8 +117,9 @@ internal sealed partial class CudaBackend
         using Tensor dStates = Tensor.EmptyLike(states);
         using Tensor? gated = x.Z is null ? null : Tensor.EmptyLike(dy);
         int tile = SsdPlan.TileBytes(dy.DType);
-        long borders = (long)shape.H * SsdPlan.Slices(shape.P, SsdPlan.Side) * SsdPlan.Slices(shape.N, SsdPlan.Side);
-        Kernel("SsdScanStateBackward.cu", $"ssd_scan_state_backward<{dy.DType}>").Launch(Blocks("SsdScan", shape.Sequences * borders), SsdPlan.Threads, 3 * tile, new SsdStateBackwardArgs
+        (int tiles, int units) = SsdPlan.StateTiles(shape.N, shape.P, shape.H, shape.G, dy.DType, shape.Sequences, device.Multiprocessors);
+        long borders = (long)shape.H * SsdPlan.Slices(shape.P, SsdPlan.Side) * SsdPlan.Slices(shape.N, SsdPlan.Side * tiles) / units;
+        Kernel("SsdScanStateBackward.cu", $"ssd_scan_state_backward<{dy.DType}, {tiles}, {units}>").Launch(Blocks("SsdScan", shape.Sequences * borders), SsdPlan.Threads * units, SsdPlan.StateShared(tiles, units, dy.DType), new SsdStateBackwardArgs
         {
             Dy = Pointer(dy), Ungated = Pointer(ungated), Dfinal = Pointer(dFinalState), Dz = Pointer(d.Z), Gated = Pointer(gated), Dstates = Pointer(dStates), Dinitial = Pointer(d.InitialState), Shape = shape,
         });

@@ -45,6 +45,17 @@ internal readonly record struct SsdPlan(int Tiles, int Width, int Units, int Sha
 
     public static long Slices(long size, long width) => (size + width - 1) / width;
 
+    /// <summary>Tiles of 64 states of a team of ssd_scan_state_backward, and teams of a block: those that read dy and C least, as long as every multiprocessor has a block.</summary>
+    public static (int Tiles, int Units) StateTiles(int states, int channels, int heads, int groups, DType type, int sequences, int multiprocessors)
+    {
+        int tiles = states > Side ? 2 : 1;
+        long slices = Slices(channels, Side), blocks = sequences * (heads * slices / 2) * Slices(states, Side * tiles);
+        return ElementBytes(type) == 2 && heads / groups * slices % 2 == 0 && blocks >= multiprocessors ? (tiles, 2) : (1, 1);
+    }
+
+    /// <summary>Dynamic shared memory of a block of ssd_scan_state_backward.</summary>
+    public static int StateShared(int tiles, int units, DType type) => Steps * (Side * tiles * ElementBytes(type) + PadBytes) + units * (1 + tiles) * TileBytes(type);
+
     /// <summary>Whether a block of the backward pass holds B and C of its chunk, and the sums of their gradients.</summary>
     public static bool IsResident(int states, DType type) => ElementBytes(type) == 2 && states <= 2 * Side;
 

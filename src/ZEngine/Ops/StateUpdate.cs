@@ -42,9 +42,9 @@ public static partial class Ops
         shape.RequireFloat32(A, "H");
         shape.RequireFloat32(weight, "D K");
         shape.Require(shape['K'] >= 1, "weight must have at least one tap.");
-        shape.RequireFloat32(cache.Convolution, "S K-1 D", "cache.Convolution");
-        shape.RequireFloat32(cache.Scan, "S H P N", "cache.Scan");
-        shape.RequireIndex(cache.Tickets, "S G", "cache.Tickets");
+        shape.RequireFloat32(cache.Convolution, "S K-1 D");
+        shape.RequireFloat32(cache.Scan, "S H P N");
+        shape.RequireIndex(cache.Tickets, "S G");
         shape.Require(cache.Tickets.DType == DType.Int32, $"cache.Tickets must be Int32, got {cache.Tickets}.");
         shape.OptionalFloat32(bias, "D");
         shape.OptionalFloat32(D, "H");

@@ -80,6 +80,38 @@ public sealed class SsdScanKernelTests
         Assert.Equal(launch[InstructionClass.GlobalStore].Sectors, launch.GlobalBytesWritten / 32);
     }
 
+    /// <summary>
+    /// The backward pass of a layer's shapes on a device whose 16 multiprocessors 4 sequences of 8 heads fill: bytes to the multiprocessors, tensor-core operations and scratch
+    /// against the least. dS at every border of a chunk, written once and read once, and dy read twice, are what stands between memory's bytes and their target of 1.6.
+    /// </summary>
+    [Fact]
+    public void Backward_costs_what_its_borders_leave()
+    {
+        using var counted = new CountedDevice(87);
+        using Tape tape = Tape.Begin();
+        const long batch = 4, heads = 8, states = 128, steps = 64, layer = 80;
+        Tensor Normal(ulong seed, params ReadOnlySpan<long> shape) => counted.Normal(seed, shape).To(DType.BFloat16);
+        Tensor x = Normal(1, batch, steps, heads, P), dt = Normal(2, batch, steps, heads), B = Normal(3, batch, steps, 1, states), C = Normal(4, batch, steps, 1, states);
+        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, heads)), -1), dy = Normal(6, batch, steps, heads, P);
+        foreach (Tensor tensor in (ReadOnlySpan<Tensor>)[x, dt, A, B, C]) tape.Watch(tensor);
+        Tensor y = Scan(new SsdScanInputs(x, dt, A, B, C, null, null, null, null, new SsdScanOptions())).Y;
+        counted.Launches();
+        tape.Backward(y, dy);
+        LaunchProfile[] launches = counted.Launches();
+        CountedDevice.Are(["ssd_scan_state_backward", "ssd_scan_chunk_backward", "ssd_scan_sum_backward"], launches);
+        Assert.Equal((2, 2), SsdPlan.StateTiles((int)states, (int)P, (int)heads, 1, DType.BFloat16, (int)batch, counted.Device.Multiprocessors));
+
+        // Per step of a layer of 80 heads in 2 shares, from what 8 heads in 4 shares moved: a block reads B and C, and the shares are added up, once for its heads.
+        double perHead = launches.Sum(launch => launch.GlobalBytesRead) / (double)(batch * steps * heads), least = 3 * P * Half + 4 + 4 * states * Half / (double)layer;
+        const double ofBlock = 2 * states * Half / 2.0 + 4 * 2 * states * Float / 8.0, ofLayer = 2 * states * Half / 40.0 + 2 * 2 * states * Float / 80.0;
+        Assert.InRange((perHead - ofBlock + ofLayer) / least, 1, 3.0);
+        Assert.Equal((4, 2), SsdPlan.Shares(batch, (int)heads, (int)states, DType.BFloat16, counted.Device.Multiprocessors));
+        Assert.Equal((2, 40), SsdPlan.Shares(256, (int)layer, (int)states, DType.BFloat16, 132));
+        double flops = launches.Sum(launch => launch.MatrixFlops) / (double)(batch * steps);
+        Assert.InRange(flops, 1, 1.2 * (heads * (4.0 * Q * P + 10.0 * P * states) + 6.0 * Q * states));
+        Assert.All(launches, launch => Assert.Equal(0, launch[InstructionClass.Atomic].Executions));
+    }
+
     /// <summary>Registers and shared memory leave a block of two teams, or two of one, on a multiprocessor of every architecture.</summary>
     [Theory]
     [InlineData("sm_80", 163), InlineData("sm_86", 99), InlineData("sm_89", 99), InlineData("sm_90", 227)]
@@ -92,7 +124,8 @@ public sealed class SsdScanKernelTests
             ("SsdScanForward.cu", "ssd_scan_forward<bf16, 4, 1>", 255, SsdPlan.For(256, 64, 80, 1, DType.BFloat16, 8, 2048, 64, 132, 99 << 10).SharedBytes),
             ("SsdScanForward.cu", "ssd_scan_forward<f32, 2, 1>", 128, SsdPlan.For(128, 64, 80, 1, DType.Float32, 8, 2048, 64, 132, 99 << 10).SharedBytes),
             ("SsdScanForward.cu", "ssd_scan_state_forward<bf16>", 128, 2 * SsdPlan.TileBytes(DType.BFloat16)),
-            ("SsdScanStateBackward.cu", "ssd_scan_state_backward<bf16>", 128, 3 * SsdPlan.TileBytes(DType.BFloat16)),
+            ("SsdScanStateBackward.cu", "ssd_scan_state_backward<bf16, 2, 2>", 128, SsdPlan.StateShared(2, 2, DType.BFloat16)),
+            ("SsdScanStateBackward.cu", "ssd_scan_state_backward<f32, 1, 1>", 128, SsdPlan.StateShared(1, 1, DType.Float32)),
             ("SsdScanChunkBackward.cu", "ssd_scan_chunk_backward<bf16, true>", 255, SsdPlan.ChunkTiles(128, DType.BFloat16) * SsdPlan.TileBytes(DType.BFloat16)),
             ("SsdScanChunkBackward.cu", "ssd_scan_chunk_backward<bf16, false>", 255, SsdPlan.ChunkTiles(256, DType.BFloat16) * SsdPlan.TileBytes(DType.BFloat16)),
             ("SsdScanChunkBackward.cu", "ssd_scan_chunk_backward<f32, false>", 255, SsdPlan.ChunkTiles(256, DType.Float32) * SsdPlan.TileBytes(DType.Float32)),

@@ -31,6 +31,8 @@ public sealed class SsdScanTests
         Scan("extreme dt", 100, 2, 4, 8).ExtremeDt("dt", [1, 100, 2]).Build(),
         Scan("decays next to 1", 130, 2, 4, 8).Uniform("A", [2], -1e-4, -1e-6).Build(),
         Scan("several slices of channels and states", 20, 2, 72, 136).Normal("D", [2, 72]).Normal("z", [1, 20, 2, 72]).Normal("initial_state", [1, 2, 72, 136]).Build(),
+        Scan("several slices of channels, few states", 20, 2, 72, 40).Normal("D", [2, 72]).Normal("z", [1, 20, 2, 72]).Build(),
+        Scan("several slices of channels, two of states", 70, 1, 68, 72).Normal("D", [1]).Build(),
         Scan("the most states, odd channels", 9, 1, 37, 256).Normal("dt_bias", [1]).Build(),
         Scan("packed", 90, 4, 4, 6).With("cu_seqlens", new[] { 0, 1, 3, 80, 90 }).Normal("initial_state", [4, 4, 4, 6]).Normal("D", [4]).Build(),
     ]);
