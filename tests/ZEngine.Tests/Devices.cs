@@ -23,9 +23,9 @@ internal static class Devices
 
     private const string Half = " bf16";
 
-    private static readonly Lazy<EmulatedCudaDriver> Driver = new(() => new EmulatedCudaDriver(new EmulatorOptions { Checks = EmulatorChecks.Uninitialised | EmulatorChecks.SharedRaces, Workers = Environment.ProcessorCount }));
-    private static readonly Lazy<EmulatedCudaDriver> ScrambledDriver = new(() => new EmulatedCudaDriver(new EmulatorOptions { Checks = EmulatorChecks.None, Policy = SchedulingPolicy.Adversarial, Workers = Environment.ProcessorCount }));
-    private static readonly Lazy<CudaDevice> EmulatorDevice = new(() => OpenEmulated(Driver.Value)), Scrambled = new(() => OpenEmulated(ScrambledDriver.Value)), Gpu = new(() => CudaDevice.Open(0)), GpuAlone = new(() => CudaDevice.Open(0, options: new CudaOptions { UsesCublasLt = false }));
+    private static readonly Emulated Checked = new(new EmulatorOptions { Checks = EmulatorChecks.Uninitialised | EmulatorChecks.SharedRaces, Workers = Environment.ProcessorCount });
+    private static readonly Emulated Scrambled = new(new EmulatorOptions { Checks = EmulatorChecks.None, Policy = SchedulingPolicy.Adversarial, Workers = Environment.ProcessorCount });
+    private static readonly Lazy<CudaDevice> Gpu = new(() => CudaDevice.Open(0)), GpuAlone = new(() => CudaDevice.Open(0, options: new CudaOptions { UsesCublasLt = false }));
 
     private static string[] Chosen()
     {
@@ -38,8 +38,8 @@ internal static class Devices
     public static Device Open(string name) => name switch
     {
         "cpu" => Device.Cpu,
-        "emulator" => EmulatorDevice.Value,
-        "scrambled emulator" => Scrambled.Value,
+        "emulator" => Checked.Device,
+        "scrambled emulator" => Scrambled.Device,
         "cuda" => Gpu.Value,
         OwnProducts => GpuAlone.Value,
         _ => throw new ArgumentException($"No device {name}."),
@@ -69,4 +69,26 @@ internal static class Devices
     /// <summary>Fresh memory reads as NaN and blocks are checked for writes beyond their ends, in every test.</summary>
     [ModuleInitializer]
     internal static void Guard() => CpuDevice.Instance.Guards = true;
+
+    /// <summary>A device over an emulator that tests share. One with a finding refuses every call from then on, so the next test gets another.</summary>
+    private sealed class Emulated(EmulatorOptions options)
+    {
+        private readonly Lock _gate = new();
+        private Func<int> _findings = () => 0;
+        private CudaDevice? _device;
+
+        public CudaDevice Device
+        {
+            get
+            {
+                lock (_gate)
+                {
+                    if (_device is not null && _findings() == 0) return _device;
+                    var driver = new EmulatedCudaDriver(options);
+                    _findings = () => driver.Faults.Count;
+                    return _device = OpenEmulated(driver);
+                }
+            }
+        }
+    }
 }
