@@ -7,7 +7,8 @@
 // Method     one launch for all parameters: a table lists their addresses, and the first block of each; a block finds its parameter there. The step
 //            counter is read by all blocks and written by the one that finishes last, which a ticket tells. norm_squares leaves a sum for each block,
 //            norm_total adds them up in order.
-// Layout     parts [count] AdamWPart, parts [count] NormPart; every tensor dense; master, g, m, v float; partial [P] double; ticket 0 before the launch.
+// Layout     parts [count] AdamWPart, parts [count] NormPart; every tensor dense; master, g, m, v float; partial [P] double; ticket 0 before the launch; η is *rate where that is given, which a captured step reads anew at each
+//            replay.
 // Launch     adamw grid Σ ceil(n / 8192), at least 1; norm_squares grid P = Σ ceil(n / chunk); norm_total one block; block 256. Static shared memory 128 bytes.
 // Traffic    adamw reads 16 bytes and writes 12 bytes for a parameter, and the value where it is not p itself: 30 bytes for a bf16 value, 28 for f32.
 //            norm reads 4 bytes for an element, writes and reads 8·P.
@@ -38,7 +39,7 @@ struct AdamWPart                                              // mirrored in Cud
 
 struct AdamWArgs                                              // mirrored in CudaAdamW.cs, field for field
 {
-    u8* memory; const AdamWPart* parts; u32* ticket; i64* step; const f32* norm;
+    u8* memory; const AdamWPart* parts; u32* ticket; i64* step; const f32* norm; const f32* rate;
     f64 beta1, beta2, learningRate, weightDecay;
     f32 epsilon, maxNorm;
     i32 count, unused;
@@ -57,6 +58,7 @@ __device__ inline f64 power(f64 x, i64 n)
 
 __device__ inline Update update_of(const AdamWArgs& args, i64 taken, f32 norm)
 {
+    const f64 learningRate = args.rate ? *args.rate : args.learningRate;
     Update u;
     u.gradientScale = args.maxNorm > 0 && norm > args.maxNorm ? args.maxNorm / norm : 1.0f;
     u.beta1 = (f32)args.beta1;
@@ -64,9 +66,9 @@ __device__ inline Update update_of(const AdamWArgs& args, i64 taken, f32 norm)
     u.beta2 = (f32)args.beta2;
     u.rest2 = (f32)(1 - args.beta2);
     u.epsilon = args.epsilon;
-    u.rate = (f32)(args.learningRate / (1 - power(args.beta1, taken)));
+    u.rate = (f32)(learningRate / (1 - power(args.beta1, taken)));
     u.secondScale = (f32)(1 / (1 - power(args.beta2, taken)));
-    u.decay = (f32)(args.learningRate * args.weightDecay);
+    u.decay = (f32)(learningRate * args.weightDecay);
     return u;
 }
 

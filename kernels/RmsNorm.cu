@@ -9,7 +9,7 @@
 //            conflicts, and a second kernel adds the blocks' sums in order. A thread reads only what it wrote itself.
 // Layout     x, z [R, D] with rows xStride and zStride apart; y, dy, dx, dz [R, D]; weight, dweight [D] float; s [R, D/N] float; partial [P, D] float.
 // Launch     forward grid R·D/N with 4·N bytes of dynamic shared memory; backward grid P ≤ R with 4·D bytes, and the stash of 2 or 3 rows of N elements
-//            where args.isStashed; block 32 to 256, whole warps; rms_norm_weight_backward grid ceil(D / 128), block 128. Static shared memory 32 bytes.
+//            where args.isStashed; block 32 to 256, whole warps; rms_norm_weight_backward grid ceil(D / 32), block 256. Static shared memory 32 bytes, 1 KiB.
 // Traffic    forward reads R·D elements (2·R·D with a gate) and R·D floats, writes R·D elements and R·D/N floats; backward reads 2·R·D elements (3·R·D with
 //            a gate), 2·R·D floats of weight and s for every thread, writes R·D elements (2·R·D) and P·D floats; rms_norm_weight_backward reads P·D floats, writes D.
 //            Without the stash the backward reads its elements twice, the second time from the cache.
@@ -17,11 +17,11 @@
 // Limits     isWide: D, N, strides and addresses are multiples of 16 bytes; the dynamic shared memory fits a block.
 // Variants   rms_norm_forward<{f32|bf16|f16}, {true|false}>; rms_norm_backward<{f32|bf16|f16}, {true|false}>; rms_norm_weight_backward
 #include "common/Block.cuh"
+#include "common/Columns.cuh"
 #include "common/Copy.cuh"
 #include "common/Pointwise.cuh"
 
 constexpr int kMaxThreads = 256;
-constexpr int kColumnThreads = 128;
 
 enum Gate { kNoGate, kGateBefore, kGateAfter };
 
@@ -183,11 +183,10 @@ struct RmsNormWeightArgs                                      // mirrored in Cud
     i32 P, D;
 };
 
-__global__ void __launch_bounds__(kColumnThreads) rms_norm_weight_backward(const RmsNormWeightArgs args)
+__global__ void __launch_bounds__(kColumnWarps * kWarp) rms_norm_weight_backward(const RmsNormWeightArgs args)
 {
-    const int d = blockIdx.x * kColumnThreads + threadIdx.x;
-    if (d >= args.D) return;
-    f32 sum = 0;
-    for (int p = 0; p < args.P; p++) sum += args.partial[(i64)p * args.D + d];
-    args.dweight[d] = sum;
+    __shared__ f32 sSums[kColumnWarps][kWarp];
+    const i64 column = (i64)blockIdx.x * kWarp + threadIdx.x % kWarp;
+    const f32 sum = column_sum(args.partial, args.P, args.D, column, sSums);
+    if (threadIdx.x < kWarp && column < args.D) args.dweight[column] = sum;
 }

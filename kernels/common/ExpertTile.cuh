@@ -1,7 +1,7 @@
 // ExpertTile.cuh: one tile of 64 × 64 of a matrix product by a block of 128 threads, on the tensor cores or in f32. Its operands are rows that may be
 // gathered, and run along the contracted dimension or across it.
 #pragma once
-#include "common/Types.cuh"
+#include "common/Mma.cuh"
 #include "common/Warp.cuh"
 
 constexpr int kTile = 64;                                     // rows and columns of a tile
@@ -74,27 +74,6 @@ __device__ inline void load_tile(D* sTile, int pitch, const TileSource& source, 
     else load_tile<rows, columns, f16>(sTile, pitch, source, firstRow, firstColumn);
 }
 
-// Four 8 × 8 matrices of 16-bit elements, one row's address from each lane.
-template <bool isTransposed>
-__device__ inline void load_matrices(u32 (&to)[4], const void* sRow)
-{
-    const u32 at = (u32)__cvta_generic_to_shared(sRow);
-    if (isTransposed) asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(at) : "memory");
-    else asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(at) : "memory");
-}
-
-__device__ inline void multiply_add(f32 (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, bf16)
-{
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-__device__ inline void multiply_add(f32 (&c)[4], const u32 (&a)[4], u32 b0, u32 b1, f16)
-{
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 // A product of S elements in shared memory. isAcross: a row of the operand is one k and runs along m or n; else it is one m or n and runs along k.
 // Pitches: 16-bit rows keep their 16-byte alignment and fall on different banks; odd f32 rows fall on different banks.
 template <typename S, bool isAAcross, bool isBAcross>
@@ -148,15 +127,15 @@ private:
             for (int i = 0; i < 2; i++)
             {
                 const int m = m0 + 16 * i, n = n0 + 16 * i;
-                if constexpr (isAAcross) load_matrices<true>(a[i], sA + (k + lane / 16 * 8 + lane % 8) * kAPitch + m + lane / 8 % 2 * 8);
-                else load_matrices<false>(a[i], sA + (m + lane % 16) * kAPitch + k + lane / 16 * 8);
-                if constexpr (isBAcross) load_matrices<true>(b[i], sB + (k + lane / 8 % 2 * 8 + lane % 8) * kBPitch + n + lane / 16 * 8);
-                else load_matrices<false>(b[i], sB + (n + lane / 16 * 8 + lane % 8) * kBPitch + k + lane / 8 % 2 * 8);
+                if constexpr (isAAcross) load_matrices_transposed(a[i], shared_address(sA + (k + lane / 16 * 8 + lane % 8) * kAPitch + m + lane / 8 % 2 * 8));
+                else load_matrices(a[i], shared_address(sA + (m + lane % 16) * kAPitch + k + lane / 16 * 8));
+                if constexpr (isBAcross) load_matrices_transposed(b[i], shared_address(sB + (k + lane / 8 % 2 * 8 + lane % 8) * kBPitch + n + lane / 16 * 8));
+                else load_matrices(b[i], shared_address(sB + (n + lane / 16 * 8 + lane % 8) * kBPitch + k + lane / 8 % 2 * 8));
             }
             #pragma unroll
             for (int i = 0; i < 2; i++)
                 #pragma unroll
-                for (int j = 0; j < 4; j++) multiply_add(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1], S{});
+                for (int j = 0; j < 4; j++) mma_16x8x16<S>(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
         }
     }
 

@@ -8,9 +8,6 @@ internal sealed partial class CudaBackend(CudaDevice device) : Backend
     /// <summary>Bytes of the widest memory access of a thread.</summary>
     private const int WideBytes = 16;
 
-    /// <summary>Threads of the blocks that add up columns of partial sums.</summary>
-    private const int ColumnThreads = 128;
-
     /// <summary>The largest grid in x.</summary>
     private const long MaxGrid = int.MaxValue;
 

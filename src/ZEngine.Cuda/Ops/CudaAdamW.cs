@@ -25,7 +25,7 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct AdamWArgs
     {
-        public ulong Memory, Parts, Ticket, Step, Norm;
+        public ulong Memory, Parts, Ticket, Step, Norm, Rate;
         public double Beta1, Beta2, LearningRate, WeightDecay;
         public float Epsilon, MaxNorm;
         public int Count, Unused;
@@ -48,7 +48,7 @@ internal sealed partial class CudaBackend
         public int Count, P;
     }
 
-    internal override unsafe void AdamW(IReadOnlyList<AdamWSlot> slots, AdamWOptions options, float learningRate, Tensor step, Tensor? gradientNorm, float maxNorm)
+    internal override unsafe void AdamW(IReadOnlyList<AdamWSlot> slots, AdamWOptions options, LearningRate learningRate, Tensor step, Tensor? gradientNorm, float maxNorm)
     {
         var parts = new AdamWPart[slots.Count + 1];            // the last, all zero, is the ticket
         (int count, long blocks) = (0, 0);
@@ -61,8 +61,8 @@ internal sealed partial class CudaBackend
         using Tensor table = Upload<AdamWPart>(parts);
         Kernel(AdamWFile, $"adamw").Launch(Blocks("AdamW", Math.Max(1, blocks)), ElementThreads, 0, new AdamWArgs
         {
-            Parts = Pointer(table), Ticket = Pointer(table) + (ulong)(slots.Count * sizeof(AdamWPart)), Step = Pointer(step), Norm = Pointer(gradientNorm),
-            Beta1 = options.Beta1, Beta2 = options.Beta2, LearningRate = learningRate, WeightDecay = options.WeightDecay,
+            Parts = Pointer(table), Ticket = Pointer(table) + (ulong)(slots.Count * sizeof(AdamWPart)), Step = Pointer(step), Norm = Pointer(gradientNorm), Rate = Pointer(learningRate.Tensor),
+            Beta1 = options.Beta1, Beta2 = options.Beta2, LearningRate = learningRate.Number, WeightDecay = options.WeightDecay,
             Epsilon = (float)options.Epsilon, MaxNorm = maxNorm, Count = count,
         });
     }

@@ -68,7 +68,7 @@ internal sealed partial class CudaBackend
         Kernel(RmsNormFile, $"rms_norm_backward<{dy.DType}, {isWide}>")
             .Launch(blocks, RowThreads(group, isWide ? WideElements(dy.DType) : 1), SharedRow("RmsNorm", shared + (isStashed ? stash : 0)), args);
         Kernel(RmsNormFile, $"rms_norm_weight_backward")
-            .Launch(Blocks("RmsNorm", width, ColumnThreads), ColumnThreads, 0, new RmsNormWeightArgs { Partial = Pointer(partial), Dweight = Pointer(d.Weight), P = blocks, D = width });
+            .Launch(Blocks("RmsNorm", width, ColumnsOfBlock), ColumnSumThreads, 0, new RmsNormWeightArgs { Partial = Pointer(partial), Dweight = Pointer(d.Weight), P = blocks, D = width });
     }
 
     private static (int Width, int Group) RmsNormWidths(RmsNormInputs x) => (Size32("RmsNorm", "D", x.X.Shape[^1]), Size32("RmsNorm", "groupSize", x.GroupSize));

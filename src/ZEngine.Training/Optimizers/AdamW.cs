@@ -85,8 +85,17 @@ public sealed class AdamW : IDisposable
     /// <exception cref="InvalidOperationException">First step: no gradient reached a trainable parameter. Or one became trainable after the optimizer was made.</exception>
     public void Step(float learningRate, Tensor? gradientNorm = null, float maxNorm = 0)
     {
-        ObjectDisposedException.ThrowIf(_isDisposed, this);
         if (!float.IsFinite(learningRate) || learningRate < 0) throw new ArgumentOutOfRangeException(nameof(learningRate), learningRate, "the learning rate must be a number from 0 up");
+        Step(slots => Ops.AdamW(slots, Options, learningRate, _step!, gradientNorm, maxNorm));
+    }
+
+    /// <summary>As above with a learning rate in the device's memory, [] or [1] Float32: a captured step follows a schedule that is written there before each replay.</summary>
+    public void Step(Tensor learningRate, Tensor? gradientNorm = null, float maxNorm = 0) =>
+        Step(slots => Ops.AdamW(slots, Options, learningRate, _step!, gradientNorm, maxNorm));
+
+    private void Step(Action<List<AdamWSlot>> update)
+    {
+        ObjectDisposedException.ThrowIf(_isDisposed, this);
         foreach (Parameter parameter in _frozen)
             if (parameter.IsTrainable) throw new InvalidOperationException($"AdamW: {parameter} was frozen when the optimizer was made and is trainable now; make a new optimizer.");
         if (!_isChecked) RequireGradients();
@@ -97,7 +106,7 @@ public sealed class AdamW : IDisposable
         foreach (Slot slot in _slots)
             if (slot is { Parameter.IsTrainable: true, Gradient: { } gradient })
                 slots.Add(new AdamWSlot(slot.Value, slot.Master, gradient, slot.First!, slot.Second!, slot.Parameter.IsDecayed));
-        Ops.AdamW(slots, Options, learningRate, _step!, gradientNorm, maxNorm);
+        update(slots);
         ClearGradients();
         _isChecked = true;
     }

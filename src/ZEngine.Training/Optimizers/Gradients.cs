@@ -18,7 +18,7 @@ public static class Gradients
 
     /// <summary>Scales all gradients down so that their norm is at most <paramref name="max"/>.</summary>
     /// <returns>The norm before; where it is not finite the gradients are left as they are.</returns>
-    /// <remarks><see cref="AdamW.Step"/> clips within its own pass over the parameters when it is given the norm, which reads and writes less.</remarks>
+    /// <remarks><see cref="AdamW.Step(float, Tensor?, float)"/> clips within its own pass over the parameters when it is given the norm, which reads and writes less.</remarks>
     public static float ClipNorm(IReadOnlyList<Parameter> parameters, float max)
     {
         if (!(max > 0)) throw new ArgumentOutOfRangeException(nameof(max), max, "the largest norm must be positive");

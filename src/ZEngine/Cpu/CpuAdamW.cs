@@ -4,7 +4,7 @@ namespace ZEngine;
 
 internal sealed unsafe partial class CpuBackend
 {
-    internal override void AdamW(IReadOnlyList<AdamWSlot> slots, AdamWOptions options, float learningRate, Tensor step, Tensor? gradientNorm, float maxNorm)
+    internal override void AdamW(IReadOnlyList<AdamWSlot> slots, AdamWOptions options, LearningRate learningRate, Tensor step, Tensor? gradientNorm, float maxNorm)
     {
         float scale = 1;
         if (gradientNorm is not null)
@@ -14,9 +14,10 @@ internal sealed unsafe partial class CpuBackend
             if (maxNorm > 0 && norm > maxNorm) scale = maxNorm / norm;
         }
         long taken = ++*(long*)step.Address;
+        float rate = learningRate.Tensor is { } stored ? *F32(stored) : learningRate.Number;
         var update = new AdamWUpdate(
             scale, (float)options.Beta1, (float)(1 - options.Beta1), (float)options.Beta2, (float)(1 - options.Beta2), (float)options.Epsilon,
-            (float)(learningRate / (1 - Math.Pow(options.Beta1, taken))), (float)(1 / (1 - Math.Pow(options.Beta2, taken))), (float)(learningRate * options.WeightDecay));
+            (float)(rate / (1 - Math.Pow(options.Beta1, taken))), (float)(1 / (1 - Math.Pow(options.Beta2, taken))), (float)(rate * options.WeightDecay));
         foreach (AdamWSlot slot in slots)
         {
             Tensor master = slot.Master ?? slot.Value;

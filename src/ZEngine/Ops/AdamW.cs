@@ -33,7 +33,23 @@ public static partial class Ops
     /// m ← β₁m + (1 - β₁)g, v ← β₂v + (1 - β₂)g², p ← p - η·λ·p - η·(m / (1 - β₁ᵗ)) / (√(v / (1 - β₂ᵗ)) + ε).
     /// Kingma and Ba 2015, arXiv:1412.6980; Loshchilov and Hutter 2019, arXiv:1711.05101.
     /// </remarks>
-    public static void AdamW(IReadOnlyList<AdamWSlot> slots, AdamWOptions options, float learningRate, Tensor step, Tensor? gradientNorm = null, float maxNorm = 0)
+    public static void AdamW(IReadOnlyList<AdamWSlot> slots, AdamWOptions options, float learningRate, Tensor step, Tensor? gradientNorm = null, float maxNorm = 0) =>
+        AdamW(slots, options, new LearningRate(learningRate, null), step, gradientNorm, maxNorm);
+
+    /// <summary>As above with a learning rate that is read where and when the step is computed: a captured step follows a schedule that is written there before each replay.</summary>
+    /// <param name="slots">The parameters' tensors, updated in place.</param>
+    /// <param name="options">Hyper-parameters.</param>
+    /// <param name="learningRate">[] or [1] Float32.</param>
+    /// <param name="step">[1] Int64: steps taken so far, incremented by a step that is taken.</param>
+    /// <param name="gradientNorm">[] Float32: norm of all gradients. Null: no check.</param>
+    /// <param name="maxNorm">Gradients are scaled down to this norm where theirs is larger; 0 for no limit.</param>
+    public static void AdamW(IReadOnlyList<AdamWSlot> slots, AdamWOptions options, Tensor learningRate, Tensor step, Tensor? gradientNorm = null, float maxNorm = 0)
+    {
+        ArgumentNullException.ThrowIfNull(learningRate);
+        AdamW(slots, options, new LearningRate(0, learningRate), step, gradientNorm, maxNorm);
+    }
+
+    private static void AdamW(IReadOnlyList<AdamWSlot> slots, AdamWOptions options, LearningRate learningRate, Tensor step, Tensor? gradientNorm, float maxNorm)
     {
         ArgumentNullException.ThrowIfNull(slots);
         var contract = new ShapeContract(nameof(AdamW));
@@ -41,6 +57,8 @@ public static partial class Ops
         contract.Require(step.DType == DType.Int64 && step.Count == 1, $"step must be one Int64, got {step}.");
         contract.Require(maxNorm == 0 || gradientNorm is not null, "maxNorm needs gradientNorm.");
         contract.OptionalFloat32(gradientNorm, "");
+        contract.OptionalFloat32(learningRate.Tensor, "...");
+        contract.Require(learningRate.Tensor is null or { Count: 1 }, $"learningRate must be one Float32, got {learningRate.Tensor}.");
         foreach (AdamWSlot slot in slots)
         {
             contract.RequireWeight(slot.Value, "...");
@@ -74,10 +92,13 @@ public static partial class Ops
     }
 }
 
+/// <summary>A learning rate: a number, or one Float32 that the backend reads.</summary>
+internal readonly record struct LearningRate(float Number, Tensor? Tensor);
+
 public abstract partial class Backend
 {
     /// <summary>Updates all slots and increments step, or does nothing where the norm is not finite.</summary>
-    internal abstract void AdamW(IReadOnlyList<AdamWSlot> slots, AdamWOptions options, float learningRate, Tensor step, Tensor? gradientNorm, float maxNorm);
+    internal abstract void AdamW(IReadOnlyList<AdamWSlot> slots, AdamWOptions options, LearningRate learningRate, Tensor step, Tensor? gradientNorm, float maxNorm);
 
     /// <summary>norm = √Σ x² over all tensors.</summary>
     internal abstract void Norm(IReadOnlyList<Tensor> tensors, Tensor norm);

@@ -71,14 +71,17 @@ public sealed class CudaGraphTests : IDisposable
         Assert.Equal([1, 2], x.ToArray<float>());
     }
 
-    [Fact]
-    public void Captured_training_steps_equal_plain_ones()
+    public static TheoryData<string> DeviceNames => CudaTrainingTests.DeviceNames;
+
+    [Theory, MemberData(nameof(DeviceNames))]
+    public void Captured_training_steps_equal_plain_ones(string name)
     {
+        var device = (CudaDevice)Devices.Open(name);
         float[] Train(bool isCaptured)
         {
-            using LanguageModel model = CudaTrainingTests.NewLlama(_device);
+            using LanguageModel model = CudaTrainingTests.NewLlama(device);
             using var adam = new AdamW(model.Parameters);
-            using Tensor tokens = Tensor.From<long>([.. Enumerable.Range(0, 24).Select(i => (long)(i * 7 % 31))], [2, 12], _device);
+            using Tensor tokens = Tensor.From<long>([.. Enumerable.Range(0, 24).Select(i => (long)(i * 7 % 31))], [2, 12], device);
             void Step()
             {
                 using Tape tape = Tape.Begin();
@@ -90,7 +93,7 @@ public sealed class CudaGraphTests : IDisposable
             if (!isCaptured) for (int i = 0; i < 3; i++) Step();
             else
             {
-                using CudaGraph graph = _device.Capture(Step);
+                using CudaGraph graph = device.Capture(Step);
                 for (int i = 0; i < 3; i++) graph.Launch();
                 Assert.Equal(4, adam.StepCount);
             }
@@ -153,5 +156,42 @@ public sealed class CudaGraphTests : IDisposable
         using Session session = model.NewSession();
         using Tensor token = Tensor.From<int>([3], [1, 1], _device);
         Assert.Contains("KeyValueCache", Assert.Throws<NotSupportedException>(() => session.Step(token)).Message, StringComparison.Ordinal);
+    }
+
+    /// <summary>The learning rate lies in the device's memory: replays follow a schedule, with the bits of plain steps.</summary>
+    [Theory, MemberData(nameof(DeviceNames))]
+    public void Captured_steps_follow_a_schedule(string name)
+    {
+        var device = (CudaDevice)Devices.Open(name);
+        float[] rates = [1e-2f, 3e-2f, 0, 5e-3f];
+        float[] Train(bool isCaptured)
+        {
+            using LanguageModel model = CudaTrainingTests.NewLlama(device);
+            using var adam = new AdamW(model.Parameters);
+            using Tensor tokens = Tensor.From<long>([.. Enumerable.Range(0, 8).Select(i => (long)(i * 7 % 31))], [1, 8], device), rate = Tensor.From<float>([rates[0]], [1], device);
+            void Step(Action update)
+            {
+                using Tape tape = Tape.Begin();
+                tape.Backward(ZEngine.Ops.CrossEntropy(model.Forward(tokens), tokens));
+                update();
+            }
+            Step(() => adam.Step(rates[0]));
+            if (!isCaptured)
+            {
+                foreach (float next in rates[1..]) Step(() => adam.Step(next));
+            }
+            else
+            {
+                using CudaGraph graph = device.Capture(() => Step(() => adam.Step(rate)));
+                foreach (float next in rates[1..])
+                {
+                    rate.CopyFrom<float>([next]);
+                    graph.Launch();
+                }
+                Assert.Equal(rates.Length, adam.StepCount);
+            }
+            return [.. model.Parameters.SelectMany(parameter => parameter.Value.ToArray<float>())];
+        }
+        Assert.Equal(Train(isCaptured: false), Train(isCaptured: true));
     }
 }

@@ -1,5 +1,4 @@
 using ZEngine.Emulator;
-using ZEngine.Tests.Emulator;
 using ZEngine.Tests.Oracles;
 using static ZEngine.Tests.Ops.OpData;
 
@@ -127,7 +126,7 @@ public sealed class AdamWTests
     [Fact]
     public void A_captured_step_is_the_same_step()
     {
-        using var probe = new KernelProbe();
+        using var probe = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
         float[] Steps(bool isCaptured)
         {
@@ -157,7 +156,7 @@ public sealed class AdamWTests
     [InlineData(DType.Float32, 28), InlineData(DType.BFloat16, 30)]
     public void Traffic_is_one_read_and_one_write_in_one_launch(DType type, int bytes)
     {
-        using var probe = new KernelProbe();
+        using var probe = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
         const int N = 2 * 8192, Parts = 3, PartBytes = 72;
         Tensor Zeros() => Tensor.Zeros([N], DType.Float32, probe.Device);

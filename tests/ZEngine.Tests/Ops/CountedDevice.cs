@@ -29,6 +29,28 @@ internal sealed class CountedDevice : IDisposable
         return launches;
     }
 
+    /// <summary>Runs an action and returns the counters of its launches; a finding of a check is an exception.</summary>
+    public LaunchProfile[] Profile(Action action)
+    {
+        Device.Synchronize();
+        _counted = _driver.Profiles.Count;
+        action();
+        LaunchProfile[] launches = Launches();
+        Assert.Empty(_driver.Faults);
+        return launches;
+    }
+
+    /// <summary>The bytes are these, every sector is full, and loads (and stores) are of 16 bytes a thread: 512 bytes to a request of a warp.</summary>
+    public static void CheckWide(LaunchProfile profile, long read, long written, bool isWrittenWide = true)
+    {
+        Assert.Equal((read, written), (profile.GlobalBytesRead, profile.GlobalBytesWritten));
+        Assert.Equal(read / 32, profile[InstructionClass.GlobalLoad].Sectors);
+        Assert.Equal(read / 512, profile[InstructionClass.GlobalLoad].Requests);
+        if (!isWrittenWide) return;
+        Assert.Equal(written / 32, profile[InstructionClass.GlobalStore].Sectors);
+        Assert.Equal(written / 512, profile[InstructionClass.GlobalStore].Requests);
+    }
+
     /// <summary>The kernels of launches, in order.</summary>
     public static void Are(string[] names, LaunchProfile[] launches)
     {

@@ -1,5 +1,4 @@
 using ZEngine.Emulator;
-using ZEngine.Tests.Emulator;
 using ZEngine.Tests.Oracles;
 using static ZEngine.Tests.Ops.OpData;
 
@@ -125,7 +124,7 @@ public sealed class GroupedExpertsTests
     [Fact]
     public void Launches_traffic_and_products_are_the_header_s()
     {
-        using var probe = new KernelProbe();
+        using var probe = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
         const int T = 64, D = 64, E = 2, F = 64, K = 2, Rows = T * K;   // every token goes to both experts: one tile of rows for each
         Tensor New(ulong stream, params long[] shape) => Random(probe.Device, stream, shape).To(DType.BFloat16);

@@ -1,5 +1,4 @@
 using ZEngine.Emulator;
-using ZEngine.Tests.Emulator;
 
 namespace ZEngine.Tests.Ops;
 
@@ -57,14 +56,14 @@ public sealed class RandomTests
     [Fact]
     public void Traffic_is_one_write()
     {
-        using var probe = new KernelProbe();
+        using var probe = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
         foreach (LaunchProfile launch in probe.Profile(() =>
         {
             ZEngine.Ops.RandomUniform([4096], probe.Device, new RandomStream(1));
             ZEngine.Ops.RandomNormal([4096], probe.Device, new RandomStream(1));
         }))
-            probe.CheckWide(launch, read: 0, written: 4 * 4096);
+            CountedDevice.CheckWide(launch, read: 0, written: 4 * 4096);
     }
 
     [Fact]

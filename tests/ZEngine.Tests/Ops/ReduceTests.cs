@@ -1,5 +1,4 @@
 using ZEngine.Emulator;
-using ZEngine.Tests.Emulator;
 using ZEngine.Tests.Oracles;
 using static ZEngine.Tests.Ops.OpData;
 
@@ -105,44 +104,44 @@ public sealed class ReduceTests
     [Fact]
     public void Traffic_of_rows_is_one_read_and_one_write()
     {
-        using var probe = new KernelProbe();
+        using var probe = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
         Tensor x = ZEngine.Ops.RandomNormal([12, 1024], Device.Cpu, new RandomStream(1)).To(probe.Device);
         LaunchProfile forward = Assert.Single(probe.Profile(() => ZEngine.Ops.Sum(x, 1)));
-        probe.CheckWide(forward, read: 4 * 12 * 1024, written: 4 * 12, isWrittenWide: false);
+        CountedDevice.CheckWide(forward, read: 4 * 12 * 1024, written: 4 * 12, isWrittenWide: false);
     }
 
     [Fact]
     public void Traffic_of_a_bias_gradient_is_one_read_and_two_stages()
     {
-        using var probe = new KernelProbe();
+        using var probe = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
         const int T = 1024, D = 256;
         Tensor x = ZEngine.Ops.RandomNormal([T, D], Device.Cpu, new RandomStream(1)).To(probe.Device).To(DType.BFloat16);
         LaunchProfile[] stages = probe.Profile(() => ZEngine.Ops.Sum(x, 0));
         Assert.Equal(2, stages.Length);
         // 32 lanes of 8 columns: 8 rows at a time, 16 accesses of a thread at least, so 1024 / (8·16) pieces.
-        probe.CheckWide(stages[0], read: 2 * T * D, written: 8 * 8 * D, isWrittenWide: false);
+        CountedDevice.CheckWide(stages[0], read: 2 * T * D, written: 8 * 8 * D, isWrittenWide: false);
         Assert.Equal((8L * 8 * D, 2L * D), (stages[1].GlobalBytesRead, stages[1].GlobalBytesWritten));
     }
 
     [Fact]
     public void Traffic_of_one_huge_row_is_one_read_and_two_stages()
     {
-        using var probe = new KernelProbe();
+        using var probe = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
         const int N = 1 << 17;                                 // 8 pieces of 256 threads · 4 elements · 16 accesses
         Tensor x = ZEngine.Ops.RandomNormal([N], Device.Cpu, new RandomStream(1)).To(probe.Device);
         LaunchProfile[] stages = probe.Profile(() => ZEngine.Ops.Sum(x));
         Assert.Equal(2, stages.Length);
-        probe.CheckWide(stages[0], read: 4 * N, written: 8 * 8, isWrittenWide: false);
+        CountedDevice.CheckWide(stages[0], read: 4 * N, written: 8 * 8, isWrittenWide: false);
         Assert.Equal((8L * 8, 4L), (stages[1].GlobalBytesRead, stages[1].GlobalBytesWritten));
     }
 
     [Fact]
     public void Traffic_of_a_backward_is_one_write()
     {
-        using var probe = new KernelProbe();
+        using var probe = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
         Tensor dy = Tensor.Zeros([12], DType.Float32, probe.Device), dx = Tensor.Empty([12, 1024], DType.Float32, probe.Device);
         LaunchProfile backward = Assert.Single(probe.Profile(() => probe.Device.Backend.ReduceBackward(Reduction.Sum, null, dy, 12, 1024, 1, dx)));

@@ -1,5 +1,4 @@
 using ZEngine.Emulator;
-using ZEngine.Tests.Emulator;
 
 namespace ZEngine.Tests.Ops;
 
@@ -100,7 +99,7 @@ public sealed class RouteTests
     [Fact]
     public void Traffic_is_the_header_s()
     {
-        using var probe = new KernelProbe();
+        using var probe = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
         const int T = 64, E = 32, K = 4, P = 8;                // 8 warps of 8 blocks
         Tensor logits = Random(probe.Device, 1, T, E);

@@ -1,6 +1,5 @@
 using ZEngine.Cuda;
 using ZEngine.Emulator;
-using ZEngine.Tests.Emulator;
 using ZEngine.Tests.Oracles;
 using static ZEngine.Tests.Ops.OpData;
 
@@ -216,7 +215,7 @@ public sealed class TreeAttentionTests
     [Fact]
     public void Traffic_of_a_merge_is_one_read_of_every_part()
     {
-        using var probe = new KernelProbe();
+        using var probe = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
         const int R = 16, P = 64, Parts = 4, Lanes = 8;
         (Tensor, Tensor)[] parts = [.. Enumerable.Range(0, Parts).Select(i => (Random(probe.Device, (ulong)i, 1, R, 1, P).To(DType.BFloat16), Random(probe.Device, 20, 1, R, 1)))];
