@@ -9,7 +9,7 @@ public sealed class Session : IDisposable
     private readonly int _batch;
     private readonly Communicator _world;
     private float[] _logits = [];
-    private bool _isDisposed;
+    private bool _isDisposed, _isInPlace;
 
     internal Session(LanguageModel model, int batch, long maxLength, KeyValueSharding? sharding, DType? keyValueType)
     {
@@ -51,6 +51,7 @@ public sealed class Session : IDisposable
         ObjectDisposedException.ThrowIf(_isDisposed, this);
         ArgumentNullException.ThrowIfNull(tokens);
         if (tokens.Rank != 2 || tokens.Shape[0] != _batch) throw new ArgumentException($"Session.Append: tokens must be [{_batch}, L], got {tokens}.");
+        if (_isInPlace && tokens.Shape[1] != 1) _state.Length = _state.Layers.Select(layer => layer.ReadLength()).FirstOrDefault(length => length is not null) ?? Length;
         if (Length + tokens.Shape[1] > MaxLength)
             throw new InvalidOperationException($"Session.Append: {Length} of {MaxLength} tokens are taken, {tokens.Shape[1]} more do not fit; open the session with a larger maxLength.");
         return _model.NextLogits(tokens, _state);
@@ -59,15 +60,16 @@ public sealed class Session : IDisposable
     /// <summary>Takes in one token of every sequence, [B, 1], and returns the logits [B, V] of the ones to come. From the first step on all state stays in place.</summary>
     /// <remarks>
     /// Nothing is copied from or to the host, so that a CUDA graph which captured a step decodes one more token with every launch: write the tokens to the same tensor,
-    /// launch, read the logits. <see cref="Length"/> counts calls, not launches. Models with attention keep their lengths on the host and cannot do it.
+    /// launch, read the logits. <see cref="Length"/> counts calls, not launches; a launch beyond <see cref="MaxLength"/> of a model with attention fails when the host next waits.
     /// </remarks>
-    /// <exception cref="NotSupportedException">The model has other layers than state-space layers.</exception>
+    /// <exception cref="NotSupportedException">Keys and values lie on several ranks, or the model's rotation depends on the length within <see cref="MaxLength"/>.</exception>
     public Tensor Step(Tensor tokens)
     {
         ObjectDisposedException.ThrowIf(_isDisposed, this);
         ArgumentNullException.ThrowIfNull(tokens);
         if (tokens.Rank != 2 || tokens.Shape[1] != 1) throw new ArgumentException($"Session.Step: tokens must be [{_batch}, 1], got {tokens}.");
         foreach (LayerState layer in _state.Layers) layer.StayInPlace();
+        _isInPlace = true;
         return Append(tokens);
     }
 

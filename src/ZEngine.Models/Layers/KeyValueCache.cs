@@ -10,6 +10,7 @@ internal sealed class KeyValueCache(Device device, DType dtype, long batch, long
     private DecodeCache? _cache;
     private KeyValueSharding? _sharding;
     private long _length, _ownLength;
+    private bool _isInPlace;
 
     /// <summary>The attention of a layer, with what came before where there is a cache, which takes in the new keys and values.</summary>
     /// <param name="cache">Keys and values so far, or null.</param>
@@ -37,6 +38,15 @@ internal sealed class KeyValueCache(Device device, DType dtype, long batch, long
         _cache = DecodeCache.Contiguous(device, keyValueType ?? dtype, batch, sharding?.LengthOf(sharding.World.Rank, maxLength) ?? maxLength, groups, headDimension);
     }
 
+    /// <summary>Lengths stand on the device and grow there, by replays of a captured step too: the host's is read anew before it is needed.</summary>
+    public override void StayInPlace()
+    {
+        if (_sharding is not null) throw new NotSupportedException($"Session.Step: keys and values on {_sharding.World.Size} ranks move with a length that the host keeps.");
+        _isInPlace = true;
+    }
+
+    public override long? ReadLength() => _isInPlace ? _cache!.Lengths.ToArray<long>()[0] : _length;
+
     public override void Own()
     {
         foreach (Tensor? tensor in Tensors())
@@ -56,7 +66,9 @@ internal sealed class KeyValueCache(Device device, DType dtype, long batch, long
         DecodeRotary? rotation = null;
         if (rotary is not null)
         {
-            (Tensor cosine, Tensor sine) = rotary.Tables(_length + 1);
+            if (_isInPlace && !rotary.IsAlikeUpTo(_cache!.Capacity))
+                throw new NotSupportedException($"Session.Step: this model's rotation depends on the current length beyond its trained one, which the {_cache.Capacity} tokens of the session exceed; open it with a smaller maxLength.");
+            (Tensor cosine, Tensor sine) = rotary.Tables(_isInPlace ? _cache!.Capacity : _length + 1);
             rotation = new DecodeRotary(cosine, sine);
         }
         Tensor o = Ops.AttentionDecode(q, k, v, _cache!, rotation, options).O;
@@ -66,6 +78,7 @@ internal sealed class KeyValueCache(Device device, DType dtype, long batch, long
 
     private Tensor Prefill(Tensor q, Tensor k, Tensor v, AttentionOptions options)
     {
+        if (_isInPlace) _length = ReadLength()!.Value;
         Ops.AppendKeyValues(k, v, _cache!);
         _length += k.Shape[1];
         (Tensor keys, Tensor values) = _length == k.Shape[1] ? (k, v)

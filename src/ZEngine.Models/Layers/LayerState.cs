@@ -13,7 +13,10 @@ public abstract class LayerState : IDisposable
 
     /// <summary>From now on the state stays where it is and changes in place, by what stands on the device alone, so that a captured step can be replayed.</summary>
     /// <exception cref="NotSupportedException">This state depends on numbers of the host.</exception>
-    public virtual void StayInPlace() => throw new NotSupportedException($"Session.Step: {GetType().Name} moves with a length that the host keeps; only states of state-space layers stay in place.");
+    public abstract void StayInPlace();
+
+    /// <summary>The tokens that a state counts which stays in place, read from the device; null where it counts none.</summary>
+    public virtual long? ReadLength() => null;
 
     /// <inheritdoc/>
     public void Dispose()

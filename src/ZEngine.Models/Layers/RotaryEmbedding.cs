@@ -60,6 +60,9 @@ public sealed class RotaryEmbedding : IDisposable
         _ => long.MaxValue,
     };
 
+    /// <summary>Whether a sequence is rotated alike at every length up to this one.</summary>
+    internal bool IsAlikeUpTo(long positions) => positions <= Border;
+
     /// <summary>The tables for a sequence that is <paramref name="positions"/> long now, cache included: at least that many rows.</summary>
     /// <returns>
     /// Two Float32 tensors [rows, r/2]. They are views that belong to the innermost open scope, or to the caller, as the result of an
