@@ -40,31 +40,30 @@ struct DecodeArgs                                             // mirrored in Cud
     const T* q; const T* k; const T* v; const f32* cosine; const f32* sine; const i64* positions;
     T* o; f32* lse; f32* partialO; f32* partialMax;
     CacheArgs<C> cache;
-    i64 qBatch, qHead, kBatch, kHead, vBatch, vHead, tableRows, window;
-    i32 H, pairs, split, stages, isHalf, isWide, isQWide;
+    i64 qBatch, qHead, kBatch, kHead, vBatch, vHead, tableRows;
+    i32 H, pairs, window, split, stages, isHalf, isWide, isQWide;
     f32 scale, cap;
-    i32 unused;
 };
 
 // The keys of a block.
 struct Split
 {
-    i64 length, position, n;                                  // before this token; its angle; keys in all
-    i64 first, begin, end;                                    // seen from here on; of this split
-    int live;                                                 // splits that hold a key, at least one
+    i64 position;                                             // the angle of this token
+    i32 n, first, begin, end;                                 // keys in all, this token's included; seen from here on; of this split
+    i32 live;                                                 // splits that hold a key, at least one
 
     template <typename T, typename C>
-    __device__ inline Split(const DecodeArgs<T, C>& args, i64 length, i64 position) : length(length), position(position)
+    __device__ inline Split(const DecodeArgs<T, C>& args, i32 length, i64 position) : position(position)
     {
         n = length + (args.k ? 1 : 0);
-        first = args.window > 0 ? max(0ll, n - args.window) : 0;
-        const i64 base = first & -kAligned;
-        begin = base + (i64)blockIdx.x * args.split;
+        first = args.window > 0 ? max(0, n - args.window) : 0;
+        const i32 base = first & -kAligned;
+        live = max(1, (n - base + args.split - 1) / args.split);
+        begin = base + min((i32)blockIdx.x, live) * args.split;
         end = min(n, begin + args.split);
-        live = max(1, (int)((n - base + args.split - 1) / args.split));
     }
 
-    __device__ inline bool sees(i64 position) const { return position >= first && position < end; }
+    __device__ inline bool sees(i32 position) const { return position >= first && position < end; }
 };
 
 // A block's shared memory beside that of fixed size.
@@ -120,7 +119,8 @@ __device__ inline void append(const DecodeArgs<T, C>& args, const Split& split, 
         f32 x[kPerLane];
         #pragma unroll
         for (int i = 0; i < kPerLane; i++) x[i] = element<false>(i) < P ? sNew[warp][element<false>(i)] : 0.0f;
-        put_row<false>(args.cache, warp == 0, args.cache.page(b, args.cache.page_index(split.length)), split.length, g, x);
+        const i32 position = split.n - 1;
+        put_row<false>(args.cache, warp == 0, args.cache.page(b, args.cache.page_index(position)), position, g, x);
     }
     __syncthreads();                                          // it is in the cache, from where the tiles are loaded
 }
@@ -159,7 +159,7 @@ __device__ inline void load_queries(const DecodeArgs<T, C>& args, const Split& s
 
 // Starts loading the tile that begins at a position; what is not seen is 0.
 template <typename T, typename C>
-__device__ inline void start_tile(const DecodeArgs<T, C>& args, const Split& split, const Tiles<T, C>& tiles, const i32 (&sPages)[kMaxSplit / kLeastPage + 1], i64 from, int stage)
+__device__ inline void start_tile(const DecodeArgs<T, C>& args, const Split& split, const Tiles<T, C>& tiles, const i32 (&sPages)[kMaxSplit / kLeastPage + 1], i32 from, int stage)
 {
     constexpr int V = 16 / sizeof(C), K = kKeys<T>;
     const CacheArgs<C>& cache = args.cache;
@@ -171,9 +171,9 @@ __device__ inline void start_tile(const DecodeArgs<T, C>& args, const Split& spl
     #pragma unroll 1                                          // copies wait for nothing: more at a time would only take registers
     while (row < K)
     {
-        const i64 position = from + row;
+        const i32 position = from + row;
         const bool isThere = split.sees(position) && c * step < cache.P;
-        const i64 at = isThere ? cache.row(sPages[cache.page_index(position) - firstPage], position, g) * cache.P + c * step : 0;
+        const i64 at = isThere ? cache.row(sPages[cache.page_index(position) - firstPage], position, g) + c * step : 0;
         const int to = row * tiles.stagePitch + c * step;
         if (args.isWide)
         {
@@ -196,7 +196,7 @@ __device__ inline void start_tile(const DecodeArgs<T, C>& args, const Split& spl
     if constexpr (Tiles<T, C>::kIsBytes)
         if (threadIdx.x < K / 2)                              // two keys' scales at a time
         {
-            const i64 position = from + 2 * threadIdx.x;
+            const i32 position = from + 2 * threadIdx.x;
             const int count = position < split.end && position + 1 >= split.first ? position + 1 < split.end ? 16 : 8 : 0;
             const i64 at = count > 0 ? cache.scale(sPages[cache.page_index(position) - firstPage], position, g) : 0;
             copy_async(shared_address(tiles.scale(stage) + 4 * threadIdx.x), cache.scales + at, count);
@@ -230,7 +230,7 @@ struct Sums
 
     // One tile of keys and values.
     template <typename C>
-    __device__ inline void add(const DecodeArgs<T, C>& args, const Split& split, const T* sQ, const T* sKeys, const T* sValues, int width, int pitch, i64 from,
+    __device__ inline void add(const DecodeArgs<T, C>& args, const Split& split, const T* sQ, const T* sKeys, const T* sValues, int width, int pitch, i32 from,
         T (&sP)[kHeads * kScorePitch<T>], f32 (&sMost)[kScoreWarps<T>][kHeads])
     {
         const int warp = threadIdx.x / kWarp;
@@ -284,7 +284,7 @@ struct Sums
                 }
         }
         __syncthreads();                                      // the probabilities of all keys are there
-        const int keys = (int)min((i64)kKeys<T>, (split.end - from + 15) / 16 * 16);
+        const int keys = min(kKeys<T>, (split.end - from + 15) / 16 * 16);
         #pragma unroll
         for (int u = 0; u < kUnits; u++)
         {
@@ -411,8 +411,8 @@ __global__ void __launch_bounds__(kThreads, 4) attention_decode(const DecodeArgs
         if (sLength >= 0 && (sLength + (args.k ? 1 : 0) > cache.capacity || args.pairs > 0 && (u64)sPosition >= (u64)args.tableRows)) trap();
     }
     __syncthreads();                                          // the length is there
-    const Split split(args, sLength, sPosition);
-    if (split.length < 0)
+    const Split split(args, (i32)sLength, sPosition);
+    if (sLength < 0)
     {
         if (blockIdx.x == 0) put_nothing(args);
         return;
@@ -420,11 +420,11 @@ __global__ void __launch_bounds__(kThreads, 4) attention_decode(const DecodeArgs
     if (blockIdx.x < split.live)
     {
         const Tiles<T, C> tiles(sMemory, cache.P, args.stages);
-        const i64 low = max(split.begin, split.first);
+        const i32 low = max(split.begin, split.first);
         for (int i = threadIdx.x; low < split.end && i <= cache.page_index(split.end - 1) - cache.page_index(split.begin); i += kThreads)
             sPages[i] = cache.page_index(low) <= cache.page_index(split.begin) + i ? cache.page(b, cache.page_index(split.begin) + i) : 0;
         if (args.k && split.end == split.n) append(args, split, sNew);
-        const int count = (int)((split.end - split.begin + kKeys<T> - 1) / kKeys<T>), ahead = args.stages - 1;
+        const int count = (split.end - split.begin + kKeys<T> - 1) / kKeys<T>, ahead = args.stages - 1;
         for (int h = 0; h < R; h += kHeads)
         {
             __syncthreads();                                  // the pages are there; the former heads' queries and tiles have been used by all
@@ -437,7 +437,7 @@ __global__ void __launch_bounds__(kThreads, 4) attention_decode(const DecodeArgs
             Sums<T> sums;
             for (int i = 0; i < count; i++)
             {
-                const i64 from = split.begin + (i64)i * kKeys<T>;
+                const i32 from = split.begin + i * kKeys<T>;
                 if (ahead == 2) copy_async_wait<1>();
                 else copy_async_wait<0>();
                 __syncthreads();                              // the tile of all threads is there, and the queries; the one before it has been used by all

@@ -61,7 +61,7 @@ __device__ inline void take_row(f32 (&x)[kPerLane], const T* from, int P)
 }
 
 template <bool isWide, typename T, typename C>
-__device__ inline void append_row(const CacheRowsArgs<T, C>& args, const CacheRow& at, i64 position)
+__device__ inline void append_row(const CacheRowsArgs<T, C>& args, const CacheRow& at, i32 position)
 {
     const i32 page = args.cache.page((int)at.b, args.cache.page_index(position));
     f32 x[kPerLane];
@@ -78,8 +78,8 @@ __global__ void __launch_bounds__(kThreads) decode_cache_append(const CacheRowsA
     const i64 length = at.isThere ? args.cache.lengths[at.b] : -1;
     if (length >= 0)
     {
-        const i64 position = length + at.l;
-        if (position >= args.cache.capacity) trap();
+        if (length + at.l >= args.cache.capacity) trap();
+        const i32 position = (i32)(length + at.l);
         if (args.isWide) append_row<true>(args, at, position);
         else append_row<false>(args, at, position);
     }
@@ -90,12 +90,12 @@ __global__ void __launch_bounds__(kThreads) decode_cache_append(const CacheRowsA
 }
 
 template <bool isWide, typename T, typename C>
-__device__ inline void read_row(T* to, const CacheArgs<C>& cache, bool isKey, i32 page, i64 position, int g, bool isThere)
+__device__ inline void read_row(T* to, const CacheArgs<C>& cache, bool isKey, i32 page, i32 position, int g, bool isThere)
 {
     f32 x[kPerLane] = {};
     if (isThere)
     {
-        take_row<isWide>(x, (isKey ? cache.keys : cache.values) + cache.row(page, position, g) * cache.P, cache.P);
+        take_row<isWide>(x, (isKey ? cache.keys : cache.values) + cache.row(page, position, g), cache.P);
         if constexpr (sizeof(C) == 1)
         {
             const f32 scale = cache.scales[cache.scale(page, position, g) + (isKey ? 0 : 1)];
@@ -121,13 +121,13 @@ __global__ void __launch_bounds__(kThreads) decode_cache_read(const CacheRowsArg
     const CacheRow at(args);
     if (!at.isThere) return;
     const bool isThere = at.l < args.cache.lengths[at.b];
-    const i32 page = isThere ? args.cache.page((int)at.b, args.cache.page_index(at.l)) : 0;
+    const i32 position = (i32)at.l, page = isThere ? args.cache.page((int)at.b, args.cache.page_index(position)) : 0;
     const i64 to = ((at.b * args.L + at.l) * args.cache.G + at.g) * args.cache.P;
     #pragma unroll
     for (int which = 0; which < 2; which++)
     {
         T* rows = which == 0 ? args.k : args.v;
-        if (args.isWide) read_row<true>(rows + to, args.cache, which == 0, page, at.l, at.g, isThere);
-        else read_row<false>(rows + to, args.cache, which == 0, page, at.l, at.g, isThere);
+        if (args.isWide) read_row<true>(rows + to, args.cache, which == 0, page, position, at.g, isThere);
+        else read_row<false>(rows + to, args.cache, which == 0, page, position, at.g, isThere);
     }
 }

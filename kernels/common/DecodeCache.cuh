@@ -12,10 +12,10 @@ template <typename C>
 struct CacheArgs                                              // mirrored in CudaDecodeCache.cs, field for field
 {
     C* keys; C* values; f32* scales; const i32* pages; i64* lengths; u32* tickets;
-    i64 pageRows, pageMask, capacity;                         // without pages a sequence is a page, and the mask keeps all
-    i32 B, G, P, tableWidth, pageCount, pageShift;
+    i32 B, G, P, tableWidth, pageCount, unused;
+    i32 pageRows, pageMask, pageShift, capacity;              // without pages a sequence is a page, the mask keeps all of a position and the shift nothing
 
-    __device__ inline int page_index(i64 position) const { return (int)(position >> pageShift); }
+    __device__ inline i32 page_index(i32 position) const { return position >> pageShift; }
 
     __device__ inline i32 page(int b, int index) const
     {
@@ -25,10 +25,10 @@ struct CacheArgs                                              // mirrored in Cud
         return page;
     }
 
-    // The number of a row [pages · S, G]; times P it exceeds 2³¹ soon.
-    __device__ inline i64 row(i32 page, i64 position, int g) const { return (page * pageRows + (position & pageMask)) * G + g; }
+    // Where a row begins among the elements [pages · S, G, P], which soon are more than 2³¹.
+    __device__ inline i64 row(i32 page, i32 position, int g) const { return ((i64)page * pageRows + (position & pageMask)) * (G * P) + g * P; }
     // The number of a key's scale; its value's is the next.
-    __device__ inline i64 scale(i32 page, i64 position, int g) const { return (((i64)page * G + g) * pageRows + (position & pageMask)) * 2; }
+    __device__ inline i64 scale(i32 page, i32 position, int g) const { return (((i64)page * G + g) * pageRows + (position & pageMask)) * 2; }
 };
 
 // The element of a row that is number i of this lane: neighbours, or one of every kWarp.
@@ -37,9 +37,9 @@ __device__ inline int element(int i) { return isWide ? threadIdx.x % kWarp * kPe
 
 // A warp puts a key or a value into the cache; elements from P on are 0.
 template <bool isWide, typename T>
-__device__ inline void put_row(const CacheArgs<T>& cache, bool isKey, i32 page, i64 position, int g, const f32 (&x)[kPerLane])
+__device__ inline void put_row(const CacheArgs<T>& cache, bool isKey, i32 page, i32 position, int g, const f32 (&x)[kPerLane])
 {
-    T* to = (isKey ? cache.keys : cache.values) + cache.row(page, position, g) * cache.P;
+    T* to = (isKey ? cache.keys : cache.values) + cache.row(page, position, g);
     if constexpr (isWide)
     {
         if (element<true>(0) < cache.P) store<kPerLane>(to + element<true>(0), x);
@@ -54,7 +54,7 @@ __device__ inline void put_row(const CacheArgs<T>& cache, bool isKey, i32 page, 
 
 // As bytes: round(x / s) with s = max |x| / 127. What is not finite makes the scale so, and with it all that is read.
 template <bool isWide>
-__device__ inline void put_row(const CacheArgs<i8>& cache, bool isKey, i32 page, i64 position, int g, const f32 (&x)[kPerLane])
+__device__ inline void put_row(const CacheArgs<i8>& cache, bool isKey, i32 page, i32 position, int g, const f32 (&x)[kPerLane])
 {
     f32 most = 0;
     bool isNumber = true;
@@ -67,7 +67,7 @@ __device__ inline void put_row(const CacheArgs<i8>& cache, bool isKey, i32 page,
     most = warp_max(isNumber ? most : kInfinity);
     const f32 steps = most > 0 ? kMostByte / most : 0.0f;
     if (threadIdx.x % kWarp == 0) cache.scales[cache.scale(page, position, g) + (isKey ? 0 : 1)] = most / kMostByte;
-    i8* to = (isKey ? cache.keys : cache.values) + cache.row(page, position, g) * cache.P;
+    i8* to = (isKey ? cache.keys : cache.values) + cache.row(page, position, g);
     u32 words[2] = {};
     #pragma unroll
     for (int i = 0; i < kPerLane; i++)

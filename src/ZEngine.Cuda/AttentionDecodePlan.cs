@@ -10,6 +10,9 @@ internal readonly record struct AttentionDecodePlan(int Split, int Splits, int S
     /// <summary>Limits of kernels/AttentionDecode.cu: channels of a head, heads of a tile, keys of a split, and the multiple at which splits begin.</summary>
     public const int MostChannels = 256, Heads = 16, MostSplit = 4096, Aligned = 32;
 
+    /// <summary>Positions of a sequence: they and a split beyond fit 32 bits.</summary>
+    public const int MostPositions = 1 << 30;
+
     private const int LeastSplit = 256, RowBytes = 16;
 
     /// <summary>With a third stage a block has two tiles under way, which pays while several blocks fit a multiprocessor.</summary>

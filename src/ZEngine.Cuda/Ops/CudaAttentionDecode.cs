@@ -18,10 +18,9 @@ internal sealed partial class CudaBackend
         public ulong Q, K, V, Cosine, Sine, Positions;
         public ulong O, Lse, PartialO, PartialMax;
         public CacheArgs Cache;
-        public long QBatch, QHead, KBatch, KHead, VBatch, VHead, TableRows, Window;
-        public int H, Pairs, Split, Stages, IsHalf, IsWide, IsQWide;
+        public long QBatch, QHead, KBatch, KHead, VBatch, VHead, TableRows;
+        public int H, Pairs, Window, Split, Stages, IsHalf, IsWide, IsQWide;
         public float Scale, Cap;
-        public int Unused;
     }
 
     internal override void AttentionDecode(AttentionDecodeInputs x, Tensor o, Tensor lse)
@@ -38,7 +37,7 @@ internal sealed partial class CudaBackend
             Q = Pointer(x.Q), K = Pointer(x.K), V = Pointer(x.V), Cosine = Pointer(x.Rotary?.Cosine), Sine = Pointer(x.Rotary?.Sine), Positions = Pointer(x.Rotary?.Positions),
             O = Pointer(o), Lse = Pointer(lse), PartialO = Pointer(partialO), PartialMax = Pointer(partialMax), Cache = cache,
             QBatch = x.Q.Strides[0], QHead = x.Q.Strides[2], KBatch = x.K?.Strides[0] ?? 0, KHead = x.K?.Strides[2] ?? 0, VBatch = x.V?.Strides[0] ?? 0, VHead = x.V?.Strides[2] ?? 0,
-            TableRows = x.Rotary?.Cosine.Shape[0] ?? 0, Window = x.Window, H = Size32(nameof(AttentionDecode), "H", heads), Pairs = (int)(x.Rotary?.Cosine.Shape[1] ?? 0),
+            TableRows = x.Rotary?.Cosine.Shape[0] ?? 0, Window = (int)Math.Min(x.Window, int.MaxValue), H = Size32(nameof(AttentionDecode), "H", heads), Pairs = (int)(x.Rotary?.Cosine.Shape[1] ?? 0),
             Split = plan.Split, Stages = plan.Stages, IsHalf = x.Rotary?.Style == RotaryStyle.Half ? 1 : 0,
             IsWide = IsCacheWide(x.Cache, WideElements(x.Cache.Keys.DType)) ? 1 : 0, IsQWide = IsRowWide(x.Q) ? 1 : 0, Scale = x.Scale, Cap = x.SoftCap,
         });

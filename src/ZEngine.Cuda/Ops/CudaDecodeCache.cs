@@ -13,8 +13,8 @@ internal sealed partial class CudaBackend
     private struct CacheArgs
     {
         public ulong Keys, Values, Scales, Pages, Lengths, Tickets;
-        public long PageRows, PageMask, Capacity;
-        public int B, G, P, TableWidth, PageCount, PageShift;
+        public int B, G, P, TableWidth, PageCount, Unused;
+        public int PageRows, PageMask, PageShift, Capacity;
     }
 
     /// <summary>Mirrors CacheRowsArgs in kernels/DecodeCache.cu, field for field.</summary>
@@ -49,14 +49,14 @@ internal sealed partial class CudaBackend
     {
         long p = cache.Keys.Shape[3], size = cache.Keys.Shape[1];
         if (p > AttentionDecodePlan.MostChannels) throw new NotSupportedException($"{op}: heads of {p} channels are not supported on a CUDA device, at most {AttentionDecodePlan.MostChannels} are.");
+        if (cache.Capacity > AttentionDecodePlan.MostPositions) throw new NotSupportedException($"{op}: a sequence has room for {cache.Capacity:N0} tokens, a CUDA device takes at most {AttentionDecodePlan.MostPositions:N0}.");
         bool isPaged = cache.Pages is not null;
         return new CacheArgs
         {
             Keys = Pointer(cache.Keys), Values = Pointer(cache.Values), Scales = Pointer(cache.Scales), Pages = Pointer(cache.Pages), Lengths = Pointer(cache.Lengths), Tickets = Pointer(cache.Tickets),
-            PageRows = size, PageMask = isPaged ? size - 1 : -1, Capacity = cache.Capacity,
-            B = Size32(op, "B", cache.Batch), G = Size32(op, "G", cache.Keys.Shape[2]), P = (int)p,
+            PageRows = Size32(op, "S", size), PageMask = isPaged ? (int)size - 1 : int.MaxValue, PageShift = isPaged ? BitOperations.Log2((ulong)size) : 31,
+            Capacity = (int)cache.Capacity, B = Size32(op, "B", cache.Batch), G = Size32(op, "G · P", cache.Keys.Shape[2] * p) / (int)p, P = (int)p,
             TableWidth = Size32(op, "the number of a sequence's pages", cache.Pages?.Shape[1] ?? 1), PageCount = Size32(op, "the number of pages", cache.Keys.Shape[0]),
-            PageShift = isPaged ? BitOperations.Log2((ulong)size) : 62,
         };
     }
 

@@ -72,24 +72,28 @@ public sealed class DecodeStepTests
 
     public static TheoryData<string> Attentive => ["llama", "mistral, window, biases", "zamba2, one block, attention adapters, rope", "zamba2, two blocks, odd sizes, K 2"];
 
-    /// <summary>An element of a key or value is off by at most 1/254 of its row's largest: logits move by about as much of their size, and not by nothing.</summary>
+    /// <summary>
+    /// An element of a key or value is off by at most 1/254 of its row's largest. These models, random and of few channels, pass that on to 1 to 4 % of their
+    /// logits' size in the mean of all steps: not nothing, and far from another model.
+    /// </summary>
     [Theory, MemberData(nameof(Attentive))]
     public void Keys_and_values_in_bytes_move_logits_by_little(string name)
     {
         using LanguageModel model = SmallModels.New(name);
         int[] tokens = SmallModels.Tokens(model, 40);
         using Session exact = model.NewSession(maxLength: 40), bytes = model.NewSession(maxLength: 40, keyValueType: DType.Int8);
-        double worst = 0;
+        double square = 0, difference = 0;
         // The second piece reads the first from its bytes; then token by token.
         foreach ((int at, int count) in (IEnumerable<(int, int)>)[(0, 9), (9, 7), .. Enumerable.Range(16, 24).Select(i => (i, 1))])
         {
             float[] want = exact.Append(tokens.AsSpan(at, count)).ToArray(), got = bytes.Append(tokens.AsSpan(at, count)).ToArray();
-            double rms = Math.Sqrt(want.Average(x => (double)x * x));
-            TestContext.Current.TestOutputHelper?.WriteLine($"{at}: {want.Zip(got, (a, b) => Math.Abs(a - b)).Max() / rms:P2}");
-            worst = Math.Max(worst, want.Zip(got, (a, b) => Math.Abs(a - b)).Max() / rms);
+            if (at == 0) Assert.Equal(want, got);              // a prompt meets its own keys as they are
+            square += want.Sum(x => (double)x * x);
+            difference += want.Zip(got, (a, b) => (double)(a - b) * (a - b)).Sum();
         }
-        TestContext.Current.SendDiagnosticMessage($"{name}: logits in bytes are off by {worst:P2} of their rms");
-        Assert.InRange(worst, 1e-5, 0.05);
+        double share = Math.Sqrt(difference / square);
+        TestContext.Current.SendDiagnosticMessage($"{name}: logits in bytes are off by {share:P2} of their size");
+        Assert.InRange(share, 1e-5, 0.06);
     }
 
     [Fact]
