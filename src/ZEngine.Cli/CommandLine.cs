@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Invocation;
 using ZEngine.Distributed;
+using ZEngine.Emulator;
 using ZEngine.Interop;
 
 namespace ZEngine.Cli;
@@ -73,6 +74,8 @@ internal static class CommandLine
     {
         OperationCanceledException => "interrupted.",
         WorldMismatchException => e.Message,                   // a table
+        EmulatorFaultException or NvrtcException => e.Message, // a report of several lines, for who wrote the kernel
+        CudaException or CublasLtException => OneLine(e.Message),
         // The runtime appends the name of the C# parameter, which means nothing here.
         ArgumentException { ParamName: not null } argument => OneLine(argument.Message.Split(" (Parameter '")[0]),
         UserError or IOException or UnauthorizedAccessException or InvalidDataException or ArgumentException or InvalidOperationException or NotFiniteNumberException or NativeLibraryException => OneLine(e.Message),
