@@ -1,4 +1,5 @@
 using System.Globalization;
+using ZEngine.Cuda;
 using ZEngine.Distributed;
 using ZEngine.Models;
 using ZEngine.Training;
@@ -59,7 +60,7 @@ internal sealed class Ranks
     public Device OpenDevice(string name)
     {
         bool isAlone = World.Size == 1;
-        _world.UseDevice(localRank => DeviceChoice.Open(name == "cuda" && !isAlone ? string.Create(CultureInfo.InvariantCulture, $"cuda:{localRank}") : name));
+        _world.UseDevice(localRank => DeviceChoice.Open(name == "cuda" && !isAlone ? string.Create(CultureInfo.InvariantCulture, $"cuda:{localRank}") : name), DeviceRanks.Connect);
         return _world.Device;
     }
 

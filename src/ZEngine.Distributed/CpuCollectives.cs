@@ -35,8 +35,8 @@ public sealed unsafe class CpuCollectives : Communicator
     /// <inheritdoc/>
     public override string Name => _queue.Transport.Name;
 
-    /// <summary>What this rank did last.</summary>
-    public FlightRecorder Recorder => _queue.Recorder;
+    /// <inheritdoc/>
+    public override FlightRecorder Recorder => _queue.Recorder;
 
     /// <inheritdoc/>
     public override Communicator? Split(int color, int key = 0)

@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Net;
-using ZEngine.Cuda;
 using ZEngine.Interop;
 
 namespace ZEngine.Distributed;
@@ -14,9 +13,6 @@ public sealed class World : IDisposable
     /// <summary>Environment variable with the seconds that a rank waits for another.</summary>
     public const string TimeoutVariable = "ZENGINE_COMM_TIMEOUT";
 
-    /// <summary>Environment variable that says how CUDA devices exchange: <c>nccl</c>, or <c>host</c>, slowly and with the sums of CPU ranks.</summary>
-    public const string DeviceVariable = "ZENGINE_DEVICE_COMM";
-
     private static readonly TimeSpan DefaultTimeout = TimeSpan.FromMinutes(2), Grace = TimeSpan.FromSeconds(5);
 
     private readonly Rendezvous? _hosted;
@@ -25,7 +21,6 @@ public sealed class World : IDisposable
     private readonly Action<string> _say;
     private readonly TimeSpan _timeout;
     private Device? _device;
-    private NcclCommunicator? _nccl;
     private volatile bool _isClosed;
 
     private World(LaunchEnvironment environment, Transport? transport, Rendezvous? hosted, Action<string> say)
@@ -80,13 +75,15 @@ public sealed class World : IDisposable
         return new World(environment, tcp, hosted, say);
     }
 
-    /// <summary>Gives this rank its device, which goes with the world; all ranks call, each with its own device. CUDA devices are connected over NCCL.</summary>
+    /// <summary>Gives this rank its device, which goes with the world; all ranks call, each with its own device.</summary>
     /// <param name="open">Opens the device; is told this rank's number among those of its machine. Its error is reported together with the other ranks'.</param>
-    /// <exception cref="WorldMismatchException">Some ranks have no device, share one, or lack NCCL: a table of who. The same on every rank.</exception>
+    /// <param name="connect">Lets the devices exchange: gets the ranks, the device, how long to wait, and what to tell when the devices cannot go on, which ends the job.</param>
+    /// <exception cref="WorldMismatchException">Some ranks have no device or cannot connect it: a table of who. The same on every rank.</exception>
     /// <exception cref="CommunicatorException">The devices could not be connected.</exception>
-    public void UseDevice(Func<int, Device> open)
+    public void UseDevice(Func<int, Device> open, Func<Communicator, Device, TimeSpan, Action<string>, Communicator> connect)
     {
         ArgumentNullException.ThrowIfNull(open);
+        ArgumentNullException.ThrowIfNull(connect);
         if (_device is not null) throw new InvalidOperationException("World: the rank has a device already.");
         if (Communicator.Size == 1)
         {
@@ -94,10 +91,7 @@ public sealed class World : IDisposable
             return;
         }
         _device = WorldAgreement.Together(Communicator, "have no device", () => open(Environment.LocalRank));
-        WorldAgreement.RequireSame(Communicator, ("device", _device is CudaDevice ? "cuda" : "cpu"), (DeviceVariable, DeviceTransport()));
-        if (_device is not CudaDevice cuda || DeviceTransport() == "host") return;
-        Nccl library = WorldAgreement.Together(Communicator, $"have a CUDA device but no NCCL ({DeviceVariable}=host exchanges over the host instead)", Nccl.Load);
-        Communicator = _nccl = NcclCommunicator.Join(Communicator, cuda, library, _timeout, reason =>
+        Communicator = connect(Communicator, _device, _timeout, reason =>
         {
             _say($"rank {Environment.Rank}: {reason}; this job ends.");
             Abort(LostExitCode, reason);
@@ -147,8 +141,7 @@ public sealed class World : IDisposable
             Thread.Sleep(Grace);
             Signals.ExitNow(exitCode);
         }) { IsBackground = true }.Start();
-        _nccl?.AbortDevices();
-        _transport.Abort(exitCode, reason);
+        Communicator.Abort(exitCode, reason);
     }
 
     /// <summary>Leaves the world in peace; all ranks do.</summary>
@@ -156,7 +149,7 @@ public sealed class World : IDisposable
     {
         if (_isClosed) return;
         _isClosed = true;
-        _nccl?.Dispose();
+        if (Communicator != _collectives) Communicator.Dispose();
         _collectives?.Dispose();
         _hosted?.Dispose();
         _device?.Dispose();
@@ -178,13 +171,6 @@ public sealed class World : IDisposable
             ? TimeSpan.FromSeconds(seconds) : throw new InvalidDataException($"{TimeoutVariable} must be a number of seconds, got '{text}'.");
     }
 
-    private static string DeviceTransport() => System.Environment.GetEnvironmentVariable(DeviceVariable) switch
-    {
-        null or "" or "nccl" => "nccl",
-        "host" => "host",
-        var other => throw new InvalidDataException($"{DeviceVariable} must be nccl or host, got '{other}'."),
-    };
-
     private static Rendezvous Host(string place, LaunchEnvironment environment)
     {
         int port = int.TryParse(place.AsSpan(place.LastIndexOf(':') + 1), CultureInfo.InvariantCulture, out int number) ? number : throw new InvalidDataException($"{LaunchEnvironment.RendezvousVariable}='{place}' must be host:port.");
@@ -200,7 +186,7 @@ public sealed class World : IDisposable
             Directory.CreateDirectory(RecordFolder);
             string Name(string what) => Path.Combine(RecordFolder, string.Create(CultureInfo.InvariantCulture, $"{what}-{Environment.Rank:D5}.jsonl"));
             _collectives.Recorder.Write(Name("collectives"));
-            _nccl?.Recorder.Write(Name("device-collectives"));
+            if (Communicator != _collectives) Communicator.Recorder?.Write(Name("device-collectives"));
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

@@ -23,6 +23,9 @@ public abstract class Communicator : IDisposable
     /// <summary>What moves the bytes, for people.</summary>
     public abstract string Name { get; }
 
+    /// <summary>What this rank did last; null where nothing is recorded.</summary>
+    public virtual FlightRecorder? Recorder => null;
+
     /// <summary>Replaces a tensor on all ranks by the reduction of all.</summary>
     public void AllReduce(Tensor tensor, ReduceOperation operation = ReduceOperation.Sum) => Execute(AllReduceOf(tensor, operation));
 

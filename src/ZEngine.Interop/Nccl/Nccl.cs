@@ -147,10 +147,8 @@ public sealed unsafe class Nccl
     }
 
     /// <summary>Ends a communicator on which something went wrong; the only way from another thread.</summary>
-    public void Abort(nint communicator) => Check(_abort(communicator), 0, "ncclCommAbort");
-
-    /// <summary>As <see cref="Abort"/>, where an error of its own is of no interest any more.</summary>
-    public bool TryAbort(nint communicator) => (NcclResult)_abort(communicator) is NcclResult.Success or NcclResult.InProgress;
+    /// <returns>Whether the library took it; there is nothing more to be done where it did not.</returns>
+    public bool Abort(nint communicator) => (NcclResult)_abort(communicator) is NcclResult.Success or NcclResult.InProgress;
 
     /// <summary>The library's text for a result.</summary>
     public string Describe(NcclResult result) => Marshal.PtrToStringUTF8(_errorText((int)result)) ?? "";

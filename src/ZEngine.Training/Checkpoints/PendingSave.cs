@@ -80,10 +80,11 @@ internal sealed class PendingSave(CheckpointStore store, long step, string folde
         ThrowTogether();
     }
 
-    /// <summary>Waits for the threads; what is not published stays unpublished.</summary>
+    /// <summary>Waits for the threads; what is not published by then goes.</summary>
     public void Dispose()
     {
         _thread?.Join();
+        if (world.Rank == 0 && _phase != SavePhase.Published) store.TryDelete(temporaryFolder);
         copies?.Dispose();
     }
 
@@ -126,7 +127,6 @@ internal sealed class PendingSave(CheckpointStore store, long step, string folde
         string[] complaints = world.GatherText(_failure is null ? "" : _failure.Message.Length > 0 ? _failure.Message : _failure.GetType().Name);
         int first = Array.FindIndex(complaints, complaint => complaint.Length > 0);
         if (first < 0) return;
-        if (world.Rank == 0) store.TryDelete(temporaryFolder); // no rank writes any more
         if (_failure is not null and not (IOException or UnauthorizedAccessException)) ExceptionDispatchInfo.Throw(_failure);
         throw store.Failure(this, _failure ?? new IOException($"rank {first}: {complaints[first]}"));
     }

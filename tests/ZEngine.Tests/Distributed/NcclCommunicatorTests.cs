@@ -214,8 +214,8 @@ public sealed class NcclCommunicatorTests
         var e = Assert.Throws<WorldMismatchException>(() => InProcessNccl.Run(2, (world, device) =>
         {
             world.IsChecked = true;
-            using Tensor x = Filled(world.Rank, 10 + world.Rank, device);
-            world.Broadcast(Filled(0, 3, device));
+            using Tensor x = Filled(world.Rank, 10 + world.Rank, device), same = Filled(0, 3, device);
+            world.Broadcast(same);
             world.AllReduce(x);
         }));
         Assert.Matches("collective +AllReduce of Float32, Sum, root -1, 11 elements +rank 1", e.Message);

@@ -1,8 +1,7 @@
 using System.Diagnostics;
-using ZEngine.Cuda;
 using ZEngine.Interop;
 
-namespace ZEngine.Distributed;
+namespace ZEngine.Cuda;
 
 /// <summary>What the communicators of one device share: the stream on which all their collectives run in order, the record of them, and the watchdog.</summary>
 internal sealed class NcclWorld : IDisposable
@@ -135,7 +134,7 @@ internal sealed class NcclWorld : IDisposable
         _failure ??= "the world was aborted";
         var abort = new Thread(() =>
         {
-            foreach (nint handle in handles) Library.TryAbort(handle);
+            foreach (nint handle in handles) Library.Abort(handle);
         }) { IsBackground = true, Name = "ZEngine NCCL abort" };
         abort.Start();
         abort.Join(MostForAbort);

@@ -1,4 +1,4 @@
-namespace ZEngine.Distributed;
+namespace ZEngine;
 
 /// <summary>Names this machine among all, also where two have the same host name or one host name stands for many containers.</summary>
 internal static class HostIdentity

@@ -1,7 +1,7 @@
 // The comparison of ranks and its error.
 using System.Text;
 
-namespace ZEngine.Distributed;
+namespace ZEngine;
 
 /// <summary>Ranks differ in what must be equal, or want the same of what there is one; the same error on every rank.</summary>
 public sealed class WorldMismatchException : IOException

@@ -1,7 +1,7 @@
 using System.Globalization;
 using ZEngine.Interop;
 
-namespace ZEngine.Distributed;
+namespace ZEngine.Cuda;
 
 /// <summary>Sees collectives of a device end, and says so when one does not.</summary>
 /// <remarks>

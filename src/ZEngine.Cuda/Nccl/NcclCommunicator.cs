@@ -1,14 +1,13 @@
 using System.Runtime.InteropServices;
-using ZEngine.Cuda;
 using ZEngine.Interop;
 
-namespace ZEngine.Distributed;
+namespace ZEngine.Cuda;
 
 /// <summary>Collectives between CUDA devices over NCCL, one device for each rank; tensors of the host go over another communicator of the same ranks.</summary>
 /// <remarks>
 /// A call on device tensors returns when it is queued: its result is there for whatever the device is given next, as with any op. Calls that were
 /// begun run beside the device's other work until they are waited for. All are legal while a graph is captured, where all ranks capture alike, and
-/// run again with it. Sums are in NCCL's order: the same for every run on the same machine, but not that of <see cref="CpuCollectives"/>, and Max and
+/// run again with it. Sums are in NCCL's order: the same for every run on the same machine, but not that of CPU ranks, and Max and
 /// Min drop NaN. A collective that does not end, or of which NCCL reports an error, ends the world: see <see cref="NcclWatchdog"/>.
 /// </remarks>
 public sealed class NcclCommunicator : Communicator
@@ -29,8 +28,8 @@ public sealed class NcclCommunicator : Communicator
     /// <inheritdoc/>
     public override string Name => $"NCCL {_nccl.Library.VersionText} and {_host.Name}";
 
-    /// <summary>What this rank's device was given last.</summary>
-    public FlightRecorder Recorder => _nccl.Recorder;
+    /// <inheritdoc/>
+    public override FlightRecorder Recorder => _nccl.Recorder;
 
     /// <summary>How long a collective may take.</summary>
     public TimeSpan Timeout
@@ -95,9 +94,6 @@ public sealed class NcclCommunicator : Communicator
         _nccl.Abort();
         _host.Abort(exitCode, reason);
     }
-
-    /// <summary>Ends what the devices are at, without telling other ranks.</summary>
-    internal void AbortDevices() => _nccl.Abort();
 
     /// <inheritdoc/>
     protected override void Execute(Collective call)

@@ -2,7 +2,7 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Text.Json;
 
-namespace ZEngine.Distributed;
+namespace ZEngine;
 
 /// <summary>The last collectives of a rank, for the moment when something went wrong.</summary>
 /// <remarks>Thread-safe: the watchdog reads while a collective runs.</remarks>
