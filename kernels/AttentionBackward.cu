@@ -18,7 +18,7 @@
 // Precision  loads T, accumulates f32, stores T. bf16, f16: p and ds are rounded to T as operands. f32: products are multiply-adds. rest gives lse and
 //            o the digits that rounding took: delta and p would lack them where one key outweighs all others. Deterministic: no float atomics; turns fix the order of additions.
 // Limits     P ≤ D ≤ 256. isWide: addresses, strides and P are multiples of 16 bytes.
-// Variants   attention_delta_backward<{f32|bf16|f16}>; attention_backward<{bf16|f16}, {64|80|128}, 128>; attention_backward<{bf16|f16}, {96|128|160|224|256}, 64>;
+// Variants   attention_delta_backward<{f32|bf16|f16}>; attention_backward<{bf16|f16}, {64|80|128}, 128>; attention_backward<{bf16|f16}, {128|160|224|256}, 64>;
 //            attention_backward<{bf16|f16}, 256, 32>; attention_backward<f32, {64|128}, 32>; attention_backward<f32, 256, 16>
 #include "common/AttentionGradient.cuh"
 

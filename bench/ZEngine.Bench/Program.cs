@@ -13,6 +13,7 @@ internal static class Program
     private const string Usage = """
         ZEngine.Bench ops [filter]                  BenchmarkDotNet over the classes whose name contains the filter
         ZEngine.Bench emulator [filter]             the emulator's throughput on kernels of its own
+        ZEngine.Bench attention [filter]            what attention's kernels do, by the emulator's counters, beside the plain composition
         ZEngine.Bench peers WHAT                    this side of peers.sh; - for the table of the lines on the standard input
         ZEngine.Bench start [rounds]                from the start of zengine generate to its first character
         ZEngine.Bench models [filter] [rounds]      whole models: training step, prefill and decode as shares of what this machine can do
@@ -30,6 +31,9 @@ internal static class Program
             case ["ops", string filter]: return RunOps(filter);
             case ["emulator", .. string[] rest]:
                 EmulatorBench.Run(rest.Length > 0 ? rest[0] : null);
+                return 0;
+            case ["attention", .. string[] rest]:
+                AttentionCounts.Run(rest.Length > 0 ? rest[0] : null);
                 return 0;
             case ["peers", "-"]: return PeerTable.Run(Console.In);
             case ["peers", string what]: return PeerSpeed.Run(what);

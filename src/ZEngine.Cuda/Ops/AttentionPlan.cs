@@ -20,7 +20,8 @@ internal readonly record struct AttentionSizes(int Sequences, long L, long S, in
 internal readonly record struct AttentionPlan(int Width, int Rows, int Keys, int Threads, int SharedBytes, int Heads, int Together, int Stages, bool IsOverKeys)
 {
     public const int MaxHeadSize = 256;
-    private static readonly int[] HalfWidths = [32, 64, 80, 96, 128, 160, 224, 256], GradientWidths = [64, 80, 96, 128, 160, 224, 256], FloatWidths = [64, 128, 256];
+    private const int TicketBytes = 16;
+    private static readonly int[] HalfWidths = [32, 64, 80, 96, 128, 160, 224, 256], GradientWidths = [64, 80, 128, 160, 224, 256], FloatWidths = [64, 128, 256];
 
     /// <summary>Bytes of keys and values that blocks which run at the same time share in the L2 cache: half of the smallest of a data centre's devices.</summary>
     private const long CacheBytes = 20L << 20;
@@ -43,15 +44,16 @@ internal readonly record struct AttentionPlan(int Width, int Rows, int Keys, int
     /// <param name="sharedBytes">What a block of the device may have.</param>
     public static AttentionPlan Backward(AttentionSizes x, DType type, int sharedBytes)
     {
+        sharedBytes -= TicketBytes;
         int group = x.H / x.G, together = PairsTogether(x.Lengths.Queries * group, x.P, type, 1);
         if (type == DType.Float32)
         {
-            int floats = WidthOf(x.P, FloatWidths), side = floats > 128 ? 16 : 32;
-            return new(floats, side, side, 128, 4 * (2 * side * (floats + 4) + 2 * side * (side + 4) + StageFloats(floats + 4)), group, together, Stages: 1, IsOverKeys: true);
+            int floats = WidthOf(x.P, FloatWidths), side = floats > 128 ? 16 : 32, held = FloatBytes(2) <= sharedBytes ? 2 : 1;
+            return new(floats, side, side, 128, FloatBytes(held), group, together, held, IsOverKeys: true);
 
-            int StageFloats(int pitch) => 2 * side * pitch + StatsOf(type) * side;
+            int FloatBytes(int stages) => 4 * side * (2 * (floats + 4) + 2 * (side + 4) + stages * (2 * (floats + 4) + StatsOf(type)));
         }
-        int width = WidthOf(x.P, GradientWidths), keys = width is 64 or 80 or 128 ? 128 : 64;
+        int width = WidthOf(x.P, GradientWidths), keys = width <= 128 ? 128 : 64;
         if (width == 128 && BytesOf(width, 128, 1) > sharedBytes) keys = 64;
         if (width > 160 && BytesOf(width, 64, 1) > sharedBytes) (width, keys) = (MaxHeadSize, 32);
         int stages = BytesOf(width, keys, 2) <= sharedBytes ? 2 : 1;

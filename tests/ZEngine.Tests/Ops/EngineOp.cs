@@ -69,18 +69,18 @@ internal static class EngineOp
     {
         OpCase c = reference.Case;
         Results results = Run(c, device, type, application ?? For(c.Op)!);
-        foreach ((string output, float[] values) in results.Outputs) reference.CheckOutput(output, values, EpsilonOf(c.Op, type, results.Types[output]));
+        foreach ((string output, float[] values) in results.Outputs) reference.CheckOutput(output, values, EpsilonOf(c.Op, type, results.Types[output], isGradient: false));
         foreach ((string input, float[] values) in results.Gradients)
-            if (c.InputGradients.Count == 0 || c.InputGradients.ContainsKey(input)) reference.CheckInputGradient(input, values, EpsilonOf(c.Op, type, results.Types["d" + input]));
+            if (c.InputGradients.Count == 0 || c.InputGradients.ContainsKey(input)) reference.CheckInputGradient(input, values, EpsilonOf(c.Op, type, results.Types["d" + input], isGradient: true));
         return results;
     }
 
     /// <summary>
     /// The distance from 1 to a result's next number. The scan on tensor cores multiplies decayed inputs, decayed products and states that were rounded to 16 bits:
-    /// all its results carry that, those in Float32 too.
+    /// all its results carry that, those in Float32 too. So do the gradients of attention, which are sums over p and ds as 16-bit operands.
     /// </summary>
-    private static double EpsilonOf(string op, DType activations, DType result) =>
-        op == "ssd" && activations == DType.BFloat16 ? 4 * Close.BFloat16Epsilon : result == DType.BFloat16 ? Close.BFloat16Epsilon : Close.Float32Epsilon;
+    private static double EpsilonOf(string op, DType activations, DType result, bool isGradient) =>
+        (op == "ssd" || op == "attention" && isGradient) && activations == DType.BFloat16 ? 4 * Close.BFloat16Epsilon : result == DType.BFloat16 ? Close.BFloat16Epsilon : Close.Float32Epsilon;
 
     private static Results Run(OpCase c, Device device, DType type, Application apply)
     {
