@@ -7,11 +7,11 @@
 //            keys that any of them sees; no other tile is loaded. K and V pass through a ring of buffers in shared memory, filled by cp.async while the former one
 //            is multiplied. A warp owns 16 or 32 rows: their scores, p and o stay in its registers, and p feeds the second product from there. Exponents are
 //            taken from a reference of each row, which follows its largest score only when that has grown by kSlack: o is seldom scaled.
-// Layout     q [B, L, H, P], k, v [B, S, G, P], any strides but the last; o [B, L, H, P]; lse, rest [B, L, H] float, rest may be null; see AttentionShape.
+// Layout     q [B, L, H, P], k, v [B, S, G, P], any strides but the last; o [B, L, H, P]; lse [B, L, H] float; rest null, or of f32 [B, L, H], else as o; see AttentionShape.
 // Launch     grid pairs·tiles, block 128 (64 for f32 of D = 256); dynamic shared memory (rows + ring·Keys)·D elements, see AttentionPlan.
-// Traffic    reads q once and of K and V the tiles that a tile of queries sees, from the L2 cache for all but the first; writes o and lse (and rest) once.
+// Traffic    reads q once and of K and V the tiles that a tile of queries sees, from the L2 cache for all but the first; writes o, lse and rest once.
 // Precision  loads T, accumulates f32, stores T. bf16, f16: p is rounded to T as operand of p·v, not in lse. f32: products are multiply-adds. exp by ex2.approx.
-//            rest is what lse·log2 e lost in rounding. Deterministic: no atomics; a sequence gives the same bits alone and packed with others.
+//            rest is what rounding took from lse·log2 e (f32) or from o: the gradient needs it where keys are large. Deterministic: no atomics; a sequence gives the same bits alone and packed with others.
 // Limits     P ≤ D ≤ 256: columns from P to D are zeros in shared memory only. isWide: addresses, strides and P are multiples of 16 bytes.
 // Variants   attention_forward<{bf16|f16}, {32|64|80|96|128|160|224|256}, 64>; attention_forward<{bf16|f16}, 128, 32>;
 //            attention_forward<f32, {64|128}, 32>; attention_forward<f32, 256, 16>
@@ -24,21 +24,8 @@ constexpr f32 kSlack = 8;                                     // p stays below 2
 template <typename T>
 struct AttentionForwardArgs                                   // mirrored in CudaAttention.cs, field for field
 {
-    T* o; f32* lse; f32* rest;
+    T* o; f32* lse; void* rest;
     AttentionShape<T> shape;
-};
-
-// Rows at equal distances. What a thread keeps is the row that it copies first in a panel of eight chunks.
-template <typename T>
-struct EvenRows
-{
-    static constexpr bool kIsEven = true;
-
-    const T* own;
-    i64 step;
-
-    __device__ inline EvenRows(const T* from, i64 step) : own(from + threadIdx.x / 8 * step), step(step) { }
-    __device__ inline const T* operator()(int row) const { return own + (row - (int)(threadIdx.x / 8)) * step; }
 };
 
 // The rows of a block: row x of a unit is query x / heads and head x % heads of the unit.
@@ -216,24 +203,10 @@ struct AttentionTiles<f32, D, Keys>
 
     __device__ inline u8* slot(int i) const { return sQ + kQueryBytes + i * kTileBytes; }
 
-    template <int Rows, typename From>
-    __device__ static inline void fill(u8* sTile, const From& from, int rows, int columns, bool isWide)
-    {
-        const int width = isWide ? 4 : 1;
-        for (int i = threadIdx.x; i < Rows * D / width; i += kThreads)
-        {
-            const int row = i / (D / width), column = i % (D / width) * width;
-            f32* to = reinterpret_cast<f32*>(sTile) + row * kPitch + column;
-            const bool isThere = row < rows && column < columns;
-            if (isWide) copy_async(shared_address(to), from(row) + column, isThere ? 16 : 0);
-            else *to = isThere ? from(row)[column] : 0.0f;
-        }
-    }
-
     template <typename Tile, typename From>
-    __device__ static inline void load(u8* sTile, const From& from, int rows, int columns, bool isWide) { fill<Keys>(sTile, from, rows, columns, isWide); }
+    __device__ static inline void load(u8* sTile, const From& from, int rows, int columns, bool isWide) { fill_floats<Keys, D, kThreads>(sTile, from, rows, columns, isWide); }
 
-    __device__ inline void load_queries(const QueryRows<f32>& from, int columns, bool isWide) const { fill<kRows>(sQ, from, from.count - from.first, columns, isWide); }
+    __device__ inline void load_queries(const QueryRows<f32>& from, int columns, bool isWide) const { fill_floats<kRows, D, kThreads>(sQ, from, from.count - from.first, columns, isWide); }
 
     __device__ inline void scores(f32 (&s)[1][Keys / 8][4], const u8* sK) const
     {
@@ -435,7 +408,19 @@ __global__ void __launch_bounds__(AttentionTiles<T, D, Keys>::kThreads) attentio
             o[r / 2][j][r % 2 * 2 + 1] *= inverse;
         }
     }
-    tiles.store_rows(o, [&](int row) { return output.has(row) ? args.o + output(row) * shape.P : (T*)nullptr; }, shape.P, shape.isWide);
+    const auto rows_of = [&](T* to) { return [&output, &shape, to](int row) { return output.has(row) ? to + output(row) * shape.P : (T*)nullptr; }; };
+    tiles.store_rows(o, rows_of(args.o), shape.P, shape.isWide);
+    if (sizeof(T) == 2 && args.rest)
+    {
+        __syncwarp();                                         // this warp's rows of o have been read
+        #pragma unroll
+        for (int i = 0; i < kRowTiles; i++)
+            #pragma unroll
+            for (int j = 0; j < D / 8; j++)
+                #pragma unroll
+                for (int part = 0; part < 4; part++) o[i][j][part] -= to_f32(from_f32<T>(o[i][j][part]));
+        tiles.store_rows(o, rows_of(static_cast<T*>(args.rest)), shape.P, shape.isWide);
+    }
     #pragma unroll
     for (int r = 0; r < 2 * kRowTiles; r++)
     {
@@ -443,6 +428,6 @@ __global__ void __launch_bounds__(AttentionTiles<T, D, Keys>::kThreads) attentio
         if (threadIdx.x % 4 != 0 || !output.has(row)) continue;
         const f32 more = log2f(softmax.sum[r]), lse = softmax.sum[r] == 0 ? -kInfinity : (softmax.reference[r] + more) * kLn2;
         args.lse[output(row)] = lse;
-        if (args.rest) args.rest[output(row)] = softmax.sum[r] == 0 ? 0.0f : softmax.reference[r] - lse * kLog2E + more;
+        if (sizeof(T) == 4 && args.rest) static_cast<f32*>(args.rest)[output(row)] = softmax.sum[r] == 0 ? 0.0f : (softmax.reference[r] - __fmul_rn(lse, kLog2E)) + more;
     }
 }

@@ -1,5 +1,6 @@
 // Attention.cuh: what the forward and the backward pass of attention share: sizes, the tile of a block, which keys a query sees, how a score becomes an exponent.
 #pragma once
+#include "common/Async.cuh"
 #include "common/Copy.cuh"
 #include "common/Exponent.cuh"
 #include "common/Sequences.cuh"
@@ -18,7 +19,7 @@ struct AttentionShape                                         // mirrored in Cud
 struct AttentionPlace
 {
     i64 batch, first;                                         // the row of the batch, and where in it the sequence begins
-    i32 queries, keys, unit, tile;                            // the sequence's sizes; the tile is counted from its start
+    i32 queries, keys, unit, tile, number, sequence;          // the sequence's sizes; the tile from its start, and its number among all of the pair
 
     template <typename T>
     __device__ inline AttentionPlace(const AttentionShape<T>& shape, u32 block)
@@ -27,14 +28,15 @@ struct AttentionPlace
         const u32 count = min(shape.together, shape.pairs - (i32)section * shape.together), pair = section * shape.together + rest % count;
         batch = pair / shape.units;
         unit = pair % shape.units;
-        tile = shape.tiles - 1 - rest / count;
+        tile = number = shape.tiles - 1 - rest / count;
+        sequence = 0;
         first = 0;
         queries = shape.L;
         keys = shape.S;
         if (shape.starts)
         {
             const i64* firstTiles = shape.starts + shape.sequences + 1;
-            const i32 sequence = sequence_of(firstTiles, shape.sequences, tile);
+            sequence = sequence_of(firstTiles, shape.sequences, tile);
             tile -= (i32)firstTiles[sequence];
             first = shape.starts[sequence];
             queries = keys = (i32)(shape.starts[sequence + 1] - first);
@@ -82,5 +84,20 @@ __device__ inline void bend(f32 (&s)[J][4], const AttentionShape<T>& shape)
         for (int j = 0; j < J; j++)
             #pragma unroll
             for (int part = 0; part < 4; part++) s[j][part] = -s[j][part];
+    }
+}
+
+// Rows of floats as a tile of pitch D + 4, which a thread has under way where isWide; what lies behind `rows` and `columns` becomes 0.
+template <int Rows, int D, int Threads, typename From>
+__device__ inline void fill_floats(u8* sTile, const From& from, int rows, int columns, bool isWide)
+{
+    const int width = isWide ? 4 : 1;
+    for (int i = threadIdx.x; i < Rows * D / width; i += Threads)
+    {
+        const int row = i / (D / width), column = i % (D / width) * width;
+        f32* to = reinterpret_cast<f32*>(sTile) + row * (D + 4) + column;
+        const bool isThere = row < rows && column < columns;
+        if (isWide) copy_async(shared_address(to), from(row) + column, isThere ? 16 : 0);
+        else *to = isThere ? from(row)[column] : 0.0f;
     }
 }

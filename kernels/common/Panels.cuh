@@ -13,16 +13,37 @@ struct PanelLanes
 {
     u32 eight[4], four[2], two;                               // bytes, in panels of 8, 4 and 2 chunks
 
-    __device__ inline PanelLanes()
+    __device__ inline PanelLanes() : two(at(2, 0))
+    {
+        #pragma unroll
+        for (int k = 0; k < 4; k++) eight[k] = at(8, k);
+        #pragma unroll
+        for (int k = 0; k < 2; k++) four[k] = at(4, k);
+    }
+
+    // Of columns 16·k in a panel of `width` chunks.
+    __device__ static inline u32 at(int width, int k)
     {
         const int lane = threadIdx.x % kWarp, second = lane >> 3 & 1, third = lane >> 4;
-        const int row = (lane & 7) + 8 * (isRowFirst ? second : third), chunk = isRowFirst ? third : second;
-        #pragma unroll
-        for (int k = 0; k < 4; k++) eight[k] = (row * 8 + ((2 * k + chunk) ^ (row & 7))) * 16;
-        #pragma unroll
-        for (int k = 0; k < 2; k++) four[k] = (row * 4 + ((2 * k + chunk) ^ (row >> 1 & 3))) * 16;
-        two = (row * 2 + (chunk ^ (row >> 2 & 1))) * 16;
+        const int row = (lane & 7) + 8 * (isRowFirst ? second : third), chunk = 2 * k + (isRowFirst ? third : second);
+        return (row * width + (chunk ^ exchange(width, row))) * 16;
     }
+
+    // What the chunks of a row are exchanged by.
+    __device__ static inline int exchange(int width, int row) { return width == 8 ? row & 7 : width == 4 ? row >> 1 & 3 : row >> 2 & 1; }
+};
+
+// Rows at equal distances. What a thread keeps is the row that it copies first in a panel of eight chunks.
+template <typename T>
+struct EvenRows
+{
+    static constexpr bool kIsEven = true;
+
+    const T* own;
+    i64 step;
+
+    __device__ inline EvenRows(const T* from, i64 step) : own(from + threadIdx.x / 8 * step), step(step) { }
+    __device__ inline const T* operator()(int row) const { return own + (row - (int)(threadIdx.x / 8)) * step; }
 };
 
 template <int Rows, int Columns>
@@ -39,7 +60,7 @@ struct PanelTile
     __device__ static inline u32 at(int row, int chunk)
     {
         const int w = width(chunk), f = first(chunk);
-        return (f * Rows + row * w + ((chunk - f) ^ (w == 8 ? row & 7 : w == 4 ? row >> 1 & 3 : row >> 2 & 1))) * 16;
+        return (f * Rows + row * w + ((chunk - f) ^ PanelLanes<true>::exchange(w, row))) * 16;
     }
 
     // To this lane's row of a matrix load at column 16·k and a row that is a multiple of 16.

@@ -15,18 +15,20 @@ internal readonly record struct AttentionSizes(int Sequences, long L, long S, in
 /// <param name="SharedBytes">Dynamic shared memory of a block.</param>
 /// <param name="Heads">Query heads of a tile: 1, or all that share a key head.</param>
 /// <param name="Together">Pairs of a row and a head whose tiles take turns.</param>
+/// <param name="Stages">Tiles of queries that a block of the backward kernel holds at a time.</param>
 /// <param name="IsOverKeys">Whether a block owns a tile of keys rather than one of queries.</param>
-internal readonly record struct AttentionPlan(int Width, int Rows, int Keys, int Threads, int SharedBytes, int Heads, int Together, bool IsOverKeys)
+internal readonly record struct AttentionPlan(int Width, int Rows, int Keys, int Threads, int SharedBytes, int Heads, int Together, int Stages, bool IsOverKeys)
 {
     public const int MaxHeadSize = 256;
-    private static readonly int[] HalfWidths = [32, 64, 80, 96, 128, 160, 224, 256], FloatWidths = [64, 128, 256];
+    private const int TicketBytes = 16;
+    private static readonly int[] HalfWidths = [32, 64, 80, 96, 128, 160, 224, 256], GradientWidths = [64, 80, 128, 160, 224, 256], FloatWidths = [64, 128, 256];
 
     /// <summary>Bytes of keys and values that blocks which run at the same time share in the L2 cache: half of the smallest of a data centre's devices.</summary>
     private const long CacheBytes = 20L << 20;
 
     public static AttentionPlan Forward(AttentionSizes x, DType type, int architecture)
     {
-        int width = WidthOf(x.P, type);
+        int width = WidthOf(x.P, type == DType.Float32 ? FloatWidths : HalfWidths);
         bool isFloat = type == DType.Float32;
         int warps = isFloat && width > 128 ? 2 : 4, rows = warps * (isFloat || width > 128 ? 16 : 32);
         // Two blocks with 128 rows of 128 columns fit the 100 KiB of sm_86 and sm_89 with half the keys.
@@ -36,7 +38,42 @@ internal readonly record struct AttentionPlan(int Width, int Rows, int Keys, int
         int group = x.H / x.G;
         // With the heads of a group in one tile, short sequences fill it: where that saves a tenth of the tiles.
         bool isGrouped = group > 1 && Slices(queries * group, rows) * 10 <= Slices(queries, rows) * group * 9;
-        return new(width, rows, keys, warps * 32, bytes, isGrouped ? group : 1, PairsTogether(seen, x.P, type, isGrouped ? 1 : group), IsOverKeys: false);
+        return new(width, rows, keys, warps * 32, bytes, isGrouped ? group : 1, PairsTogether(seen, x.P, type, isGrouped ? 1 : group), Stages: 1, IsOverKeys: false);
+    }
+
+    /// <param name="sharedBytes">What a block of the device may have.</param>
+    public static AttentionPlan Backward(AttentionSizes x, DType type, int sharedBytes)
+    {
+        sharedBytes -= TicketBytes;
+        int group = x.H / x.G, together = PairsTogether(x.Lengths.Queries * group, x.P, type, 1);
+        if (type == DType.Float32)
+        {
+            int floats = WidthOf(x.P, FloatWidths), side = floats > 128 ? 16 : 32, held = FloatBytes(2) <= sharedBytes ? 2 : 1;
+            return new(floats, side, side, 128, FloatBytes(held), group, together, held, IsOverKeys: true);
+
+            int FloatBytes(int stages) => 4 * side * (2 * (floats + 4) + 2 * (side + 4) + stages * (2 * (floats + 4) + StatsOf(type)));
+        }
+        int width = WidthOf(x.P, GradientWidths), keys = width <= 128 ? 128 : 64;
+        if (width == 128 && BytesOf(width, 128, 1) > sharedBytes) keys = 64;
+        if (width > 160 && BytesOf(width, 64, 1) > sharedBytes) (width, keys) = (MaxHeadSize, 32);
+        int stages = BytesOf(width, keys, 2) <= sharedBytes ? 2 : 1;
+        return new(width, Math.Min(keys, 64), keys, keys == 32 ? 128 : 256, BytesOf(width, keys, stages), group, together, stages, IsOverKeys: true);
+
+        static int BytesOf(int width, int keys, int stages)
+        {
+            int rows = Math.Min(keys, 64);
+            return 4 * keys * (width + rows) + stages * (4 * rows * width + StatsOf(DType.BFloat16) * rows * 4);
+        }
+    }
+
+    /// <summary>Numbers that the backward kernel reads of each query: lse, delta, and in Float32 what lse lost.</summary>
+    public static int StatsOf(DType type) => type == DType.Float32 ? 3 : 2;
+
+    /// <summary>Floats of a tile's sums of dq, in units of 16 columns of a warp.</summary>
+    public long SumsOfTile(DType type)
+    {
+        int sides = Keys == 16 ? 4 : 2, units = type == DType.Float32 ? Width / 16 / sides : (Width / 16 + 1) / 2;
+        return units * 8L * Threads;
     }
 
     /// <summary>Tiles of a sequence.</summary>
@@ -45,10 +82,10 @@ internal readonly record struct AttentionPlan(int Width, int Rows, int Keys, int
     private static int PairsTogether(long keys, int size, DType type, int headsOfKeys) =>
         (int)Math.Clamp(CacheBytes / Math.Max(1, 2 * keys * size * type.Size), 1, int.MaxValue / headsOfKeys) * headsOfKeys;
 
-    private static int WidthOf(int size, DType type)
+    private static int WidthOf(int size, int[] widths)
     {
         if (size > MaxHeadSize) throw new NotSupportedException($"Attention: P is {size}, the kernels take heads of at most {MaxHeadSize}.");
-        return (type == DType.Float32 ? FloatWidths : HalfWidths).First(width => width >= size);
+        return widths.First(width => width >= size);
     }
 
     private static long Slices(long size, long width) => (size + width - 1) / width;

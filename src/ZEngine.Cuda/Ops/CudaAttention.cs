@@ -24,7 +24,10 @@ internal sealed partial class CudaBackend
         public AttentionShape Shape;
     }
 
-    internal override bool KeepsRestOfLse(DType dtype) => dtype == DType.Float32;
+    /// <summary>
+    /// Of lse in Float32, of o in 16 bits. delta = dO·o must be the mean of dO·v under p: what o lost would otherwise count as often as there are large keys.
+    /// </summary>
+    internal override Tensor? AttentionRest(Tensor o, Tensor lse) => Tensor.EmptyLike(o.DType == DType.Float32 ? lse : o);
 
     internal override void AttentionForward(AttentionInputs x, Tensor o, Tensor lse, Tensor? rest)
     {
@@ -35,9 +38,6 @@ internal sealed partial class CudaBackend
         Kernel(AttentionForwardFile, $"attention_forward<{x.Q.DType}, {plan.Width}, {plan.Keys}>").Launch(
             Blocks("Attention", (long)args.Shape.Pairs * args.Shape.Tiles), plan.Threads, plan.SharedBytes, args);
     }
-
-    internal override void AttentionBackward(AttentionInputs x, Tensor o, Tensor lse, Tensor? rest, Tensor dO, Tensor? dLse, Tensor dQ, Tensor dK, Tensor dV) =>
-        AttentionReferenceBackward(x, o, dO, dLse, dQ, dK, dV);
 
     private static AttentionSizes SizesOf(AttentionInputs x) => new(
         x.Options.Layout?.Count ?? Size32("Attention", "B", x.Q.Shape[0]), x.Q.Shape[1], x.K.Shape[1],

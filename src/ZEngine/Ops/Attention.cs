@@ -36,7 +36,7 @@ public static partial class Ops
         var inputs = new AttentionInputs(q.WithDenseInner(1), k.WithDenseInner(1), v.WithDenseInner(1), scale, options);
         Tensor o = Tensor.Empty(q.Shape, q.DType, q.Device);
         Tensor lse = Tensor.Empty(q.Shape[..3], DType.Float32, q.Device);
-        Tensor? rest = Tape.IsRecording && q.Backend.KeepsRestOfLse(q.DType) ? Tensor.EmptyLike(lse) : null;
+        Tensor? rest = Tape.IsRecording ? q.Backend.AttentionRest(o, lse) : null;
         q.Backend.AttentionForward(inputs, o, lse, rest);
         if (Tape.IsRecording) RecordAttention(inputs, o, lse, rest);
         return (scope.Keep(o), scope.Keep(lse));
@@ -56,10 +56,10 @@ internal sealed record AttentionInputs(Tensor Q, Tensor K, Tensor V, float Scale
 
 public abstract partial class Backend
 {
-    /// <summary>Whether the gradient of attention on inputs of a type needs more digits of lse than a Float32 has.</summary>
-    internal virtual bool KeepsRestOfLse(DType dtype) => false;
+    /// <summary>Where the forward pass leaves what rounding took from its results, if the backward pass needs it; or null.</summary>
+    internal virtual Tensor? AttentionRest(Tensor o, Tensor lse) => null;
 
-    /// <summary>Writes o [B, L, H, P], lse [B, L, H], and where <see cref="KeepsRestOfLse"/> asked for it what lse lost when it was rounded.</summary>
+    /// <summary>Writes o [B, L, H, P], lse [B, L, H], and the <see cref="AttentionRest"/> of a pass that has a gradient.</summary>
     internal abstract void AttentionForward(AttentionInputs x, Tensor o, Tensor lse, Tensor? rest);
 
     /// <summary>Overwrites dQ, dK and dV, all contiguous.</summary>

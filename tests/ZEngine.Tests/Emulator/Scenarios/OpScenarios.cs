@@ -31,13 +31,6 @@ internal sealed class AdamWScenario : OpScenario
     }
 }
 
-internal sealed class AttentionScenario : OpScenario
-{
-    public override string File => "Attention.cu";
-    public override IEnumerable<Survivor> Survivors => [FirstSum("attention_softmax_forward"), FirstSum("attention_softmax_backward")];
-    protected override IEnumerable<OpCase> Cases => [Case("attention", "scenario").With("causal", true).Normal("q", [1, 3, 2, 4]).Normal("k", [1, 130, 1, 4]).Normal("v", [1, 130, 1, 4]).Build()];
-}
-
 internal sealed class CausalConv1dScenario : OpScenario
 {
     public override string File => "CausalConv1d.cu";

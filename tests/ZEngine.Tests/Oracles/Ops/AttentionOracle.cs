@@ -17,7 +17,12 @@ internal sealed class AttentionOracle : Oracle
 
     public override string[] Differentiable => ["o"];
 
-    public override Dictionary<string, OracleTensor<T>> Run<T>(OracleInputs<T> x, JsonElement attrs)
+    public override Dictionary<string, OracleTensor<T>> Run<T>(OracleInputs<T> x, JsonElement attrs) => Compute(x, attrs, null);
+
+    /// <summary>The weights softmax(score) stand in a tensor, as operand of the product with v, and so does their gradient.</summary>
+    public override Dictionary<string, OracleTensor<T>> Plain<T>(OracleInputs<T> x, JsonElement attrs) => Compute(x, attrs, T.Store);
+
+    private static Dictionary<string, OracleTensor<T>> Compute<T>(OracleInputs<T> x, JsonElement attrs, Func<T, T>? kept) where T : struct, IReal<T>
     {
         OracleTensor<T> q = x["q"], k = x["k"], v = x["v"];
         (int nb, int nl, int nh, int ns) = (q.Shape[0], q.Shape[1], q.Shape[2], k.Shape[1]);
@@ -37,14 +42,14 @@ internal sealed class AttentionOracle : Oracle
             int first = window is { } w ? Math.Max(0, last - w + 1) : 0;
             int b = ql.Row, at = ql.Start + l;
             Span<T> output = o.Data.AsSpan(((b * nl + at) * nh + h) * v.Shape[3], v.Shape[3]);
-            lse[b, at, h] = Row(q, k, v, attrs, b, at, h, ks.Start + first, ks.Start + last + 1, output);
+            lse[b, at, h] = Row(q, k, v, attrs, b, at, h, ks.Start + first, ks.Start + last + 1, output, kept);
         }
         return new() { ["o"] = o, ["lse"] = lse };
     }
 
     /// <summary>One query against keys first to end (exclusive): writes its output and returns its lse.</summary>
     public static T Row<T>(
-        OracleTensor<T> q, OracleTensor<T> k, OracleTensor<T> v, JsonElement attrs, int b, int l, int h, int first, int end, Span<T> o)
+        OracleTensor<T> q, OracleTensor<T> k, OracleTensor<T> v, JsonElement attrs, int b, int l, int h, int first, int end, Span<T> o, Func<T, T>? kept = null)
         where T : struct, IReal<T>
     {
         int g = h / (q.Shape[2] / k.Shape[2]), np = q.Shape[3];
@@ -68,6 +73,7 @@ internal sealed class AttentionOracle : Oracle
         for (int s = first; s < end; s++)
         {
             T weight = score[s - first] / total;
+            if (kept is not null) weight = kept(weight);
             for (int p = 0; p < o.Length; p++) o[p] += weight * v[b, s, g, p];
         }
         return max + T.Log(total);

@@ -1,0 +1,362 @@
+// AttentionBackward.cu
+//
+// Computes   with p[i,j] = exp(s[i,j] − lse[i]) of AttentionForward.cu, dp[i,j] = dO[i]·v[j], delta[i] = dO[i]·o[i] − dLse[i],
+//            ds[i,j] = p[i,j]·(dp[i,j] − delta[i]), with a cap times 1 − tanh²:
+//            dv[j] = Σ_i p[i,j]·dO[i],  dk[j] = scale·Σ_i ds[i,j]·q[i],  dq[i] = scale·Σ_j ds[i,j]·k[j]; dk and dv also over the query heads of a key head.
+// Source     Dao et al. 2022, arXiv:2205.14135, appendix B.4; Dao 2023, arXiv:2307.08691, section 3.1.2.
+// Method     attention_delta_backward: eight lanes to a row. attention_backward: a block owns a tile of keys of a key head and walks the tiles of queries of its
+//            heads that see any of them, with dk and dv in registers: five products a tile, none of them twice. Blocks add their part of dq one after the other,
+//            those of later keys first: each waits for the turn of the one before, which began before it, because blocks take their tiles by a ticket. Sums of dq
+//            wait in the order of the registers that add them. The block whose turn is last writes dq.
+// Layout     q, dq [B, L, H, P], k, v, dk, dv [B, S, G, P], of q, k, v any strides but the last; o, dO [B, L, H, P]; lse, dLse [B, L, H] float, dLse
+//            may be null; rest as AttentionForward.cu left it; stats [B·H·tiles, kStats, rows]: lse·log2 e, delta, and of f32 rest; turns [B·H·tiles + 1], the last is the ticket;
+//            sums [B·H·tiles, 2·units, threads, 4]; see AttentionShape.
+// Launch     attention_delta_backward grid pairs·tiles of queries, block 128. attention_backward grid pairs·tiles of keys, block 256 (128 for Keys 32 and 16);
+//            dynamic shared memory of two tiles of keys, two of scores, and one or two stages of two tiles of queries, see AttentionPlan.
+// Traffic    attention_delta_backward reads o, rest and dO once, writes stats, and dq of queries that see nothing. attention_backward reads k and v once, q, dO and stats of
+//            the tiles that see a tile of keys, from the L2 cache; reads and writes sums between the turns of a tile of queries; writes dq, dk, dv once.
+// Precision  loads T, accumulates f32, stores T. bf16, f16: p and ds are rounded to T as operands. f32: products are multiply-adds. rest gives lse and
+//            o the digits that rounding took: delta and p would lack them where one key outweighs all others. Deterministic: no float atomics; turns fix the order of additions.
+// Limits     P ≤ D ≤ 256. isWide: addresses, strides and P are multiples of 16 bytes.
+// Variants   attention_delta_backward<{f32|bf16|f16}>; attention_backward<{bf16|f16}, {64|80|128}, 128>; attention_backward<{bf16|f16}, {128|160|224|256}, 64>;
+//            attention_backward<{bf16|f16}, 256, 32>; attention_backward<f32, {64|128}, 32>; attention_backward<f32, 256, 16>
+#include "common/AttentionGradient.cuh"
+
+constexpr int kDeltaThreads = 128, kLanesOfRow = 8;
+
+template <typename T>
+struct AttentionDeltaArgs                                     // mirrored in CudaAttentionBackward.cs, field for field
+{
+    const T* o; const T* dO; const f32* lse; const void* rest; const f32* dLse; T* dQ; f32* stats; u32* turns;
+    AttentionShape<T> shape;                                  // of tiles of queries
+    i32 rows, unused;
+};
+
+template <typename T>
+__global__ void __launch_bounds__(kDeltaThreads) attention_delta_backward(const AttentionDeltaArgs<T> args)
+{
+    constexpr int V = 16 / sizeof(T), kStats = sizeof(T) == 4 ? 3 : 2;
+    const AttentionShape<T>& shape = args.shape;
+    const AttentionPlace place(shape, blockIdx.x);
+    const i64 number = (place.batch * shape.H + place.unit) * shape.tiles + place.number;
+    const int lane = threadIdx.x % kLanesOfRow;
+    if (threadIdx.x == 0)
+    {
+        args.turns[number] = 0;
+        if (blockIdx.x == 0) args.turns[(i64)shape.pairs * shape.tiles] = 0;
+    }
+    for (int row = threadIdx.x / kLanesOfRow; row < args.rows; row += kDeltaThreads / kLanesOfRow)
+    {
+        const i32 l = place.tile * args.rows + row;
+        const bool isThere = l < place.queries;
+        const i64 at = (place.batch * shape.L + place.first + (isThere ? l : 0)) * shape.H + place.unit;
+        const f32 lse = isThere ? args.lse[at] : -kInfinity;
+        f32 sum = 0;
+        if (lse != -kInfinity)
+        {
+            if (shape.isWide)
+                for (int p = lane * V; p < shape.P; p += kLanesOfRow * V)
+                {
+                    f32 o[V], d[V];
+                    load<V>(o, args.o + at * shape.P + p);
+                    if constexpr (kStats == 2)
+                    {
+                        f32 more[V];
+                        load<V>(more, static_cast<const T*>(args.rest) + at * shape.P + p);
+                        #pragma unroll
+                        for (int v = 0; v < V; v++) o[v] += more[v];
+                    }
+                    load<V>(d, args.dO + at * shape.P + p);
+                    #pragma unroll
+                    for (int v = 0; v < V; v++) sum = fmaf(o[v], d[v], sum);
+                }
+            else
+                for (int p = lane; p < shape.P; p += kLanesOfRow)
+                {
+                    f32 o = to_f32(args.o[at * shape.P + p]);
+                    if constexpr (kStats == 2) o += to_f32(static_cast<const T*>(args.rest)[at * shape.P + p]);
+                    sum = fmaf(o, to_f32(args.dO[at * shape.P + p]), sum);
+                }
+        }
+        else if (isThere)
+            for (int p = lane; p < shape.P; p += kLanesOfRow) args.dQ[at * shape.P + p] = from_f32<T>(0);
+        #pragma unroll
+        for (int distance = kLanesOfRow / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(kAllLanes, sum, distance);
+        if (lane != 0) continue;
+        f32* stats = args.stats + number * kStats * args.rows + row;
+        // A query that sees nothing has p = 0.
+        stats[0] = lse == -kInfinity ? kInfinity : __fmul_rn(lse, kLog2E);
+        stats[args.rows] = isThere && args.dLse ? sum - args.dLse[at] : sum;
+        if constexpr (kStats == 3) stats[2 * args.rows] = isThere ? static_cast<const f32*>(args.rest)[at] : 0.0f;
+    }
+}
+
+template <typename T>
+struct AttentionBackwardArgs                                  // mirrored in CudaAttentionBackward.cs, field for field
+{
+    const T* dO; const f32* stats; u32* turns; f32* sums; T* dQ; T* dK; T* dV; const i64* firstQueryTiles;
+    AttentionShape<T> shape;                                  // of tiles of keys
+    i32 queryTiles, stages;
+    f32 scale;
+    i32 unused;
+};
+
+// A tile of queries on its way past a block, and whose turn it is to add to its dq.
+struct QueryTurn
+{
+    i64 number;                                               // among all tiles of queries
+    i32 head, first, before;                                  // its first query; blocks that add before this one
+    bool isLast;
+};
+
+// The tiles of queries that see a tile of keys: all of the first head's, then of the second's.
+template <typename T, int Rows, int Keys>
+struct QueryWalk
+{
+    const AttentionBackwardArgs<T>& args;
+    AttentionPlace place;
+    AttentionMask mask;
+    i32 begin, count, items;
+
+    __device__ inline QueryWalk(const AttentionBackwardArgs<T>& args, u32 block) : args(args), place(args.shape, block), mask(args.shape, place)
+    {
+        const i32 key = place.tile * Keys, low = mask.isCausal ? max(0, key + 1 - mask.shift) : 0;
+        const i32 high = mask.window > 0 ? min(place.queries - 1, key + Keys - 1 - mask.shift + mask.window) : place.queries - 1;
+        begin = low / Rows;
+        count = high < low ? 0 : high / Rows + 1 - begin;
+        items = count * (args.shape.H / args.shape.G);
+    }
+
+    __device__ inline QueryTurn operator()(i32 item) const
+    {
+        const i32 tile = begin + item % count, first = tile * Rows, last = min(first + Rows, place.queries) - 1;
+        QueryTurn turn;
+        turn.head = place.unit * (args.shape.H / args.shape.G) + item / count;
+        turn.number = (place.batch * args.shape.H + turn.head) * args.queryTiles + (args.firstQueryTiles ? args.firstQueryTiles[place.sequence] : 0) + tile;
+        turn.first = first;
+        turn.before = (mask.high(last) - 1) / Keys - place.tile;
+        turn.isLast = mask.low(first) / Keys == place.tile;
+        return turn;
+    }
+};
+
+// Scores outside the mask become -∞; s begins at a key and a query.
+template <typename Warps, int I, int J>
+__device__ inline void hide(f32 (&s)[I][J][4], i32 key, i32 query, const Warps& warps, const AttentionMask& mask)
+{
+    #pragma unroll
+    for (int j = 0; j < J; j++)
+        #pragma unroll
+        for (int odd = 0; odd < 2; odd++)
+        {
+            const i32 l = query + warps.query(j) + odd, low = mask.low(l), high = mask.high(l);
+            #pragma unroll
+            for (int i = 0; i < I; i++)
+                #pragma unroll
+                for (int half = 0; half < 2; half++)
+                {
+                    const i32 k = key + warps.key(i) + 8 * half;
+                    if (k < low || k >= high) s[i][j][2 * half + odd] = -kInfinity;
+                }
+        }
+}
+
+// p to its tile; s becomes p, with a cap times the slope of the bend.
+template <typename T, bool isBent, typename Tiles, int I, int J>
+__device__ inline void weigh(f32 (&s)[I][J][4], const Tiles& tiles, u8* sP, const f32* sStats, const AttentionShape<T>& shape)
+{
+    #pragma unroll
+    for (int j = 0; j < J; j++)
+    {
+        f32 lse[2], rest[2] = {};
+        load<2>(lse, sStats + tiles.query(j));
+        if constexpr (Tiles::kStats == 3) load<2>(rest, sStats + 2 * Tiles::kRows + tiles.query(j));
+        #pragma unroll
+        for (int i = 0; i < I; i++)
+            #pragma unroll
+            for (int half = 0; half < 2; half++)
+            {
+                f32 p[2];
+                #pragma unroll
+                for (int odd = 0; odd < 2; odd++)
+                {
+                    f32& score = s[i][j][2 * half + odd];
+                    f32 exponent = fmaf(score, shape.factor, -lse[odd]);
+                    if constexpr (Tiles::kStats == 3) exponent -= rest[odd];
+                    p[odd] = power_of_two(exponent);
+                    if constexpr (isBent)
+                    {
+                        const f32 bent = p[odd] == 0 ? 0.0f : __fdividef(score, shape.cap);
+                        score = p[odd] * fmaf(-bent, bent, 1.0f);
+                    }
+                    else score = p[odd];
+                }
+                tiles.put(sP, i, j, half, p[0], p[1]);
+            }
+    }
+}
+
+// Adds this block's part of dq when its turn has come; the last writes dq.
+template <typename T, typename Tiles, typename Walk, int J>
+__device__ inline void add_turn(f32 (&dq)[J][4], const QueryTurn& turn, const Tiles& tiles, const Walk& walk, const AttentionBackwardArgs<T>& args)
+{
+    const AttentionShape<T>& shape = args.shape;
+    f32* sums = args.sums + turn.number * (J * 4 * Tiles::kThreads) + threadIdx.x * 4;
+    if (turn.before > 0)
+    {
+        if (threadIdx.x % kWarp == 0)
+        {
+            while (*const_cast<const volatile u32*>(args.turns + turn.number) != turn.before) { }
+            __threadfence();                                  // the turn is seen before the sums
+        }
+        __syncwarp();                                         // this warp's turn has come
+        #pragma unroll
+        for (int j = 0; j < J; j++)
+        {
+            const float4 more = __ldcg(reinterpret_cast<const float4*>(sums + j * 4 * Tiles::kThreads));
+            dq[j][0] += more.x;
+            dq[j][1] += more.y;
+            dq[j][2] += more.z;
+            dq[j][3] += more.w;
+        }
+    }
+    if (!turn.isLast)
+    {
+        #pragma unroll
+        for (int j = 0; j < J; j++) store<4>(sums + j * 4 * Tiles::kThreads, dq[j]);
+        return;
+    }
+    const i64 row = (walk.place.batch * shape.L + walk.place.first + turn.first) * shape.H + turn.head;
+    #pragma unroll
+    for (int half = 0; half < 2; half++)
+    {
+        const int own = tiles.rowWarp * 16 + fragment_row(2 * half);
+        T* to = turn.first + own < walk.place.queries ? args.dQ + (row + (i64)own * shape.H) * shape.P : (T*)nullptr;
+        #pragma unroll
+        for (int unit = 0; unit < J / 2; unit++)
+            if (tiles.has(unit)) store_sums(to, tiles.column(unit), shape.P, dq[2 * unit], dq[2 * unit + 1], half, args.scale, shape.isWide);
+    }
+}
+
+template <typename T, int D, int Keys>
+__global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attention_backward(const AttentionBackwardArgs<T> args)
+{
+    using Tiles = GradientTiles<T, D, Keys>;
+    constexpr int kRows = Tiles::kRows, kKeyTiles = Tiles::kKeyTiles, kScores = Tiles::kScores, kUnits = Tiles::kUnits, kThreads = Tiles::kThreads;
+    constexpr int kStatBytes = Tiles::kStats * kRows * 4, kStageBytes = 2 * Tiles::kQueryBytes + kStatBytes;
+    extern __shared__ __align__(128) u8 sMemory[];            // K, V, p, ds; then the stages: Q, dO and the stats of their queries
+    __shared__ u32 sTicket;
+    u8* sK = sMemory;
+    u8* sV = sK + Tiles::kKeyBytes;
+    u8* sP = sV + Tiles::kKeyBytes;
+    u8* sDs = sP + Tiles::kScoreBytes;
+    u8* sStages = sDs + Tiles::kScoreBytes;
+    const AttentionShape<T>& shape = args.shape;
+
+    // A block that waits for another began after it, in whatever order blocks start.
+    if (threadIdx.x == 0) sTicket = atomicAdd(args.turns + (i64)shape.H * (shape.pairs / shape.units) * args.queryTiles, 1u);
+    __syncthreads();                                          // the ticket is there
+    const QueryWalk<T, kRows, Keys> walk(args, sTicket);
+    const AttentionPlace& place = walk.place;
+    const Tiles tiles;
+    const i32 key = place.tile * Keys;
+
+    // Starts loading an item; behind the last nothing.
+    const auto fetch = [&](i32 item)
+    {
+        if (item < walk.items)
+        {
+            const QueryTurn turn = walk(item);
+            u8* sQ = sStages + (item & (args.stages - 1)) * kStageBytes;
+            u8* sStats = sQ + 2 * Tiles::kQueryBytes;
+            const i64 row = place.first + turn.first;
+            const EvenRows<T> q(shape.q + place.batch * shape.qBatch + row * shape.qStep + turn.head * shape.qHead, shape.qStep);
+            const EvenRows<T> dO(args.dO + ((place.batch * shape.L + row) * shape.H + turn.head) * shape.P, (i64)shape.H * shape.P);
+            Tiles::load_queries(sQ, q, place.queries - turn.first, shape.P, shape.isWide);
+            Tiles::load_queries(sQ + Tiles::kQueryBytes, dO, place.queries - turn.first, shape.P, shape.isWide);
+            if (threadIdx.x < kStatBytes / 16) copy_async(shared_address(sStats) + threadIdx.x * 16, args.stats + turn.number * Tiles::kStats * kRows + threadIdx.x * 4, 16);
+        }
+        copy_async_commit();
+    };
+
+    const i64 firstKey = place.first + key;
+    Tiles::load_keys(sK, EvenRows<T>(shape.k + place.batch * shape.kBatch + firstKey * shape.kStep + place.unit * shape.kHead, shape.kStep), place.keys - key, shape.P, shape.isWide);
+    Tiles::load_keys(sV, EvenRows<T>(shape.v + place.batch * shape.vBatch + firstKey * shape.vStep + place.unit * shape.vHead, shape.vStep), place.keys - key, shape.P, shape.isWide);
+    fetch(0);
+
+    f32 dk[kKeyTiles][2 * kUnits][4] = {}, dv[kKeyTiles][2 * kUnits][4] = {};
+    u32* given = nullptr;                                     // the turns that this block has passed on but not told of
+    u32 turns = 0;
+    for (i32 item = 0; item < walk.items; item++)
+    {
+        copy_async_wait<0>();
+        __syncthreads();                                      // Q, dO and stats are there; all have read p, ds and the stage that is filled next, and written their sums
+        if (given && threadIdx.x == 0)
+        {
+            __threadfence();                                  // the sums of all threads are seen before the turn
+            *const_cast<volatile u32*>(given) = turns;
+        }
+        if (args.stages == 2) fetch(item + 1);
+        const QueryTurn turn = walk(item);
+        const u8* sQ = sStages + (item & (args.stages - 1)) * kStageBytes;
+        const u8* sDo = sQ + Tiles::kQueryBytes;
+        const f32* sStats = reinterpret_cast<const f32*>(sDo + Tiles::kQueryBytes);
+
+        f32 s[kKeyTiles][kScores][4];
+        tiles.scores(s, sK, sQ);
+        #pragma unroll
+        for (int i = 0; i < kKeyTiles; i++) bend(s[i], shape);
+        if (key + Keys > walk.mask.high(turn.first) || key < walk.mask.low(turn.first + kRows - 1)) hide(s, key, turn.first, tiles, walk.mask);
+        if (shape.cap > 0) weigh<T, true>(s, tiles, sP, sStats, shape);
+        else weigh<T, false>(s, tiles, sP, sStats, shape);
+        f32 dp[kKeyTiles][kScores][4];
+        tiles.scores(dp, sV, sDo);
+        #pragma unroll
+        for (int j = 0; j < kScores; j++)
+        {
+            f32 delta[2];
+            load<2>(delta, sStats + kRows + tiles.query(j));
+            #pragma unroll
+            for (int i = 0; i < kKeyTiles; i++)
+                #pragma unroll
+                for (int half = 0; half < 2; half++)
+                    tiles.put(sDs, i, j, half, s[i][j][2 * half] * (dp[i][j][2 * half] - delta[0]), s[i][j][2 * half + 1] * (dp[i][j][2 * half + 1] - delta[1]));
+        }
+        __syncthreads();                                      // p and ds are there
+        tiles.add(dv, sP, sDo);
+        tiles.add(dk, sDs, sQ);
+        if (args.stages == 1)
+        {
+            __syncthreads();                                  // all have read Q and dO, whose place is filled next
+            fetch(item + 1);
+        }
+        f32 dq[2 * kUnits][4] = {};
+        tiles.transposed(dq, sDs, sK);
+        add_turn(dq, turn, tiles, walk, args);
+        given = turn.isLast ? nullptr : args.turns + turn.number;
+        turns = turn.before + 1;
+    }
+    __syncthreads();                                          // all have written their sums
+    if (given && threadIdx.x == 0)
+    {
+        __threadfence();                                      // the sums of all threads are seen before the turn
+        *const_cast<volatile u32*>(given) = turns;
+    }
+    const i64 row = (place.batch * shape.S + firstKey) * shape.G + place.unit;
+    #pragma unroll
+    for (int i = 0; i < kKeyTiles; i++)
+        #pragma unroll
+        for (int half = 0; half < 2; half++)
+        {
+            const int own = tiles.key(i) + 8 * half;
+            const bool isThere = key + own < place.keys;
+            const i64 at = (row + (i64)own * shape.G) * shape.P;
+            #pragma unroll
+            for (int unit = 0; unit < kUnits; unit++)
+            {
+                if (!tiles.has(unit)) break;
+                store_sums(isThere ? args.dK + at : (T*)nullptr, tiles.column(unit), shape.P, dk[i][2 * unit], dk[i][2 * unit + 1], half, args.scale, shape.isWide);
+                store_sums(isThere ? args.dV + at : (T*)nullptr, tiles.column(unit), shape.P, dv[i][2 * unit], dv[i][2 * unit + 1], half, 1, shape.isWide);
+            }
+        }
+}

@@ -1,0 +1,235 @@
+// AttentionGradient.cuh: what a block of the backward pass of attention multiplies, from tiles in shared memory: a block owns Keys keys, and kRows queries pass by.
+// Warps are kRowWarps × kSides over every product. Scores stand transposed, [Keys, kRows]; a warp has half of their columns, and its side's share of the columns
+// of dk, dv and dq in units of 16.
+#pragma once
+#include "common/Attention.cuh"
+#include "common/Fragments.cuh"
+#include "common/Panels.cuh"
+
+template <int Keys>
+struct GradientWarps
+{
+    static constexpr int kRows = Keys == 128 ? 64 : Keys, kKeyTiles = Keys == 128 ? 2 : 1, kRowWarps = Keys / 16 / kKeyTiles, kSides = Keys == 16 ? 4 : 2;
+    static constexpr int kThreads = kSides * kRowWarps * kWarp;
+    static constexpr int kScores = kRows / 16;                // 16 × 8 of scores that a warp has of each 16 keys
+
+    int rowWarp, side;
+
+    __device__ inline GradientWarps() : rowWarp(threadIdx.x / kWarp / kSides), side(threadIdx.x / kWarp % kSides) { }
+
+    // With four sides two work out the same scores, and one of them writes.
+    __device__ inline int score_side() const { return side % 2; }
+    __device__ inline bool writes_scores() const { return side < 2; }
+
+    // Where part 0 and 1 of a 16 × 8 of scores stand among the queries of the tile, and part 0 among its keys.
+    __device__ inline int query(int j) const { return score_side() * (kRows / 2) + 8 * j + fragment_column(0); }
+    __device__ inline int key(int i) const { return (rowWarp * kKeyTiles + i) * 16 + fragment_row(0); }
+};
+
+// Of 16-bit elements: on the tensor cores, from panels.
+template <typename T, int D, int Keys>
+struct GradientTiles : GradientWarps<Keys>
+{
+    using Warps = GradientWarps<Keys>;
+    using Warps::kRows, Warps::kKeyTiles, Warps::kThreads, Warps::kScores, Warps::rowWarp, Warps::side;
+    using KeyTile = PanelTile<Keys, D>;
+    using QueryTile = PanelTile<kRows, D>;
+    using ScoreTile = PanelTile<Keys, kRows>;
+    static constexpr int kUnits = (D / 16 + 1) / 2, kStats = 2, kKeyBytes = KeyTile::kBytes, kQueryBytes = QueryTile::kBytes, kScoreBytes = ScoreTile::kBytes;
+
+    PanelLanes<true> across;
+    PanelLanes<false> along;
+    u32 sideEight[2], sideFour, ownQueries;                   // of `across`, where this side's units stand; of `along`, the 16 queries of this row of warps
+
+    __device__ inline GradientTiles() : sideFour(PanelLanes<true>::at(4, side)), ownQueries(PanelLanes<false>::at(ScoreTile::width(0), rowWarp))
+    {
+        #pragma unroll
+        for (int k = 0; k < 2; k++) sideEight[k] = PanelLanes<true>::at(8, 2 * k + side);
+    }
+
+    // First column of this warp's unit of 16.
+    __device__ inline int column(int unit) const { return (2 * unit + side) * 16; }
+    __device__ inline bool has(int unit) const { return D / 16 % 2 == 0 || 2 * unit + side < D / 16; }
+
+    template <typename Tile>
+    __device__ static inline void load(u8* sTile, const EvenRows<T>& from, int rows, int columns, bool isWide)
+    {
+        if (!isWide) Tile::template fill<kThreads, T>(sTile, from, rows, columns);
+        else Tile::template copy<kThreads, false>(shared_address(sTile), from, rows, columns);
+    }
+    __device__ static inline void load_keys(u8* sTile, const EvenRows<T>& from, int rows, int columns, bool isWide) { load<KeyTile>(sTile, from, rows, columns, isWide); }
+    __device__ static inline void load_queries(u8* sTile, const EvenRows<T>& from, int rows, int columns, bool isWide) { load<QueryTile>(sTile, from, rows, columns, isWide); }
+
+    // s = A·Bᵀ with A [Keys, D], B [kRows, D].
+    __device__ inline void scores(f32 (&s)[kKeyTiles][kScores][4], const u8* sA, const u8* sB) const
+    {
+        const u32 left = shared_address(sA), right = shared_address(sB);
+        #pragma unroll
+        for (int i = 0; i < kKeyTiles; i++)
+            #pragma unroll
+            for (int j = 0; j < kScores; j++)
+                #pragma unroll
+                for (int part = 0; part < 4; part++) s[i][j][part] = 0;
+        #pragma unroll
+        for (int k = 0; k < D / 16; k++)
+        {
+            u32 a[kKeyTiles][4];
+            #pragma unroll
+            for (int i = 0; i < kKeyTiles; i++) load_matrices(a[i], left + KeyTile::at(across, (rowWarp * kKeyTiles + i) * 16, k));
+            #pragma unroll
+            for (int j = 0; j < kScores; j += 2)
+            {
+                u32 b[4];
+                load_matrices(b, right + QueryTile::at(along, side * (kRows / 2) + 8 * j, k));
+                #pragma unroll
+                for (int i = 0; i < kKeyTiles; i++)
+                {
+                    mma_16x8x16<T>(s[i][j], a[i], b[0], b[1]);
+                    mma_16x8x16<T>(s[i][j + 1], a[i], b[2], b[3]);
+                }
+            }
+        }
+    }
+
+    // Parts 2·half and 2·half + 1 of a 16 × 8 of scores to their place in a tile.
+    __device__ inline void put(u8* sScores, int i, int j, int half, f32 first, f32 second) const
+    {
+        const int column = side * (kRows / 2) + 8 * j;
+        *reinterpret_cast<u32*>(sScores + ScoreTile::at(this->key(i) + 8 * half, column / 8) + threadIdx.x % 4 * 4) = pair_of<T>(first, second);
+    }
+
+    // sum += P·B of this warp's keys, with P [Keys, kRows], B [kRows, D].
+    __device__ inline void add(f32 (&sum)[kKeyTiles][2 * kUnits][4], const u8* sScores, const u8* sB) const
+    {
+        const u32 left = shared_address(sScores), right = shared_address(sB);
+        #pragma unroll
+        for (int k = 0; k < kRows / 16; k++)
+        {
+            u32 a[kKeyTiles][4];
+            #pragma unroll
+            for (int i = 0; i < kKeyTiles; i++) load_matrices(a[i], left + ScoreTile::at(across, (rowWarp * kKeyTiles + i) * 16, k));
+            #pragma unroll
+            for (int unit = 0; unit < kUnits; unit++)
+            {
+                if (!has(unit)) break;
+                u32 b[4];
+                load_matrices_transposed(b, right + unit_at<QueryTile>(16 * k, unit));
+                #pragma unroll
+                for (int i = 0; i < kKeyTiles; i++)
+                {
+                    mma_16x8x16<T>(sum[i][2 * unit], a[i], b[0], b[1]);
+                    mma_16x8x16<T>(sum[i][2 * unit + 1], a[i], b[2], b[3]);
+                }
+            }
+        }
+    }
+
+    // sum = Pᵀ·B of 16 queries, with P [Keys, kRows], B [Keys, D].
+    __device__ inline void transposed(f32 (&sum)[2 * kUnits][4], const u8* sScores, const u8* sB) const
+    {
+        const u32 left = shared_address(sScores), right = shared_address(sB);
+        #pragma unroll
+        for (int k = 0; k < Keys / 16; k++)
+        {
+            u32 a[4];
+            load_matrices_transposed(a, left + ownQueries + 16 * k * ScoreTile::width(0) * 16);
+            #pragma unroll
+            for (int unit = 0; unit < kUnits; unit++)
+            {
+                if (!has(unit)) break;
+                u32 b[4];
+                load_matrices_transposed(b, right + unit_at<KeyTile>(16 * k, unit));
+                mma_16x8x16<T>(sum[2 * unit], a, b[0], b[1]);
+                mma_16x8x16<T>(sum[2 * unit + 1], a, b[2], b[3]);
+            }
+        }
+    }
+
+private:
+    // 16 columns of this side: two units next to each other lie in one panel.
+    template <typename Tile>
+    __device__ inline u32 unit_at(int row, int unit) const
+    {
+        const int w = Tile::width(4 * unit), f = Tile::first(4 * unit);
+        return (w == 8 ? sideEight[unit & 1] : w == 4 ? sideFour : across.two) + (f * (Tile::kBytes / D / 2) + row * w) * 16;
+    }
+};
+
+// Of floats: by multiply-adds.
+template <int D, int Keys>
+struct GradientTiles<f32, D, Keys> : GradientWarps<Keys>
+{
+    using Warps = GradientWarps<Keys>;
+    using Warps::kRows, Warps::kThreads, Warps::kScores, Warps::kSides, Warps::rowWarp, Warps::side;
+    static constexpr int kPitch = D + 4, kScorePitch = kRows + 4, kUnits = D / 16 / kSides, kStats = 3;
+    static constexpr int kKeyBytes = Keys * kPitch * 4, kQueryBytes = kRows * kPitch * 4, kScoreBytes = Keys * kScorePitch * 4;
+
+    __device__ inline int column(int unit) const { return side * (D / kSides) + unit * 16; }
+    __device__ inline bool has(int) const { return true; }
+
+    __device__ static inline void load_keys(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) { fill_floats<Keys, D, kThreads>(sTile, from, rows, columns, isWide); }
+    __device__ static inline void load_queries(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) { fill_floats<kRows, D, kThreads>(sTile, from, rows, columns, isWide); }
+
+    __device__ static inline const f32* floats(const u8* sTile) { return reinterpret_cast<const f32*>(sTile); }
+
+    __device__ inline void scores(f32 (&s)[1][kScores][4], const u8* sA, const u8* sB) const
+    {
+        #pragma unroll
+        for (int j = 0; j < kScores; j++)
+            #pragma unroll
+            for (int part = 0; part < 4; part++) s[0][j][part] = 0;
+        multiply<false, false>(s[0], floats(sA) + rowWarp * 16 * kPitch, kPitch, floats(sB) + this->score_side() * (kRows / 2) * kPitch, kPitch, D, kRows / 2);
+    }
+
+    __device__ inline void put(u8* sScores, int i, int j, int half, f32 first, f32 second) const
+    {
+        if (!this->writes_scores()) return;
+        f32* to = reinterpret_cast<f32*>(sScores) + (this->key(i) + 8 * half) * kScorePitch + this->query(j);
+        to[0] = first;
+        to[1] = second;
+    }
+
+    __device__ inline void add(f32 (&sum)[1][2 * kUnits][4], const u8* sScores, const u8* sB) const
+    {
+        multiply<false, true>(sum[0], floats(sScores) + rowWarp * 16 * kScorePitch, kScorePitch, floats(sB) + column(0), kPitch, kRows, D / kSides);
+    }
+
+    __device__ inline void transposed(f32 (&sum)[2 * kUnits][4], const u8* sScores, const u8* sB) const
+    {
+        multiply<true, true>(sum, floats(sScores) + rowWarp * 16, kScorePitch, floats(sB) + column(0), kPitch, Keys, D / kSides);
+    }
+};
+
+// A row of a 16 × 16 of sums, 4 numbers of which this lane has, at a column of a row in memory: null for none, but every lane of the warp comes here.
+// 16-bit elements: lanes exchange halves, so that each stores 8 bytes and four lanes fill a sector.
+template <typename T>
+__device__ inline void store_sums(T* to, int column, int columns, const f32 (&left)[4], const f32 (&right)[4], int half, f32 scale, bool isWide)
+{
+    const int t = threadIdx.x % 4;
+    if constexpr (sizeof(T) == 4)
+    {
+        if (!to) return;
+        #pragma unroll
+        for (int side = 0; side < 2; side++)
+        {
+            const int c = column + 8 * side + 2 * t;
+            const f32 pair[2] = {(side ? right : left)[2 * half] * scale, (side ? right : left)[2 * half + 1] * scale};
+            if (isWide && c < columns) store<2>(to + c, pair);
+            if (!isWide && c < columns) to[c] = pair[0];
+            if (!isWide && c + 1 < columns) to[c + 1] = pair[1];
+        }
+    }
+    else
+    {
+        const u32 first = pair_of<T>(left[2 * half] * scale, left[2 * half + 1] * scale), second = pair_of<T>(right[2 * half] * scale, right[2 * half + 1] * scale);
+        const u32 got = __shfl_xor_sync(kAllLanes, t % 2 ? first : second, 1);
+        const u32 words[2] = {t % 2 ? got : first, t % 2 ? second : got};
+        const int c = column + t % 2 * 8 + t / 2 * 4;
+        if (!to) return;
+        if (isWide && c < columns) store_words(to + c, words);
+        if (!isWide)
+            #pragma unroll
+            for (int v = 0; v < 4; v++)
+                if (c + v < columns) to[c + v] = T{(u16)(words[v / 2] >> v % 2 * 16)};
+    }
+}
