@@ -255,7 +255,7 @@ struct SsdStateForwardArgs                                    // mirrored in Cud
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kSsdThreads) ssd_scan_state_forward(const SsdStateForwardArgs<T> args)
+__global__ void __launch_bounds__(kSsdThreads, 2) ssd_scan_state_forward(const SsdStateForwardArgs<T> args)
 {
     using E = Border<T>;
     constexpr int J = kSide / 16;

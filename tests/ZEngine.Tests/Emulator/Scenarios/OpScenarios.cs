@@ -199,6 +199,8 @@ internal sealed class SsdScanStepScenario : OpScenario
 internal sealed class StateUpdateScenario : OpScenario
 {
     public override string File => "StateUpdate.cu";
+    public override IEnumerable<Survivor> Survivors =>
+        [new("state_update", "so it is with all others", "keeps the last block's moves behind its ticket; it reads nothing that others wrote, and the emulator executes in order")];
     protected override IEnumerable<OpCase> Cases => [];
 
     /// <summary>Two steps of two sequences, against the CPU.</summary>
