@@ -100,7 +100,7 @@ __device__ inline void rotate(S* sRow, int i, int pairs, bool isHalf, f32 c, f32
     b = from_f32<S>(to_f32(from_f32<T>(y * c + x * s)));
 }
 
-// The token's key and value, rotated and put into the cache by the block that holds its position.
+// The token's key and value, rotated and put into the cache by the block that holds its position. Needs a barrier before they are loaded from there.
 template <typename T, typename C>
 __device__ inline void append(const DecodeArgs<T, C>& args, const Split& split, f32 (&sNew)[2][kMaxP])
 {
@@ -122,7 +122,6 @@ __device__ inline void append(const DecodeArgs<T, C>& args, const Split& split, 
         const i32 position = split.n - 1;
         put_row<false>(args.cache, warp == 0, args.cache.page(b, args.cache.page_index(position)), position, g, x);
     }
-    __syncthreads();                                          // it is in the cache, from where the tiles are loaded
 }
 
 // Rows of queries, V elements to an access; rows and channels that there are not are 0.
@@ -427,7 +426,7 @@ __global__ void __launch_bounds__(kThreads, 4) attention_decode(const DecodeArgs
         const int count = (split.end - split.begin + kKeys<T> - 1) / kKeys<T>, ahead = args.stages - 1;
         for (int h = 0; h < R; h += kHeads)
         {
-            __syncthreads();                                  // the pages are there; the former heads' queries and tiles have been used by all
+            __syncthreads();                                  // the pages and the new row are there; the former heads' queries and tiles have been used by all
             for (int i = 0; i < ahead; i++)
             {
                 if (i < count) start_tile(args, split, tiles, sPages, split.begin + i * kKeys<T>, i);

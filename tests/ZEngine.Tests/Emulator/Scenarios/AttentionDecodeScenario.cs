@@ -7,12 +7,6 @@ namespace ZEngine.Tests.Emulator.Scenarios;
 /// <summary>Sequences against their definition in 16 bits: the token after <see cref="DecodeCase.Lengths"/>, from caches in both forms.</summary>
 internal abstract class DecodeScenario : KernelScenario
 {
-    protected static readonly Survivor[] Tickets =
-    [
-        new("", "what the block wrote can be seen", "seeing the ticket orders what came before it here; on a GPU the fence does that", 2),
-        new("", "so it is with all others", "as the fence before it", 2),
-    ];
-
     public override bool Owns(string kernel) => KernelSources.Current.Variants[File].Any(variant => kernel.Contains(variant.Split('<')[0], StringComparison.Ordinal));
 
     protected static void Run(EmulatorOptions options, bool isBytes, params DecodeCase[] cases)
@@ -42,11 +36,15 @@ internal sealed class AttentionDecodeScenario : DecodeScenario
 {
     public override string File => "AttentionDecode.cu";
 
-    public override IEnumerable<Survivor> Survivors => Tickets;
+    public override IEnumerable<Survivor> Survivors =>
+    [
+        new("attention_decode", "what the block wrote can be seen", "seeing the ticket orders what came before it here; on a GPU the fence does that", 2),
+        new("attention_decode", "so it is with all others", "as the fence before it", 2),
+    ];
 
     public override void Run(EmulatorOptions options)
     {
-        DecodeCase[] cases = [new(18, 1, 16, 100) { Pairs = 8, Capacity = 112 }, new(1, 1, 16, 300) { Pairs = 8, Capacity = 320 }, new(1, 1, 256, 100) { Pairs = 128, Capacity = 112 }];
+        DecodeCase[] cases = [new(18, 1, 16, 100) { Pairs = 8, Capacity = 112 }, new(1, 1, 40, 300) { Pairs = 20, Capacity = 320 }, new(1, 1, 256, 100) { Pairs = 128, Capacity = 112 }];
         Run(options, isBytes: false, cases);
         Run(options, isBytes: true, cases);
     }
@@ -57,7 +55,7 @@ internal sealed class DecodeCacheScenario : DecodeScenario
 {
     public override string File => "DecodeCache.cu";
 
-    public override IEnumerable<Survivor> Survivors => Tickets;
+    public override IEnumerable<Survivor> Survivors => [new("decode_cache_append", "so it is with all others", "seeing the ticket orders what came before it here; on a GPU the fence does that")];
 
     public override void Run(EmulatorOptions options)
     {
