@@ -45,7 +45,7 @@ public static partial class Ops
     /// <param name="maxNorm">Gradients are scaled down to this norm where theirs is larger; 0 for no limit.</param>
     public static void AdamW(IReadOnlyList<AdamWSlot> slots, AdamWOptions options, Tensor learningRate, Tensor step, Tensor? gradientNorm = null, float maxNorm = 0)
     {
-        ArgumentNullException.ThrowIfNull(learningRate);
+        new ShapeContract(nameof(AdamW)).RequireAny(learningRate);
         AdamW(slots, options, new LearningRate(0, learningRate), step, gradientNorm, maxNorm);
     }
 
@@ -57,8 +57,8 @@ public static partial class Ops
         contract.Require(step.DType == DType.Int64 && step.Count == 1, $"step must be one Int64, got {step}.");
         contract.Require(maxNorm == 0 || gradientNorm is not null, "maxNorm needs gradientNorm.");
         contract.OptionalFloat32(gradientNorm, "");
-        contract.OptionalFloat32(learningRate.Tensor, "...");
-        contract.Require(learningRate.Tensor is null or { Count: 1 }, $"learningRate must be one Float32, got {learningRate.Tensor}.");
+        contract.OptionalFloat32(learningRate.Tensor, "...", nameof(learningRate));
+        contract.Require(learningRate.Tensor is null or { Count: 1, Rank: <= 1 }, $"learningRate must be one Float32, got {learningRate.Tensor}.");
         foreach (AdamWSlot slot in slots)
         {
             contract.RequireWeight(slot.Value, "...");

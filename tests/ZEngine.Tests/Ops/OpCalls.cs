@@ -109,13 +109,15 @@ internal static class OpCalls
 
     private static IEnumerable<OpCall> Optimizer() =>
     [
-        new OpCall("AdamW(slots, options, learningRate, step, gradientNorm, maxNorm)", AdamW)
-            .Add("slot.Value", [2, 3], DType.BFloat16).Float("slot.Master", 2, 3).Float("slot.Gradient", 2, 3).Float("slot.FirstMoment", 2, 3).Float("slot.SecondMoment", 2, 3)
-            .Add("step", [1], DType.Int64).Float("gradientNorm").Allow("one element of any shape", "step", "rank"),
+        AdamW(t => Engine.AdamW(Slots(t), new AdamWOptions(), 0.1f, t["step"], t["gradientNorm"], 1)),
+        AdamW(t => Engine.AdamW(Slots(t), new AdamWOptions(), t["learningRate"], t["step"], t["gradientNorm"], 1)).Float("learningRate", 1),
         new OpCall("Norm(tensors)", t => Engine.Norm([t["tensor"], t["tensor 1"]])).Float("tensor", 2, 3).Float("tensor 1", 4)
             .Allow("each has a shape of its own", "tensor", "rank", "axis 0", "axis 1").Allow("each has a shape of its own", "tensor 1", "rank", "axis 0"),
     ];
 
-    private static void AdamW(Call t) => Engine.AdamW(
-        [new AdamWSlot(t["slot.Value"], t["slot.Master"], t["slot.Gradient"], t["slot.FirstMoment"], t["slot.SecondMoment"], true)], new AdamWOptions(), 0.1f, t["step"], t["gradientNorm"], 1);
+    private static OpCall AdamW(Action<Call> run) => new OpCall("AdamW(slots, options, learningRate, step, gradientNorm, maxNorm)", run)
+        .Add("slot.Value", [2, 3], DType.BFloat16).Float("slot.Master", 2, 3).Float("slot.Gradient", 2, 3).Float("slot.FirstMoment", 2, 3).Float("slot.SecondMoment", 2, 3)
+        .Add("step", [1], DType.Int64).Float("gradientNorm").Allow("one element of any shape", "step", "rank");
+
+    private static AdamWSlot[] Slots(Call t) => [new AdamWSlot(t["slot.Value"], t["slot.Master"], t["slot.Gradient"], t["slot.FirstMoment"], t["slot.SecondMoment"], true)];
 }
