@@ -196,34 +196,43 @@ __device__ inline void weigh(f32 (&s)[I][J][4], const Tiles& tiles, u8* sP, cons
     }
 }
 
-// Adds this block's part of dq when its turn has come; the last writes dq.
-template <typename T, typename Tiles, typename Walk, int J>
-__device__ inline void add_turn(f32 (&dq)[J][4], const QueryTurn& turn, const Tiles& tiles, const Walk& walk, const AttentionBackwardArgs<T>& args)
+// Waits until the blocks before this one have added to a tile's dq.
+template <typename T>
+__device__ inline void await_turn(const QueryTurn& turn, const AttentionBackwardArgs<T>& args)
 {
-    const AttentionShape<T>& shape = args.shape;
-    f32* sums = args.sums + turn.number * (J * 4 * Tiles::kThreads) + threadIdx.x * 4;
-    if (turn.before > 0)
+    if (turn.before == 0) return;
+    if (threadIdx.x % kWarp == 0)
     {
-        if (threadIdx.x % kWarp == 0)
-        {
-            while (*const_cast<const volatile u32*>(args.turns + turn.number) != turn.before) { }
-            __threadfence();                                  // the turn is seen before the sums
-        }
-        __syncwarp();                                         // this warp's turn has come
+        while (*const_cast<const volatile u32*>(args.turns + turn.number) != turn.before) { }
+        __threadfence();                                      // the turn is seen before the sums
+    }
+    __syncwarp();                                             // this warp's turn has come
+}
+
+// dq of the units from First on: this block's product and the sums of those before it. The last block writes dq.
+template <int First, typename T, typename Tiles, typename Walk>
+__device__ inline void add_part(const QueryTurn& turn, const u8* sDs, const u8* sK, const Tiles& tiles, const Walk& walk, const AttentionBackwardArgs<T>& args)
+{
+    constexpr int kUnits = Tiles::kPartUnits, kFloats = 4 * Tiles::kThreads;
+    const AttentionShape<T>& shape = args.shape;
+    f32 dq[2 * kUnits][4] = {};
+    tiles.template transposed<First>(dq, sDs, sK);
+    if (First == 0) await_turn(turn, args);
+    f32* sums = args.sums + turn.number * (2 * Tiles::kUnits * kFloats) + 2 * First * kFloats + threadIdx.x * 4;
+    if (turn.before > 0)
         #pragma unroll
-        for (int j = 0; j < J; j++)
+        for (int j = 0; j < 2 * kUnits && First + j / 2 < Tiles::kUnits; j++)
         {
-            const float4 more = __ldcg(reinterpret_cast<const float4*>(sums + j * 4 * Tiles::kThreads));
+            const float4 more = __ldcg(reinterpret_cast<const float4*>(sums + j * kFloats));
             dq[j][0] += more.x;
             dq[j][1] += more.y;
             dq[j][2] += more.z;
             dq[j][3] += more.w;
         }
-    }
     if (!turn.isLast)
     {
         #pragma unroll
-        for (int j = 0; j < J; j++) store<4>(sums + j * 4 * Tiles::kThreads, dq[j]);
+        for (int j = 0; j < 2 * kUnits && First + j / 2 < Tiles::kUnits; j++) store<4>(sums + j * kFloats, dq[j]);
         return;
     }
     const i64 row = (walk.place.batch * shape.L + walk.place.first + turn.first) * shape.H + turn.head;
@@ -233,8 +242,8 @@ __device__ inline void add_turn(f32 (&dq)[J][4], const QueryTurn& turn, const Ti
         const int own = tiles.rowWarp * 16 + fragment_row(2 * half);
         T* to = turn.first + own < walk.place.queries ? args.dQ + (row + (i64)own * shape.H) * shape.P : (T*)nullptr;
         #pragma unroll
-        for (int unit = 0; unit < J / 2; unit++)
-            if (tiles.has(unit)) store_sums(to, tiles.column(unit), shape.P, dq[2 * unit], dq[2 * unit + 1], half, args.scale, shape.isWide);
+        for (int unit = 0; unit < kUnits && First + unit < Tiles::kUnits; unit++)
+            if (tiles.has(First + unit)) store_sums(to, tiles.column(First + unit), shape.P, dq[2 * unit], dq[2 * unit + 1], half, args.scale, shape.isWide);
     }
 }
 
@@ -242,7 +251,7 @@ template <typename T, int D, int Keys>
 __global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attention_backward(const AttentionBackwardArgs<T> args)
 {
     using Tiles = GradientTiles<T, D, Keys>;
-    constexpr int kRows = Tiles::kRows, kKeyTiles = Tiles::kKeyTiles, kScores = Tiles::kScores, kUnits = Tiles::kUnits, kThreads = Tiles::kThreads;
+    constexpr int kRows = Tiles::kRows, kKeyTiles = Tiles::kKeyTiles, kScores = Tiles::kScores, kUnits = Tiles::kUnits;
     constexpr int kStatBytes = Tiles::kStats * kRows * 4, kStageBytes = 2 * Tiles::kQueryBytes + kStatBytes;
     extern __shared__ __align__(128) u8 sMemory[];            // K, V, p, ds; then the stages: Q, dO and the stats of their queries
     __shared__ u32 sTicket;
@@ -297,7 +306,7 @@ __global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attent
             *const_cast<volatile u32*>(given) = turns;
         }
         if (args.stages == 2) fetch(item + 1);
-        const QueryTurn turn = walk(item);
+        const i32 query = walk(item).first;
         const u8* sQ = sStages + (item & (args.stages - 1)) * kStageBytes;
         const u8* sDo = sQ + Tiles::kQueryBytes;
         const f32* sStats = reinterpret_cast<const f32*>(sDo + Tiles::kQueryBytes);
@@ -306,7 +315,7 @@ __global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attent
         tiles.scores(s, sK, sQ);
         #pragma unroll
         for (int i = 0; i < kKeyTiles; i++) bend(s[i], shape);
-        if (key + Keys > walk.mask.high(turn.first) || key < walk.mask.low(turn.first + kRows - 1)) hide(s, key, turn.first, tiles, walk.mask);
+        if (key + Keys > walk.mask.high(query) || key < walk.mask.low(query + kRows - 1)) hide(s, key, query, tiles, walk.mask);
         if (shape.cap > 0) weigh<T, true>(s, tiles, sP, sStats, shape);
         else weigh<T, false>(s, tiles, sP, sStats, shape);
         f32 dp[kKeyTiles][kScores][4];
@@ -330,9 +339,9 @@ __global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attent
             __syncthreads();                                  // all have read Q and dO, whose place is filled next
             fetch(item + 1);
         }
-        f32 dq[2 * kUnits][4] = {};
-        tiles.transposed(dq, sDs, sK);
-        add_turn(dq, turn, tiles, walk, args);
+        const QueryTurn turn = walk(item);
+        add_part<0>(turn, sDs, sK, tiles, walk, args);
+        if constexpr (Tiles::kParts == 2) add_part<Tiles::kPartUnits>(turn, sDs, sK, tiles, walk, args);
         given = turn.isLast ? nullptr : args.turns + turn.number;
         turns = turn.before + 1;
     }

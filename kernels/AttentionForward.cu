@@ -98,31 +98,30 @@ struct AttentionTiles
     __device__ inline void scores(f32 (&s)[kRowTiles][Keys / 8][4], const u8* sK) const
     {
         const u32 q = shared_address(sQ), key = shared_address(sK);
+        u32 a[kRowTiles][4];
+        score_step<0>(s, a, q, key);
+    }
+
+    // Steps are instances, not a loop, so that the distances of loads are parts of their instructions. Step: 16 columns, and of these 16 keys.
+    template <int Step>
+    __device__ inline void score_step(f32 (&s)[kRowTiles][Keys / 8][4], u32 (&a)[kRowTiles][4], u32 q, u32 key) const
+    {
+        constexpr int K = Step / (Keys / 16), J = Step % (Keys / 16);
+        if constexpr (J == 0)
+        {
+            const u32 row = q + Queries::lane_at(across, K) + warpRow * Queries::width(2 * K) * 16;
+            load_matrices_at<Queries::place_at(0, K), false>(a[0], row);
+            if constexpr (kRowTiles == 2) load_matrices_at<Queries::place_at(16, K), false>(a[kRowTiles - 1], row);
+        }
+        u32 b[4];
+        load_matrices_at<Pairs::place_at(16 * J, K), false>(b, key + Pairs::lane_at(along, K));
         #pragma unroll
         for (int i = 0; i < kRowTiles; i++)
-            #pragma unroll
-            for (int j = 0; j < Keys / 8; j++)
-                #pragma unroll
-                for (int part = 0; part < 4; part++) s[i][j][part] = 0;
-        #pragma unroll
-        for (int k = 0; k < D / 16; k++)
         {
-            u32 a[kRowTiles][4];
-            #pragma unroll
-            for (int i = 0; i < kRowTiles; i++) load_matrices(a[i], q + Queries::at(across, warpRow + 16 * i, k));
-            #pragma unroll
-            for (int j = 0; j < Keys / 16; j++)
-            {
-                u32 b[4];
-                load_matrices(b, key + Pairs::at(along, 16 * j, k));
-                #pragma unroll
-                for (int i = 0; i < kRowTiles; i++)
-                {
-                    mma_16x8x16<T>(s[i][2 * j], a[i], b[0], b[1]);
-                    mma_16x8x16<T>(s[i][2 * j + 1], a[i], b[2], b[3]);
-                }
-            }
+            mma_16x8x16_at<K == 0, T>(s[i][2 * J], a[i], b[0], b[1]);
+            mma_16x8x16_at<K == 0, T>(s[i][2 * J + 1], a[i], b[2], b[3]);
         }
+        if constexpr (Step + 1 < D / 16 * (Keys / 16)) score_step<Step + 1>(s, a, q, key);
     }
 
     struct Weights { u32 at[kRowTiles][Keys / 16][4]; };      // p as operand
@@ -141,20 +140,23 @@ struct AttentionTiles
     __device__ inline void add_values(f32 (&o)[kRowTiles][D / 8][4], const Weights& weights, const u8* sV) const
     {
         const u32 value = shared_address(sV);
+        value_step<0>(o, weights, value);
+    }
+
+    // Step: 16 keys, and of these 16 columns.
+    template <int Step>
+    __device__ inline void value_step(f32 (&o)[kRowTiles][D / 8][4], const Weights& weights, u32 value) const
+    {
+        constexpr int K = Step / (D / 16), J = Step % (D / 16);
+        u32 b[4];
+        load_matrices_at<Pairs::place_at(16 * K, J), true>(b, value + Pairs::lane_at(across, J));
         #pragma unroll
-        for (int k = 0; k < Keys / 16; k++)
-            #pragma unroll
-            for (int j = 0; j < D / 16; j++)
-            {
-                u32 b[4];
-                load_matrices_transposed(b, value + Pairs::at(across, 16 * k, j));
-                #pragma unroll
-                for (int i = 0; i < kRowTiles; i++)
-                {
-                    mma_16x8x16<T>(o[i][2 * j], weights.at[i][k], b[0], b[1]);
-                    mma_16x8x16<T>(o[i][2 * j + 1], weights.at[i][k], b[2], b[3]);
-                }
-            }
+        for (int i = 0; i < kRowTiles; i++)
+        {
+            mma_16x8x16<T>(o[i][2 * J], weights.at[i][K], b[0], b[1]);
+            mma_16x8x16<T>(o[i][2 * J + 1], weights.at[i][K], b[2], b[3]);
+        }
+        if constexpr (Step + 1 < Keys / 16 * (D / 16)) value_step<Step + 1>(o, weights, value);
     }
 
     // The rows of o through the place of their queries, which no other warp has read, so that they go out in whole lines. to(row) is null behind the last row.

@@ -49,6 +49,9 @@ struct GradientTiles : GradientWarps<Keys>
 
     // First column of this warp's unit of 16.
     __device__ inline int column(int unit) const { return (2 * unit + side) * 16; }
+    // Of dq a warp sums so many units at a time: beside dk and dv there are no registers for more.
+    static constexpr int kParts = kUnits * kKeyTiles > 5 ? 2 : 1, kPartUnits = (kUnits + kParts - 1) / kParts;
+
     __device__ inline bool has(int unit) const { return D / 16 % 2 == 0 || 2 * unit + side < D / 16; }
 
     template <typename Tile>
@@ -64,31 +67,8 @@ struct GradientTiles : GradientWarps<Keys>
     __device__ inline void scores(f32 (&s)[kKeyTiles][kScores][4], const u8* sA, const u8* sB) const
     {
         const u32 left = shared_address(sA), right = shared_address(sB);
-        #pragma unroll
-        for (int i = 0; i < kKeyTiles; i++)
-            #pragma unroll
-            for (int j = 0; j < kScores; j++)
-                #pragma unroll
-                for (int part = 0; part < 4; part++) s[i][j][part] = 0;
-        #pragma unroll
-        for (int k = 0; k < D / 16; k++)
-        {
-            u32 a[kKeyTiles][4];
-            #pragma unroll
-            for (int i = 0; i < kKeyTiles; i++) load_matrices(a[i], left + KeyTile::at(across, (rowWarp * kKeyTiles + i) * 16, k));
-            #pragma unroll
-            for (int j = 0; j < kScores; j += 2)
-            {
-                u32 b[4];
-                load_matrices(b, right + QueryTile::at(along, side * (kRows / 2) + 8 * j, k));
-                #pragma unroll
-                for (int i = 0; i < kKeyTiles; i++)
-                {
-                    mma_16x8x16<T>(s[i][j], a[i], b[0], b[1]);
-                    mma_16x8x16<T>(s[i][j + 1], a[i], b[2], b[3]);
-                }
-            }
-        }
+        u32 a[kKeyTiles][4];
+        score_step<0>(s, a, left, right);
     }
 
     // Parts 2·half and 2·half + 1 of a 16 × 8 of scores to their place in a tile.
@@ -102,57 +82,87 @@ struct GradientTiles : GradientWarps<Keys>
     __device__ inline void add(f32 (&sum)[kKeyTiles][2 * kUnits][4], const u8* sScores, const u8* sB) const
     {
         const u32 left = shared_address(sScores), right = shared_address(sB);
-        #pragma unroll
-        for (int k = 0; k < kRows / 16; k++)
-        {
-            u32 a[kKeyTiles][4];
-            #pragma unroll
-            for (int i = 0; i < kKeyTiles; i++) load_matrices(a[i], left + ScoreTile::at(across, (rowWarp * kKeyTiles + i) * 16, k));
-            #pragma unroll
-            for (int unit = 0; unit < kUnits; unit++)
-            {
-                if (!has(unit)) break;
-                u32 b[4];
-                load_matrices_transposed(b, right + unit_at<QueryTile>(16 * k, unit));
-                #pragma unroll
-                for (int i = 0; i < kKeyTiles; i++)
-                {
-                    mma_16x8x16<T>(sum[i][2 * unit], a[i], b[0], b[1]);
-                    mma_16x8x16<T>(sum[i][2 * unit + 1], a[i], b[2], b[3]);
-                }
-            }
-        }
+        u32 a[kKeyTiles][4];
+        add_step<0>(sum, a, left, right);
     }
 
-    // sum = Pᵀ·B of 16 queries, with P [Keys, kRows], B [Keys, D].
-    __device__ inline void transposed(f32 (&sum)[2 * kUnits][4], const u8* sScores, const u8* sB) const
+    // sum += Pᵀ·B of 16 queries and the units from First on, with P [Keys, kRows], B [Keys, D].
+    template <int First, int J>
+    __device__ inline void transposed(f32 (&sum)[J][4], const u8* sScores, const u8* sB) const
     {
-        const u32 left = shared_address(sScores), right = shared_address(sB);
-        #pragma unroll
-        for (int k = 0; k < Keys / 16; k++)
-        {
-            u32 a[4];
-            load_matrices_transposed(a, left + ownQueries + 16 * k * ScoreTile::width(0) * 16);
-            #pragma unroll
-            for (int unit = 0; unit < kUnits; unit++)
-            {
-                if (!has(unit)) break;
-                u32 b[4];
-                load_matrices_transposed(b, right + unit_at<KeyTile>(16 * k, unit));
-                mma_16x8x16<T>(sum[2 * unit], a, b[0], b[1]);
-                mma_16x8x16<T>(sum[2 * unit + 1], a, b[2], b[3]);
-            }
-        }
+        const u32 left = shared_address(sScores) + ownQueries, right = shared_address(sB);
+        u32 a[4];
+        transposed_step<First, 0>(sum, a, left, right);
     }
 
 private:
-    // 16 columns of this side: two units next to each other lie in one panel.
-    template <typename Tile>
-    __device__ inline u32 unit_at(int row, int unit) const
+    // Steps are instances, not a loop, so that the distances of loads are parts of their instructions. Step: 16 columns, and of these 16 queries.
+    template <int Step>
+    __device__ inline void score_step(f32 (&s)[kKeyTiles][kScores][4], u32 (&a)[kKeyTiles][4], u32 left, u32 right) const
     {
-        const int w = Tile::width(4 * unit), f = Tile::first(4 * unit);
-        return (w == 8 ? sideEight[unit & 1] : w == 4 ? sideFour : across.two) + (f * (Tile::kBytes / D / 2) + row * w) * 16;
+        constexpr int K = Step / (kScores / 2), J = Step % (kScores / 2);
+        if constexpr (J == 0)
+        {
+            const u32 row = left + KeyTile::lane_at(across, K) + rowWarp * 16 * kKeyTiles * KeyTile::width(2 * K) * 16;
+            load_matrices_at<KeyTile::place_at(0, K), false>(a[0], row);
+            if constexpr (kKeyTiles == 2) load_matrices_at<KeyTile::place_at(16, K), false>(a[kKeyTiles - 1], row);
+        }
+        u32 b[4];
+        load_matrices_at<QueryTile::place_at(16 * J, K), false>(b, right + QueryTile::lane_at(along, K) + side * (kRows / 2) * QueryTile::width(2 * K) * 16);
+        #pragma unroll
+        for (int i = 0; i < kKeyTiles; i++)
+        {
+            mma_16x8x16_at<K == 0, T>(s[i][2 * J], a[i], b[0], b[1]);
+            mma_16x8x16_at<K == 0, T>(s[i][2 * J + 1], a[i], b[2], b[3]);
+        }
+        if constexpr (Step + 1 < D / 16 * (kScores / 2)) score_step<Step + 1>(s, a, left, right);
     }
+
+    // Step: 16 queries, and of these a unit.
+    template <int Step>
+    __device__ inline void add_step(f32 (&sum)[kKeyTiles][2 * kUnits][4], u32 (&a)[kKeyTiles][4], u32 left, u32 right) const
+    {
+        constexpr int K = Step / kUnits, U = Step % kUnits;
+        if constexpr (U == 0)
+        {
+            const u32 row = left + ScoreTile::lane_at(across, K) + rowWarp * 16 * kKeyTiles * ScoreTile::width(0) * 16;
+            load_matrices_at<ScoreTile::place_at(0, K), false>(a[0], row);
+            if constexpr (kKeyTiles == 2) load_matrices_at<ScoreTile::place_at(16, K), false>(a[kKeyTiles - 1], row);
+        }
+        if (has(U))
+        {
+            u32 b[4];
+            load_matrices_at<QueryTile::place_at(16 * K, 2 * U), true>(b, right + side_at<QueryTile>(U));
+            #pragma unroll
+            for (int i = 0; i < kKeyTiles; i++)
+            {
+                mma_16x8x16<T>(sum[i][2 * U], a[i], b[0], b[1]);
+                mma_16x8x16<T>(sum[i][2 * U + 1], a[i], b[2], b[3]);
+            }
+        }
+        if constexpr (Step + 1 < kRows / 16 * kUnits) add_step<Step + 1>(sum, a, left, right);
+    }
+
+    // Step: 16 keys, and of these a unit.
+    template <int First, int Step, int J>
+    __device__ inline void transposed_step(f32 (&sum)[J][4], u32 (&a)[4], u32 left, u32 right) const
+    {
+        constexpr int K = Step / (J / 2), U = Step % (J / 2);
+        if constexpr (U == 0) load_matrices_at<ScoreTile::place_at(16 * K, 0), true>(a, left);
+        if constexpr (First + U < kUnits)
+            if (has(First + U))
+            {
+                u32 b[4];
+                load_matrices_at<KeyTile::place_at(16 * K, 2 * (First + U)), true>(b, right + side_at<KeyTile>(First + U));
+                mma_16x8x16<T>(sum[2 * U], a, b[0], b[1]);
+                mma_16x8x16<T>(sum[2 * U + 1], a, b[2], b[3]);
+            }
+        if constexpr (Step + 1 < Keys / 16 * (J / 2)) transposed_step<First, Step + 1>(sum, a, left, right);
+    }
+
+    // What this lane adds for 16 columns of its side: two units next to each other lie in one panel.
+    template <typename Tile>
+    __device__ inline u32 side_at(int unit) const { return Tile::width(4 * unit) == 8 ? sideEight[unit & 1] : Tile::width(4 * unit) == 4 ? sideFour : across.two; }
 };
 
 // Of floats: by multiply-adds.
@@ -165,6 +175,8 @@ struct GradientTiles<f32, D, Keys> : GradientWarps<Keys>
     static constexpr int kKeyBytes = Keys * kPitch * 4, kQueryBytes = kRows * kPitch * 4, kScoreBytes = Keys * kScorePitch * 4;
 
     __device__ inline int column(int unit) const { return side * (D / kSides) + unit * 16; }
+    static constexpr int kParts = 1, kPartUnits = kUnits;
+
     __device__ inline bool has(int) const { return true; }
 
     __device__ static inline void load_keys(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) { fill_floats<Keys, D, kThreads>(sTile, from, rows, columns, isWide); }
@@ -194,8 +206,10 @@ struct GradientTiles<f32, D, Keys> : GradientWarps<Keys>
         multiply<false, true>(sum[0], floats(sScores) + rowWarp * 16 * kScorePitch, kScorePitch, floats(sB) + column(0), kPitch, kRows, D / kSides);
     }
 
-    __device__ inline void transposed(f32 (&sum)[2 * kUnits][4], const u8* sScores, const u8* sB) const
+    template <int First, int J>
+    __device__ inline void transposed(f32 (&sum)[J][4], const u8* sScores, const u8* sB) const
     {
+        static_assert(First == 0 && J == 2 * kUnits, "in one part");
         multiply<true, true>(sum, floats(sScores) + rowWarp * 16, kScorePitch, floats(sB) + column(0), kPitch, Keys, D / kSides);
     }
 };

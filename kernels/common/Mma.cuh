@@ -17,8 +17,22 @@ __device__ inline void load_matrices_transposed(u32 (&to)[4], u32 row)
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(row) : "memory");
 }
 
+// As above, at a constant distance from an address: one instruction.
+template <int Offset, bool isTransposed>
+__device__ inline void load_matrices_at(u32 (&to)[4], u32 row)
+{
+    if constexpr (isTransposed)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4+%5];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(row), "n"(Offset) : "memory");
+    else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4+%5];" : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(row), "n"(Offset) : "memory");
+}
+
 template <typename T>
 __device__ inline void mma_16x8x16(f32 (&c)[4], const u32 (&a)[4], u32 b0, u32 b1);
+
+// c = a·b, where mma_16x8x16 adds to c.
+template <typename T>
+__device__ inline void mma_16x8x16_first(f32 (&c)[4], const u32 (&a)[4], u32 b0, u32 b1);
 
 template <>
 __device__ inline void mma_16x8x16<bf16>(f32 (&c)[4], const u32 (&a)[4], u32 b0, u32 b1)
@@ -32,6 +46,27 @@ __device__ inline void mma_16x8x16<f16>(f32 (&c)[4], const u32 (&a)[4], u32 b0, 
 {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+template <>
+__device__ inline void mma_16x8x16_first<bf16>(f32 (&c)[4], const u32 (&a)[4], u32 b0, u32 b1)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"
+        : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0f));
+}
+
+template <>
+__device__ inline void mma_16x8x16_first<f16>(f32 (&c)[4], const u32 (&a)[4], u32 b0, u32 b1)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %10, %10, %10};"
+        : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0f));
+}
+
+template <bool isFirst, typename T>
+__device__ inline void mma_16x8x16_at(f32 (&c)[4], const u32 (&a)[4], u32 b0, u32 b1)
+{
+    if constexpr (isFirst) mma_16x8x16_first<T>(c, a, b0, b1);
+    else mma_16x8x16<T>(c, a, b0, b1);
 }
 
 // Two numbers as 16-bit elements of a fragment, the first in the lower half.

@@ -63,13 +63,14 @@ struct PanelTile
         return (f * Rows + row * w + ((chunk - f) ^ PanelLanes<true>::exchange(w, row))) * 16;
     }
 
-    // To this lane's row of a matrix load at column 16·k and a row that is a multiple of 16.
+    // Bytes to this lane's row of a matrix load at column 16·k and a row that is a multiple of 16: what the lane adds, and what all add.
     template <bool isRowFirst>
-    __device__ static inline u32 at(const PanelLanes<isRowFirst>& lanes, int row, int k)
+    __device__ static inline u32 lane_at(const PanelLanes<isRowFirst>& lanes, int k)
     {
-        const int w = width(2 * k), f = first(2 * k), inside = k - f / 2;
-        return (w == 8 ? lanes.eight[inside & 3] : w == 4 ? lanes.four[inside & 1] : lanes.two) + (f * Rows + row * w) * 16;
+        const int w = width(2 * k), inside = k - first(2 * k) / 2;
+        return w == 8 ? lanes.eight[inside & 3] : w == 4 ? lanes.four[inside & 1] : lanes.two;
     }
+    __device__ static constexpr int place_at(int row, int k) { return (first(2 * k) * Rows + row * width(2 * k)) * 16; }
 
     // Starts copying rows of a dense last axis of `columns` (a multiple of 8) elements; from(row) is a row's first element; kIsEven: `step` elements behind the one
     // before. What lies behind `rows` and `columns` becomes 0; isWhole: there is nothing.
