@@ -68,7 +68,7 @@ public sealed partial class Kernels
         HashSet<string> variants = KernelSources.Current.Variants[file];
         ModuleImage image = Images.Value[(file, architecture)];
         Assert.NotEmpty(image.Cubin);
-        string[] faults = [.. from variant in variants let r = image.Resources[image.Lowered(variant)] where r.StackBytes + r.SpillLoadBytes + r.SpillStoreBytes > 0 || r.Registers > 255 select $"{variant}: {r}"];
+        string[] faults = [.. from variant in variants let r = image.Resources[image.Lowered(variant)] where IsAskedFor(variant, architecture) && r.StackBytes + r.SpillLoadBytes + r.SpillStoreBytes > 0 || r.Registers > 255 select $"{variant}: {r}"];
         if (faults.Length > 0) Assert.Fail(string.Join("; ", faults));
         string[] atomics = [.. FloatAtomicPattern().Matches(image.Ptx).Select(match => match.Value).Distinct()];
         if (atomics.Length > 0) Assert.Fail($"the order of these additions is that of the schedule: {string.Join(", ", atomics)}");
@@ -90,6 +90,15 @@ public sealed partial class Kernels
         "causal_conv1d_forward" or "causal_conv1d_backward" => 168,
         _ => 255,
     };
+
+    /// <summary>Whether a launch on an architecture can ask for an instance: some tiles of attention's backward pass do not fit the shared memory of some.</summary>
+    private static bool IsAskedFor(string variant, string architecture)
+    {
+        if (AttentionBackwardPattern().Match(variant) is not { Success: true } match) return true;
+        (int width, int keys) = (int.Parse(match.Groups[1].Value, System.Globalization.CultureInfo.InvariantCulture), int.Parse(match.Groups[2].Value, System.Globalization.CultureInfo.InvariantCulture));
+        int kilobytes = architecture switch { "sm_80" => 163, "sm_86" or "sm_89" => 99, _ => 227 };
+        return Enumerable.Range(1, width).Any(p => AttentionPlan.Backward(new AttentionSizes(1, 64, 64, 1, 1, p, IsPacked: false), DType.BFloat16, kilobytes << 10) is var plan && (plan.Width, plan.Keys) == (width, keys));
+    }
 
     [Fact]
     public void Kernels_have_names_of_their_own()
@@ -126,6 +135,9 @@ public sealed partial class Kernels
     };
 
     private static string SizeOf(Type type) => type.IsDefined(typeof(System.Runtime.CompilerServices.InlineArrayAttribute)) ? "array" : type.IsPrimitive ? Marshal.SizeOf(type).ToString(System.Globalization.CultureInfo.InvariantCulture) : type.Name;
+
+    [GeneratedRegex(@"^attention_backward<b?f16, (\d+), (\d+)>$")]
+    private static partial Regex AttentionBackwardPattern();
 
     [GeneratedRegex(@"^// ([A-Z][a-z]+) {2,}\S")]
     private static partial Regex FieldPattern();
