@@ -223,13 +223,11 @@ struct AttentionTiles<f32, D, Keys>
 
     __device__ inline void keep(Weights&, const f32 (&p)[1][Keys / 8][4]) const
     {
-        f32* own = sP + warpRow * kScorePitch;
-        __syncwarp();                                         // the former p has been read by this warp
+        f32* own = sP + warpRow * kScorePitch;                // the barriers before K and before V stand between its reads and writes
         #pragma unroll
         for (int j = 0; j < Keys / 8; j++)
             #pragma unroll
             for (int part = 0; part < 4; part++) own[fragment_row(part) * kScorePitch + 8 * j + fragment_column(part)] = p[0][j][part];
-        __syncwarp();                                         // this warp's p is there
     }
 
     __device__ inline void add_values(f32 (&o)[1][D / 8][4], const Weights&, const u8* sV) const

@@ -1,6 +1,7 @@
-// DecodeCache.cuh: where keys and values of a decode cache stand, how a row gets there, and who is the last to be done with a sequence.
+// DecodeCache.cuh: where keys and values of a decode cache stand, and how a row gets there.
 #pragma once
 #include "common/Copy.cuh"
+#include "common/Tickets.cuh"
 #include "common/Warp.cuh"
 
 constexpr int kMaxP = 256;                                    // elements of a row at most
@@ -78,15 +79,4 @@ __device__ inline void put_row(const CacheArgs<i8>& cache, bool isKey, i32 page,
     }
     if constexpr (isWide)
         if (element<true>(0) < cache.P) store_words(to + element<true>(0), words);
-}
-
-// Whether this is the last of `count` arrivals at a ticket, which is then ready for the next launch. One thread of a block calls it, after a
-// barrier behind all that the block did.
-__device__ inline bool is_last(u32* ticket, u32 count)
-{
-    __threadfence();                                          // what the block wrote can be seen, and what it was to read has been read
-    if (atomicAdd(ticket, 1u) != count - 1) return false;
-    __threadfence();                                          // so it is with all others
-    atomicExch(ticket, 0u);
-    return true;
 }

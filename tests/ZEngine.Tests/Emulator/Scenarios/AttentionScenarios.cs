@@ -48,6 +48,9 @@ internal sealed class AttentionBackwardScenario : AttentionScenario
 
     public override bool Owns(string kernel) => kernel.Contains("attention_backward", StringComparison.Ordinal) || kernel.Contains("attention_delta_backward", StringComparison.Ordinal);
 
+    public override IEnumerable<Survivor> Survivors =>
+        [new("attention_backward", "the turn is seen before the sums", "seeing the turn orders what came before it here; on a GPU the fence does that", Most: 2)];
+
     public override void Run(EmulatorOptions options)
     {
         foreach (int architecture in (ReadOnlySpan<int>)[80, 86]) Run(options, architecture, (DType.BFloat16, 200, 260, 80), (DType.Float32, 70, 70, 80));
