@@ -1,8 +1,10 @@
 """PyTorch on the GPU beside the rows of `ZEngine.Bench device cuda`: reads them as JSON from the standard input, writes one line a row.
-The time of a row is that of the faster way of those that work: eager, or torch.compile; attention, products and optimizers also have their own kernels.
+The time of a row is that of the fastest way of those that work: eager, or torch.compile; of attention each backend of scaled_dot_product_attention. Every way's
+time is written. A decoded token is attention alone: rotation and append, which the engine's row has, are left to it.
 A row that PyTorch has no op for (the scans without mamba_ssm) has no line. Events of the device, medians of 7 rounds of about 20 ms, as in the bench."""
 import json, sys, torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 device = "cuda"
 types = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -39,7 +41,7 @@ def experts(x, chosen, weights, up, down):
     return y
 
 
-def operands(op, s, dtype):
+def operands(op, s, dtype, stage):
     """The forward pass and the inputs that have gradients, or None."""
     def normal(*shape, type=dtype):
         return torch.randn(*shape, device=device, dtype=type, requires_grad=True)
@@ -79,7 +81,30 @@ def operands(op, s, dtype):
         weights, chosen = torch.randn(s["T"], s["E"], device=device).softmax(-1).topk(s["S"])
         return lambda: experts(x, chosen, weights, up, down), [x, up, down]
     if op == "Attention":
-        q, k, v = (normal(s["B"], s["H"], s["L"], s["P"]) for _ in range(3)); return lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True), [q, k, v]
+        q, k, v = normal(s["B"], s["H"], s["L"], s["P"]), normal(s["B"], s["G"], s["L"], s["P"]), normal(s["B"], s["G"], s["L"], s["P"])
+        grouped, mask = s["G"] < s["H"], None
+        if s["window"]:
+            i = torch.arange(s["L"], device=device); mask = (i[:, None] >= i) & (i[:, None] - i < s["window"])
+        return lambda: F.scaled_dot_product_attention(q, k, v, mask, is_causal=bool(s["causal"]) and mask is None, enable_gqa=grouped), [q, k, v]
+    if op == "AttentionDecode" and stage == "decode":
+        q, k, v = normal(s["B"], s["H"], 1, s["P"]), normal(s["B"], s["G"], s["S"], s["P"]), normal(s["B"], s["G"], s["S"], s["P"])
+        return lambda: F.scaled_dot_product_attention(q, k, v, enable_gqa=s["G"] < s["H"]), [q, k, v]
+    if op == "StateUpdate":
+        try:
+            from mamba_ssm.ops.triton.selective_state_update import selective_state_update
+            from causal_conv1d import causal_conv1d_update
+        except ImportError:
+            return None
+        h, p, n = s["H"], s["P"], s["N"]
+        width = h * p + 2 * n
+        xbc, dt = normal(s["B"], width), normal(s["B"], h)
+        conv, state = torch.randn(s["B"], width, s["K"], device=device, dtype=dtype), torch.randn(s["B"], h, p, n, device=device)
+        w, bias, a, d = normal(width, s["K"]), normal(width), torch.full((h,), -1.0, device=device), torch.randn(h, device=device)
+        def step():
+            y = causal_conv1d_update(xbc, conv, w, bias, "silu")
+            x, b, c = y.split([h * p, n, n], -1)
+            return selective_state_update(state, x.view(-1, h, p), dt.unsqueeze(-1).expand(-1, -1, p), a.view(h, 1, 1).expand(h, p, n), b.unsqueeze(1), c.unsqueeze(1), d.view(h, 1).expand(h, p), dt_softplus=True)
+        return step, []
     if op == "SelectiveScan":
         try:
             from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
@@ -100,46 +125,54 @@ def operands(op, s, dtype):
     return None
 
 
+def ways_of(op, forward):
+    if op in ("Attention", "AttentionDecode"):
+        def by(backend):
+            def call():
+                with sdpa_kernel(backend):
+                    return forward()
+            return call
+        return {name: by(backend) for name, backend in (("flash", SDPBackend.FLASH_ATTENTION), ("efficient", SDPBackend.EFFICIENT_ATTENTION), ("cudnn", SDPBackend.CUDNN_ATTENTION), ("math", SDPBackend.MATH))}
+    # Loops over experts and foreign kernels gain nothing from being compiled.
+    if op in ("GroupedExperts", "MatMul", "SelectiveScan", "SsdScan", "StateUpdate"):
+        return {"eager": forward}
+    return {"eager": forward, "compiled": torch.compile(forward)}
+
+
 def measure(row):
     s, dtype = row["sizes"], types[row["dtype"]]
     if row["op"] == "AdamW":
         p = torch.randn(s["N"], device=device, requires_grad=True)
         p.grad = torch.randn(s["N"], device=device)
-        return seconds(torch.optim.AdamW([p], lr=1e-4, fused=True).step), "fused"
-    made = operands(row["op"], s, dtype)
+        return {"fused": seconds(torch.optim.AdamW([p], lr=1e-4, fused=True).step)}
+    made = operands(row["op"], s, dtype, row["pass"])
     if made is None:
-        return None
+        return {}
     forward, inputs = made
-    best = None
-    # Loops over experts and foreign kernels gain nothing from being compiled.
-    ways = ["eager"] if row["op"] in ("GroupedExperts", "Attention", "MatMul", "SelectiveScan", "SsdScan") else ["eager", "compiled"]
-    for way in ways:
-        call = forward if way == "eager" else torch.compile(forward)
+    times = {}
+    for way, call in ways_of(row["op"], forward).items():
         try:
-            if row["pass"] == "forward":
-                def run():
-                    with torch.no_grad():
-                        call()
-            else:
+            if row["pass"] == "train":
                 dy = torch.randn_like(call())
                 def run():
                     torch.autograd.grad(call(), inputs, dy)
-            ms = seconds(run)
+            else:
+                def run():
+                    with torch.no_grad():
+                        call()
+            times[way] = seconds(run)
         except Exception as error:
             if way == "eager":
                 raise
-            print(f"{row['op']} {row['pass']}: torch.compile failed: {error}", file=sys.stderr)
-            continue
-        if best is None or ms < best[0]:
-            best = (ms, way)
-    return best
+            print(f"{row['op']} {row['pass']} {s}: {way} failed: {str(error).splitlines()[0]}", file=sys.stderr)
+    return times
 
 
 rows = json.load(sys.stdin)
 print(json.dumps({"torch": f"{torch.__version__}, CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}"}), flush=True)
 for index, row in enumerate(rows):
-    result = measure(row)
+    times = measure(row)
     torch._dynamo.reset()
     torch.cuda.empty_cache()
-    if result is not None:
-        print(json.dumps({"row": index, "ms": result[0], "way": result[1]}), flush=True)
+    for way, ms in times.items():
+        print(json.dumps({"row": index, "ms": ms, "way": way}), flush=True)

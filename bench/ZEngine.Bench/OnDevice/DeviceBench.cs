@@ -43,6 +43,7 @@ internal sealed record DeviceResult(string Op, string Pass, string Shape, string
     public double? TFlopsPerSecond { get; init; }
     public double? ShareOfPeak { get; init; }
     public double? TorchMs { get; set; }
+    public Dictionary<string, double>? TorchWays { get; set; }
     public string? TorchWay { get; set; }
     public double? RatioToTorch { get; set; }
     public int? Launches { get; init; }

@@ -2,7 +2,7 @@ namespace ZEngine.Bench;
 
 /// <summary>One op at one size, on any device.</summary>
 /// <param name="Op">Name of the op.</param>
-/// <param name="Pass"><c>forward</c>, <c>train</c> (forward and backward together) or <c>step</c>.</param>
+/// <param name="Pass"><c>forward</c>, <c>train</c> (forward and backward together), <c>step</c>, <c>decode</c>, or <c>bytes</c>: decode against keys and values in bytes.</param>
 /// <param name="Sizes">The sizes by their letters; what a peer makes its operands from.</param>
 /// <param name="Flops">As <see cref="TableRow.Flops"/>.</param>
 /// <param name="Bytes">Of operands and results, each counted once per pass, in the type of the row.</param>
@@ -13,13 +13,13 @@ internal sealed record DeviceRow(string Op, string Pass, IReadOnlyDictionary<str
 }
 
 /// <summary>Sizes of the rows: those of a model's layers where the device is a GPU, and less where its time would be too long.</summary>
-internal sealed record DeviceSizes(long B, long L, long D, long F, long V, long M, long Heads, long HeadDimension, long ScanChannels, long SsdHeads, long SsdStates, long Experts, long Hidden, long Numbers)
+internal sealed record DeviceSizes(long B, long L, long D, long F, long V, long M, long Heads, long HeadDimension, long ScanChannels, long SsdHeads, long SsdStates, long Experts, long Hidden, long Numbers, long Keys)
 {
-    public static readonly DeviceSizes Gpu = new(8, 2048, 4096, 8192, 32768, 8192, 32, 128, 4096, 64, 128, 8, 4096, 1 << 26);
+    public static readonly DeviceSizes Gpu = new(8, 2048, 4096, 8192, 32768, 8192, 32, 128, 4096, 64, 128, 8, 4096, 1 << 26, 1 << 17);
 
-    public static readonly DeviceSizes Cpu = new(2, 256, 1024, 2048, 8192, 768, 8, 64, 1024, 16, 64, 8, 512, 1 << 20);
+    public static readonly DeviceSizes Cpu = new(2, 256, 1024, 2048, 8192, 768, 8, 64, 1024, 16, 64, 8, 512, 1 << 20, 1 << 13);
 
-    public static readonly DeviceSizes Emulator = new(1, 128, 256, 256, 1024, 256, 2, 64, 64, 2, 64, 4, 128, 1 << 15);
+    public static readonly DeviceSizes Emulator = new(1, 128, 256, 256, 1024, 256, 2, 64, 64, 2, 64, 4, 128, 1 << 15, 1 << 10);
 
     public long T => B * L;
 }

@@ -6,7 +6,7 @@ internal static class DeviceRows
     private const float Epsilon = 1e-5f;
 
     public static IEnumerable<DeviceRow> All(DeviceSizes s, DType dtype) =>
-        [.. Activations(s, dtype.Size), .. Norms(s, dtype.Size), .. Tables(s, dtype.Size), .. Losses(s, dtype.Size), .. Products(s, dtype.Size), .. Attention(s, dtype.Size), .. Scans(s, dtype.Size)];
+        [.. Activations(s, dtype.Size), .. Norms(s, dtype.Size), .. Tables(s, dtype.Size), .. Losses(s, dtype.Size), .. Products(s, dtype.Size), .. Attention(s, dtype.Size), .. Decode(s, dtype), .. Scans(s, dtype.Size)];
 
     private static Dictionary<string, long> Sizes(params ReadOnlySpan<(string Letter, long Size)> sizes)
     {
@@ -92,15 +92,70 @@ internal static class DeviceRows
         })) yield return row;
     }
 
+    /// <summary>Head sizes at one length; then lengths, no mask, a window and grouped keys at one head size. All have as many channels and about as many tokens.</summary>
     private static IEnumerable<DeviceRow> Attention(DeviceSizes s, double e)
     {
-        // Of every query the keys that it sees: half of them. Two products forward, five backward.
-        double product = (double)s.B * s.Heads * s.L * (s.L + 1) * s.HeadDimension, n = e * s.T * s.Heads * s.HeadDimension;
-        foreach (DeviceRow row in Pair("Attention", Sizes(("B", s.B), ("L", s.L), ("H", s.Heads), ("P", s.HeadDimension)), (2 * product, 7 * product), (4 * n, 12 * n), o =>
+        long channels = s.Heads * s.HeadDimension;
+        foreach (long p in (long[])[64, 80, 128, 160, 224, 256]) foreach (DeviceRow row in Attention(e, s.B, s.L, Math.Max(1, channels / p), 1, p, isCausal: true, window: 0)) yield return row;
+        (long heads, long channelsOfHead) = (s.Heads, s.HeadDimension);
+        foreach (long length in (long[])[s.L / 4, 4 * s.L]) foreach (DeviceRow row in Attention(e, Math.Max(1, s.T / length), length, heads, 1, channelsOfHead, isCausal: true, window: 0)) yield return row;
+        foreach (DeviceRow row in Attention(e, s.B, s.L, heads, 1, channelsOfHead, isCausal: false, window: 0)) yield return row;
+        foreach (DeviceRow row in Attention(e, s.B, s.L, heads, 1, channelsOfHead, isCausal: true, window: s.L / 4)) yield return row;
+        foreach (DeviceRow row in Attention(e, s.B, s.L, heads, Math.Min(4, heads), channelsOfHead, isCausal: true, window: 0)) yield return row;
+    }
+
+    private static IEnumerable<DeviceRow> Attention(double e, long batch, long length, long heads, long headsOfGroup, long p, bool isCausal, long window)
+    {
+        // A window hides all but the nearest keys of a query. Two products of all visible pairs forward, five backward.
+        double seen = window > 0 ? window * (length - (window - 1) / 2.0) : isCausal ? length * (length + 1) / 2.0 : (double)length * length;
+        double product = 2 * batch * heads * seen * p, queries = e * batch * length * heads * p, keys = queries / headsOfGroup;
+        var options = new AttentionOptions(isCausal, Window: window);
+        return Pair("Attention", Sizes(("B", batch), ("L", length), ("H", heads), ("G", heads / headsOfGroup), ("P", p), ("causal", isCausal ? 1 : 0), ("window", window)),
+            (2 * product, 7 * product), (2 * (queries + keys), 6 * (queries + keys)), o =>
+            {
+                (Tensor q, Tensor k, Tensor v) = (o.Normal(batch, length, heads, p), o.Normal(batch, length, heads / headsOfGroup, p), o.Normal(batch, length, heads / headsOfGroup, p));
+                return (() => Ops.Attention(q, k, v, options).O, [q, k, v]);
+            });
+    }
+
+    /// <summary>A token of few sequences with many keys, and of many with fewer; of bytes too. Then a step of a Mamba-2 layer's states.</summary>
+    private static IEnumerable<DeviceRow> Decode(DeviceSizes s, DType type)
+    {
+        (long heads, long groups, long p) = (s.Heads, Math.Max(1, s.Heads / 4), s.HeadDimension);
+        foreach ((long batch, long keys, DType stored) in ((long, long, DType)[])[(1, s.Keys, type), (64, s.Keys / 16, type), (1, s.Keys, DType.Int8), (64, s.Keys / 16, DType.Int8)])
         {
-            Tensor q = o.Normal(s.B, s.L, s.Heads, s.HeadDimension), k = o.Normal(s.B, s.L, s.Heads, s.HeadDimension), v = o.Normal(s.B, s.L, s.Heads, s.HeadDimension);
-            return (() => Ops.Attention(q, k, v).O, [q, k, v]);
-        })) yield return row;
+            double rows = 2.0 * batch * keys * groups;
+            yield return new DeviceRow("AttentionDecode", stored == DType.Int8 ? "bytes" : "decode", Sizes(("B", batch), ("S", keys), ("H", heads), ("G", groups), ("P", p)),
+                4.0 * batch * keys * heads * p, rows * (stored.Size * p + (stored == DType.Int8 ? sizeof(float) : 0)), o =>
+                {
+                    (Tensor q, Tensor k, Tensor v) = (o.Normal(batch, 1, heads, p), o.Normal(batch, 1, groups, p), o.Normal(batch, 1, groups, p));
+                    var rotary = new DecodeRotary(o.Float(keys + 1, p / 2), o.Float(keys + 1, p / 2));
+                    DecodeCache cache = DecodeCache.Contiguous(o.Device, stored, batch, keys + 1, groups, p);
+                    foreach (Tensor? tensor in (ReadOnlySpan<Tensor?>)[cache.Keys, cache.Values, cache.Lengths, cache.Tickets, cache.Scales]) if (tensor is not null) o.Own(tensor);
+                    using (var before = new DeviceOperands(o.Device, type)) Ops.AppendKeyValues(before.Normal(batch, keys, groups, p), before.Normal(batch, keys, groups, p), cache);
+                    // The key that a run appends lies where the run before left its own: lengths are set back, a small launch of its own.
+                    return () => DeviceOperands.Once(() =>
+                    {
+                        Ops.AttentionDecode(q, k, v, cache, rotary);
+                        Ops.Fill(cache.Lengths, keys);
+                    });
+                });
+        }
+
+        const long headDimension = 64, taps = 4;
+        foreach (long batch in (long[])[1, 16 * s.B])
+        {
+            double states = (double)batch * s.SsdHeads * headDimension * s.SsdStates;
+            long width = s.SsdHeads * headDimension + 2 * s.SsdStates;
+            yield return new DeviceRow("StateUpdate", "decode", Sizes(("B", batch), ("H", s.SsdHeads), ("P", headDimension), ("N", s.SsdStates), ("K", taps)), 5 * states, 2 * sizeof(float) * states, o =>
+            {
+                (Tensor x, Tensor dt, Tensor a) = (o.Normal(batch, width), o.Normal(batch, s.SsdHeads), o.Own(Tensor.Empty([s.SsdHeads], DType.Float32, o.Device)));
+                (Tensor weight, Tensor bias, Tensor d) = (o.Float(width, taps), o.Float(width), o.Float(s.SsdHeads));
+                Ops.Fill(a, -1);
+                var cache = new StateCache(o.Float(batch, taps - 1, width), o.Float(batch, s.SsdHeads, headDimension, s.SsdStates), o.Zeros(DType.Int32, batch, 1));
+                return () => DeviceOperands.Once(() => Ops.StateUpdate(x, dt, a, weight, cache, bias, d));
+            });
+        }
     }
 
     private static IEnumerable<DeviceRow> Scans(DeviceSizes s, double e)

@@ -6,7 +6,7 @@ namespace ZEngine.Bench;
 /// <summary>PyTorch on the same device, over a script that takes the rows and says what each took.</summary>
 internal static class TorchPeer
 {
-    /// <summary>Fills in the times of the peer.</summary>
+    /// <summary>Fills in the times of the peer: those of all its ways, and the fastest.</summary>
     /// <returns>What the peer is, or why there are no times.</returns>
     public static string Measure(string script, IReadOnlyList<DeviceRow> rows, DType type, IReadOnlyList<DeviceResult> results)
     {
@@ -29,9 +29,10 @@ internal static class TorchPeer
                 continue;
             }
             DeviceResult result = results[said.RootElement.GetProperty("row").GetInt32()];
-            result.TorchMs = said.RootElement.GetProperty("ms").GetDouble();
-            result.TorchWay = said.RootElement.GetProperty("way").GetString();
-            result.RatioToTorch = result.TorchMs / result.Ms;
+            (string way, double ms) = (said.RootElement.GetProperty("way").GetString()!, said.RootElement.GetProperty("ms").GetDouble());
+            (result.TorchWays ??= [])[way] = ms;
+            if (result.TorchMs <= ms) continue;
+            (result.TorchMs, result.TorchWay, result.RatioToTorch) = (ms, way, ms / result.Ms);
         }
         process.WaitForExit();
         return process.ExitCode == 0 ? description : throw new InvalidOperationException($"{script} ended with exit code {process.ExitCode}; its own message is above.");
