@@ -259,7 +259,7 @@ struct SsdChunkBlock
         }
         sum = row_sum(sum) + sSums.whole[slot];
         const f32 delta = sDecays.delta[k], raw = sDecays.raw[k];
-        f32 dDelta = fmaf(sum, shape.A[head], sSums.row[1][0][k] + sSums.row[1][1][k]);
+        f32 dDelta = fmaf(sum, shape.rate(head), sSums.row[1][0][k] + sSums.row[1][1][k]);
         const f32 unlimited = shape.hasSoftplus ? softplus(raw) : raw;
         if (unlimited < shape.minDelta || unlimited > shape.maxDelta) dDelta = 0;
         if (shape.hasSoftplus) dDelta *= sigmoid(raw);

@@ -10,7 +10,7 @@ internal sealed partial class CudaBackend
     {
         public ulong X, Dt, B, C, Z, A, D, DtBias, Starts, FirstChunks;
         public long XBatch, XStep, XHead, DtBatch, DtStep, BBatch, BStep, BGroup, CBatch, CStep, CGroup, ZBatch, ZStep, ZHead, L;
-        public int H, P, G, N, Q, Sequences, ChunksPerRow, HasSoftplus, IsSkipPerChannel, IsXWide, IsBcWide, IsYWide, IsStateWide;
+        public int H, P, G, N, Q, Sequences, ChunksPerRow, HasSoftplus, HasLogA, IsSkipPerChannel, IsXWide, IsBcWide, IsYWide, IsStateWide;
         public float MinDelta, MaxDelta;
     }
 
@@ -62,7 +62,7 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct SsdSumArgs
     {
-        public ulong DBShares, DCShares, Sums, DB, DC, DA, DBias, DD;
+        public ulong DBShares, DCShares, Sums, LogA, DB, DC, DA, DBias, DD;
         public long Chunks, Count;
         public int H, Shares, SumsOfHead, ColumnBlocks;
     }
@@ -138,7 +138,7 @@ internal sealed partial class CudaBackend
         int columnBlocks = Blocks("SsdScan", (long)shape.H * sumsOfHead, SsdPlan.ColumnsOfBlock);
         Kernel("SsdScanSumBackward.cu", $"ssd_scan_sum_backward<{dy.DType}>").Launch(Blocks("SsdScan", columnBlocks + SsdPlan.Slices(x.B.Count, SsdPlan.Threads)), SsdPlan.Threads, 0, new SsdSumArgs
         {
-            DBShares = Pointer(dB), DCShares = Pointer(dC), Sums = Pointer(sums), DB = Pointer(d.B), DC = Pointer(d.C), DA = Pointer(d.A), DBias = Pointer(d.DtBias), DD = Pointer(d.D),
+            DBShares = Pointer(dB), DCShares = Pointer(dC), Sums = Pointer(sums), LogA = x.Options.HasLogA ? Pointer(x.A) : 0, DB = Pointer(d.B), DC = Pointer(d.C), DA = Pointer(d.A), DBias = Pointer(d.DtBias), DD = Pointer(d.D),
             Chunks = chunks, Count = x.B.Count, H = shape.H, Shares = shares, SumsOfHead = sumsOfHead, ColumnBlocks = columnBlocks,
         });
     }
@@ -168,7 +168,7 @@ internal sealed partial class CudaBackend
             ZBatch = x.Z?.Strides[0] ?? 0, ZStep = x.Z?.Strides[1] ?? 0, ZHead = x.Z?.Strides[2] ?? 0,
             L = x.X.Shape[1], H = heads, P = channels, G = Size32("SsdScan", "G", x.B.Shape[2]), N = states, Q = (int)x.Options.ChunkLength, Sequences = sequences,
             ChunksPerRow = Size32("SsdScan", "chunks of a sequence", SsdPlan.Slices(x.X.Shape[1], x.Options.ChunkLength)),
-            HasSoftplus = x.Options.HasSoftplus ? 1 : 0, IsSkipPerChannel = x.D is { Rank: 2 } ? 1 : 0, MinDelta = x.Options.MinDelta, MaxDelta = x.Options.MaxDelta,
+            HasSoftplus = x.Options.HasSoftplus ? 1 : 0, HasLogA = x.Options.HasLogA ? 1 : 0, IsSkipPerChannel = x.D is { Rank: 2 } ? 1 : 0, MinDelta = x.Options.MinDelta, MaxDelta = x.Options.MaxDelta,
             IsXWide = HasWideRows(x.X) ? 1 : 0, IsBcWide = HasWideRows(x.B) && HasWideRows(x.C) ? 1 : 0,
             IsYWide = IsWide(y, channels) && (x.Z is null || HasWideRows(x.Z)) ? 1 : 0, IsStateWide = channels * SsdPlan.ElementBytes(y.DType) % WideBytes == 0 ? 1 : 0,
         };

@@ -57,8 +57,8 @@ internal sealed class Mamba2Mixer : Mixer
         (long batch, long length, long inner) = (x.Shape[0], x.Shape[1], o.InnerSize);
         using TensorScope scope = TensorScope.Enter();
         Tensor[] parts = Ops.Split(_inProjection.Project(x, _inBias), inner, o.ConvChannels, o.Heads);     // z, xBC, dt
-        Tensor weight = _convWeight.Effective().Reshape(o.ConvChannels, o.ConvKernel), A = Ops.Scale(Ops.Map(Pointwise.Exp, _logA.Effective()), -1);
-        var options = new SsdScanOptions(MinDelta: o.MinDelta, MaxDelta: o.MaxDelta, Layout: layout);
+        Tensor weight = _convWeight.Effective().Reshape(o.ConvChannels, o.ConvKernel), A = _logA.Effective();
+        var options = new SsdScanOptions(MinDelta: o.MinDelta, MaxDelta: o.MaxDelta, Layout: layout, HasLogA: true);
         Tensor y = length == 1 && layout is null && state?.InPlace is { } cache
             ? Ops.StateUpdate(parts[1].Reshape(batch, -1), parts[2].Reshape(batch, -1), A, weight, cache, _convBias?.Effective(), _skip.Effective(), _dtBias.Effective(), options: options)
             : Scan(parts[1], parts[2], A, weight, state, options);

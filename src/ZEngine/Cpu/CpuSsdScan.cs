@@ -23,6 +23,7 @@ internal sealed unsafe partial class CpuBackend
     {
         private readonly CpuSequences _sequences;
         private readonly long _blocksPerGroup;
+        private readonly float* _a;
 
         public SsdView(SsdScanInputs x)
         {
@@ -32,19 +33,22 @@ internal sealed unsafe partial class CpuBackend
             HeadsPerGroup = Heads / Groups;
             _blocksPerGroup = (HeadsPerGroup + SsdHeadBlock - 1) / SsdHeadBlock;
             (X, Dt, B, C, Z) = (new SsdOperand(x.X), new SsdOperand(x.Dt), new SsdOperand(x.B), new SsdOperand(x.C), new SsdOperand(x.Z));
-            A = F32(x.A);
+            _a = F32(x.A);
             D = F32(x.D);
             DtBias = F32(x.DtBias);
             InitialState = F32(x.InitialState);
             IsSkipPerChannel = x.D is { Rank: 2 };
-            (HasSoftplus, MinDelta, MaxDelta) = (x.Options.HasSoftplus, x.Options.MinDelta, x.Options.MaxDelta);
+            (HasSoftplus, HasLogA, MinDelta, MaxDelta) = (x.Options.HasSoftplus, x.Options.HasLogA, x.Options.MinDelta, x.Options.MaxDelta);
         }
 
         public readonly SsdOperand X, Dt, B, C, Z;
-        public readonly float* A, D, DtBias, InitialState;
+        public readonly float* D, DtBias, InitialState;
         public readonly long Length, Heads, P, Groups, N, Q, HeadsPerGroup;
-        public readonly bool IsSkipPerChannel, HasSoftplus;
+        public readonly bool IsSkipPerChannel, HasSoftplus, HasLogA;
         public readonly float MinDelta, MaxDelta;
+
+        /// <summary>A of a head.</summary>
+        public float Rate(long head) => HasLogA ? -(float)Math.Exp(_a[head]) : _a[head];
 
         public long Sequences => _sequences.Count;
 
@@ -132,7 +136,7 @@ internal sealed unsafe partial class CpuBackend
                 if (scan.HasSoftplus) value = CpuMath.Softplus(value);
                 T.Max(least, T.Min(most, value)).StoreUpTo(Delta + i, q - i);
             }
-            double sum = 0, a = scan.A[head];
+            double sum = 0, a = scan.Rate(head);
             for (long i = 0; i < q; i++)
             {
                 sum += Delta[i] * a;

@@ -22,7 +22,7 @@ internal sealed unsafe partial class CpuBackend
                 double* own = perHead + (sequence * scan.Heads + head) * sums;
                 (dA, dBias) = (dA + own[0], dBias + own[1]);
             }
-            F32(d.A)[head] = (float)dA;
+            F32(d.A)[head] = (float)(scan.HasLogA ? dA * scan.Rate(head) : dA);
             if (d.DtBias is not null) F32(d.DtBias)[head] = (float)dBias;
             if (d.D is not null) SumSkip(scan, perHead, sums, head, F32(d.D));
         }
@@ -216,7 +216,7 @@ internal sealed unsafe partial class CpuBackend
                 d.StoreUpTo(dx + at + c, p - c);
             }
             sums[0] += (double)dA * delta;
-            double dDelta = (double)dA * scan.A[head] + CpuTiles.Dot<T>(dDeltaX, x, p);
+            double dDelta = (double)dA * scan.Rate(head) + CpuTiles.Dot<T>(dDeltaX, x, p);
             double unlimited = scan.HasSoftplus ? Math.Max(raw, 0) + Math.Log(1 + Math.Exp(-Math.Abs((double)raw))) : raw;
             if (unlimited < scan.MinDelta || unlimited > scan.MaxDelta) dDelta = 0;
             if (scan.HasSoftplus) dDelta /= 1 + Math.Exp(-(double)raw);

@@ -6,14 +6,16 @@ namespace ZEngine;
 /// <param name="MaxDelta">Δ is at most this, after softplus.</param>
 /// <param name="ChunkLength">Q, steps that are worked out as one matrix product; 0 lets the device choose, which also takes fewer where its tiles hold fewer. The result does not depend on it, up to rounding.</param>
 /// <param name="Layout">Boundaries of packed sequences, or null.</param>
-public sealed record SsdScanOptions(bool HasSoftplus = true, float MinDelta = float.NegativeInfinity, float MaxDelta = float.PositiveInfinity, long ChunkLength = 0, SequenceLayout? Layout = null);
+/// <param name="HasLogA">Whether A is given as ln(-A), as models keep it: then -exp of it is taken, and the gradient is that of the logarithm.</param>
+public sealed record SsdScanOptions(
+    bool HasSoftplus = true, float MinDelta = float.NegativeInfinity, float MaxDelta = float.PositiveInfinity, long ChunkLength = 0, SequenceLayout? Layout = null, bool HasLogA = false);
 
 public static partial class Ops
 {
     /// <summary>State-space dual (SSD) scan: the recurrence at the heart of Mamba-2, worked out chunk by chunk.</summary>
     /// <param name="x">[B, L, H, P].</param>
     /// <param name="dt">[B, L, H], before softplus.</param>
-    /// <param name="A">[H], Float32, negative for a decaying state.</param>
+    /// <param name="A">[H], Float32, negative for a decaying state; or its logarithm, see <see cref="SsdScanOptions.HasLogA"/>.</param>
     /// <param name="B">[B, L, G, N]; heads h·G/H.. share one group.</param>
     /// <param name="C">[B, L, G, N].</param>
     /// <param name="D">[H] or [H, P], Float32, the skip; or null.</param>
