@@ -60,15 +60,17 @@ public abstract class MixerStack : LanguageModel
     /// <inheritdoc/>
     protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
-        Tensor h = Ops.Embedding(_embedding.Effective(), tokens);
+        var stream = new ResidualStream(Ops.Embedding(_embedding.Effective(), tokens), NormOf(0), _epsilon);
         for (int i = 0; i < _layers.Length; i++)
         {
             using TensorScope scope = TensorScope.Enter();
-            Tensor x = Ops.RmsNorm(h, _layers[i].Norm.Effective(), _epsilon);
-            h = scope.Keep(Ops.Add(h, _layers[i].Mixer.Forward(x, (ScanState?)state?.Layers[i], layout)));
+            stream.Add(scope, _layers[i].Mixer.Forward(stream.Normed, (ScanState?)state?.Layers[i], layout), NormOf(i + 1));
         }
-        return Ops.RmsNorm(h, _finalNorm.Effective(), _epsilon);
+        return stream.Normed;
     }
+
+    /// <summary>The norm before a layer, or the last.</summary>
+    private Parameter NormOf(int layer) => layer < _layers.Length ? _layers[layer].Norm : _finalNorm;
 
     /// <inheritdoc/>
     protected override string? CanonicalName(string name) => name switch

@@ -29,6 +29,7 @@ internal static class OpCalls
         new OpCall("GatedActivation(gate, up, function)", t => Engine.GatedActivation(t["gate"], t["up"], Pointwise.Silu)).Float("gate", 2, 4).Float("up", 2, 4),
         new OpCall("GatedActivation(gateUp, function)", t => Engine.GatedActivation(t["gateUp"], Pointwise.Silu)).Float("gateUp", 2, 4).Allow(AnyRank, "gateUp", "rank", "axis 0").Allow(Alone, "gateUp", "device"),
         new OpCall("RmsNorm(x, weight, epsilon, z, gateOrder, groupSize)", t => Engine.RmsNorm(t["x"], t["weight"], 1e-5f, t["z"])).Float("x", 2, 4).Float("weight", 4).Float("z", 2, 4),
+        new OpCall("AddRmsNorm(x, residual, weight, epsilon, scale)", t => Engine.AddRmsNorm(t["x"], t["residual"], t["weight"], 1e-5f)).Float("x", 2, 4).Float("residual", 2, 4).Float("weight", 4),
         new OpCall("LayerNorm(x, weight, bias, epsilon)", t => Engine.LayerNorm(t["x"], t["weight"], t["bias"], 1e-5f)).Float("x", 2, 4).Float("weight", 4).Float("bias", 4).Allow(AnyRank, "x", "rank", "axis 0"),
         new OpCall("Rope(x, cosine, sine, offset, style, layout)", t => Engine.Rope(t["x"], t["cosine"], t["sine"])).Float("x", 2, 3, 2, 4).Float("cosine", 3, 2).Float("sine", 3, 2)
             .Allow(OwnSize, "x", "axis 0", "axis 2", "axis 3"),

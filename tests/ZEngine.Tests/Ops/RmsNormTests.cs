@@ -55,7 +55,7 @@ public sealed class RmsNormTests
         LaunchProfile[] backward = counted.Launches();
         CountedDevice.Are(["rms_norm_forward"], forward);
         CountedDevice.Moved(2 * floats, floats + 4 * rows, forward[0]);
-        CountedDevice.Are(["rms_norm_backward", "rms_norm_weight_backward"], backward);
+        CountedDevice.Are(["rms_norm_backward", "reduce_sums"], backward);
         CountedDevice.Moved(4 * floats + 4 * rows * threads, floats + floats, backward[0]);    // one block a row: as many partial sums as elements
         CountedDevice.Moved(floats, 4 * width, backward[1]);
         // Stores fill whole sectors; each row's scale is one sector more.
