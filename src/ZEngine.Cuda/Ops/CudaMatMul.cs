@@ -40,9 +40,7 @@ internal sealed partial class CudaBackend
         if (tensor.DType == type && tensor.Address % WideBytes == 0 && tensor.RowStride() % elements == 0) return null;
         using TensorScope scope = TensorScope.Enter();
         using NoGradient pause = Tape.NoGrad();
-        long[] shape = tensor.Shape.ToArray();
-        shape[^1] = (shape[^1] + elements - 1) / elements * elements;
-        Tensor copy = Tensor.Empty(shape, type, tensor.Device).Slice(-1, 0, tensor.Shape[^1]);
+        Tensor copy = EmptyRows(tensor.Shape, type, tensor.Device);
         Copy(tensor, copy);
         return TensorScope.Release(copy);
     }

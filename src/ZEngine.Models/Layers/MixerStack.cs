@@ -14,7 +14,9 @@ internal abstract class Mixer : Module
     /// <param name="x">[B, L, D], normalised.</param>
     /// <param name="state">Conv and SSM state, brought up to date; or null.</param>
     /// <param name="layout">Boundaries of packed sequences, or null.</param>
-    public abstract Tensor Forward(Tensor x, ScanState? state, SequenceLayout? layout);
+    /// <param name="defersScale">Whether a factor of each row may be left to the norm that follows.</param>
+    /// <returns>[B, L, D], and the factor that is left, or null.</returns>
+    public abstract (Tensor Y, RowScale? Scale) Forward(Tensor x, ScanState? state, SequenceLayout? layout, bool defersScale);
 }
 
 /// <summary>A language model that is a stack of state-space mixers, each behind a norm: h += Mixer(RMS(h)).</summary>
@@ -64,7 +66,8 @@ public abstract class MixerStack : LanguageModel
         for (int i = 0; i < _layers.Length; i++)
         {
             using TensorScope scope = TensorScope.Enter();
-            stream.Add(scope, _layers[i].Mixer.Forward(stream.Normed, (ScanState?)state?.Layers[i], layout), NormOf(i + 1));
+            (Tensor y, RowScale? scale) = _layers[i].Mixer.Forward(stream.Normed, (ScanState?)state?.Layers[i], layout, defersScale: true);
+            stream.Add(scope, y, NormOf(i + 1), scale);
         }
         return stream.Normed;
     }

@@ -103,7 +103,9 @@ public sealed class Zamba2 : LanguageModel
                 Tensor shared = Block(layer.Use).Forward(stream.Sum, embedded, layer.Use, rotary, cache, state?.Length ?? 0, layout);
                 x = Ops.AddRmsNorm(layer.Linear!.Project(shared), stream.Sum, layer.Mixer.Norm.Effective(), epsilon).Y;
             }
-            stream.Add(scope, layer.Mixer.Mixer.Forward(x, (ScanState?)state?.Layers[i], layout), NormBefore(i + 1));
+            Parameter? next = NormBefore(i + 1);
+            (Tensor y, RowScale? scale) = layer.Mixer.Mixer.Forward(x, (ScanState?)state?.Layers[i], layout, defersScale: next is not null);
+            stream.Add(scope, y, next, scale);
         }
         return stream.Normed;
     }

@@ -12,10 +12,12 @@ internal sealed unsafe partial class CpuBackend
 
     internal override long SsdChunkLength(long wanted, long length, long headDimension, long states) => wanted > 0 ? wanted : Math.Clamp(length, 1, 64);
 
-    internal override void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated)
+    internal override long SsdSquares(long heads, long headDimension) => heads;
+
+    internal override void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated, SsdGate? gate)
     {
         var scan = new SsdView(x);
-        For(scan.Units, 1, new SsdForwardKernel(scan, F32(y), F32(finalState), F32(states), F32(ungated)));
+        For(scan.Units, 1, new SsdForwardKernel(scan, F32(y), F32(finalState), F32(states), F32(ungated), F32(gate?.Weight), F32(gate?.Squares)));
     }
 
     /// <summary>Sizes, addresses and the division into pieces of work of one call.</summary>
@@ -166,7 +168,7 @@ internal sealed unsafe partial class CpuBackend
         }
     }
 
-    private readonly struct SsdForwardKernel(SsdView scan, float* y, float* finalState, float* states, float* ungated) : IKernel
+    private readonly struct SsdForwardKernel(SsdView scan, float* y, float* finalState, float* states, float* ungated, float* norm, float* squares) : IKernel
     {
         public void Run<T>(long begin, long end) where T : struct, IFloats<T>
         {
@@ -287,6 +289,7 @@ internal sealed unsafe partial class CpuBackend
         {
             long at = scan.Dense(row, step, head), n = scan.P;
             float* x = scan.X.At(row, step, head), z = scan.Z.IsPresent ? scan.Z.At(row, step, head) : null;
+            T sum = T.Zero;
             for (long i = 0; i < n; i += T.Width)
             {
                 T value = T.LoadUpTo(output + i, n - i);
@@ -296,9 +299,15 @@ internal sealed unsafe partial class CpuBackend
                 {
                     if (ungated != null) value.StoreUpTo(ungated + at + i, n - i);
                     value *= Silu.Value(T.LoadUpTo(z + i, n - i));
+                    if (norm != null)
+                    {
+                        sum = T.MulAdd(value, value, sum);
+                        value *= T.LoadUpTo(norm + head * n + i, n - i);
+                    }
                 }
                 value.StoreUpTo(y + at + i, n - i);
             }
+            if (norm != null) squares[(row * scan.Length + step) * scan.Heads + head] = sum.Sum();
         }
 
         /// <summary>y *= x.</summary>

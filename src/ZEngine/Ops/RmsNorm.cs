@@ -21,6 +21,9 @@ public sealed class RowScale
     internal long Count { get; }
 
     internal float Epsilon { get; }
+
+    /// <summary>Moves it out of a scope, as <see cref="TensorScope.Keep"/> does a tensor.</summary>
+    public void Keep(TensorScope scope) => scope.Keep(Squares);
 }
 
 public static partial class Ops
@@ -70,6 +73,7 @@ public static partial class Ops
         contract.Require(residual, "... D");
         contract.RequireFloat32(weight, "D");
         contract.Require(residual.Shape.SequenceEqual(x.Shape), $"residual is {Tensor.ShapeText(residual.Shape)} but x is {Tensor.ShapeText(x.Shape)}.");
+        contract.OptionalFloat32(scale?.Squares, "... parts", nameof(scale));
         contract.Require(scale is null || scale.Squares.Shape[..^1].SequenceEqual(x.Shape[..^1]), $"the scale is of {(scale is null ? "" : Tensor.ShapeText(scale.Squares.Shape[..^1]))} rows but x is {Tensor.ShapeText(x.Shape)}.");
 
         using TensorScope scope = TensorScope.Enter();
