@@ -8,24 +8,24 @@
 // Method     each lane owns V neighbouring channels and walks the steps of a tile, with the last W inputs (and, backward, the last W values of p) and all
 //            taps in registers. Where a sequence begins in the tile, the window is its initial state; the step that ends one leaves its final state.
 //            The backward walks W − 1 steps on to finish dx, computing p there a second time; taps beyond K are skipped. The warps of a block add their
-//            shares of dweight and dbias in order, and causal_conv1d_weight_backward adds the blocks' in order.
-// Layout     x [B, L, D] with rows stepStride and batchStride apart; y, dy, dx [B, L, D]; weight, dweight [D, K] float; bias, dbias [D] float or null; initial,
+//            shares of dweight and dbias in order, and reduce_sums of Reduce.cu adds the blocks' in order.
+// Layout     x [B, L, D] with rows stepStride and batchStride apart, dx with rows dxStride apart; y, dy [B, L, D]; weight, dweight [D, K] float; bias, dbias [D] float or null; initial,
 //            finalState, dfinal, dinitial [sequences, K − 1, D] float; starts [sequences + 1] or null; partial [P, K + 1, D] float.
 // Launch     grid ceil(tiles / 4)·slices with tiles = B·ceil(L / steps) and slices = ceil(D / (32·V)); block 128: a warp to a tile. No dynamic shared memory;
-//            backward static 4·(W + 1)·128·V bytes. causal_conv1d_weight_backward: grid ceil((K + 1)·D / 32), block 256.
+//            backward static 4·(W + 1)·128·V bytes.
 // Traffic    for each tile: forward reads (steps + K − 1)·D elements, writes steps·D; backward reads (steps + 2·(K − 1))·D of x, (steps + K − 1)·D of dy, writes
 //            steps·D; and (K + 1)·D floats of weight and bias. The states are read and written once. Backward writes P·(K + 1)·D floats with
-//            P = ceil(tiles / 4); causal_conv1d_weight_backward reads these.
+//            P = ceil(tiles / 4).
 // Precision  loads T, computes and accumulates f32, stores T. Deterministic: no atomics, fixed order of additions.
 // Limits     K ≤ W, and W is 4 or 8. isWide: D, strides and addresses are multiples of 16 bytes. V, the elements of an access, is then 16 bytes forward where
 //            W = 4 and 4 elements where W = 8, and 16 / W elements backward, as the registers allow; else 1.
 // Variants   causal_conv1d_forward<{f32|bf16|f16}, 4, true>; causal_conv1d_forward<{f32|bf16|f16}, 8, {true|false}>;
-//            causal_conv1d_backward<{f32|bf16|f16}, 4, true>; causal_conv1d_backward<{f32|bf16|f16}, 8, {true|false}>; causal_conv1d_weight_backward
-#include "common/Columns.cuh"
+//            causal_conv1d_backward<{f32|bf16|f16}, 4, true>; causal_conv1d_backward<{f32|bf16|f16}, 8, {true|false}>
 #include "common/Copy.cuh"
 #include "common/Grid.cuh"
 #include "common/Pointwise.cuh"
 #include "common/Sequences.cuh"
+#include "common/Warp.cuh"
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
@@ -194,6 +194,7 @@ template <typename T>
 struct CausalConv1dBackwardArgs                               // mirrored in CudaCausalConv1d.cs, field for field
 {
     const T* x; const T* dy; const f32* dfinal; T* dx; f32* dinitial; f32* partial;
+    i64 dxStride;
     CausalConv1dShape shape;
 };
 
@@ -246,7 +247,7 @@ __device__ inline void store_gradient(const CausalConv1dBackwardArgs<T>& args, c
         #pragma unroll
         for (int v = 0; v < V; v++) sum[v] += dfinal[v];
     }
-    if (step >= segment.begin) store<V>(args.dx + (b * shape.L + step) * shape.D + d, sum);
+    if (step >= segment.begin) store<V>(args.dx + (b * shape.L + step) * args.dxStride + d, sum);
     else store<V>(args.dinitial + (states + step - segment.begin + shape.K - 1) * shape.D + d, sum);
 }
 
@@ -332,22 +333,4 @@ __global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_backward(cons
         for (int w = 0; w < kWarps; w++) sum += sSums[w][W - shape.K + k][c];
         args.partial[(group * (shape.K + 1) + k) * shape.D + first + c] = sum;
     }
-}
-
-struct CausalConv1dWeightArgs                                 // mirrored in CudaCausalConv1d.cs, field for field
-{
-    const f32* partial; f32* dweight; f32* dbias;
-    i64 P, D;
-    i32 K;
-};
-
-__global__ void __launch_bounds__(kColumnWarps * kWarp) causal_conv1d_weight_backward(const CausalConv1dWeightArgs args)
-{
-    __shared__ f32 sSums[kColumnWarps][kWarp];
-    const i64 column = (i64)blockIdx.x * kWarp + threadIdx.x % kWarp, width = (args.K + 1) * args.D;
-    const f32 sum = column_sum(args.partial, args.P, width, column, sSums);
-    if (threadIdx.x >= kWarp || column >= width) return;
-    const Quotient at = divide(column, args.D);               // the tap, or the bias behind the last, and the channel
-    if (at.quotient < args.K) args.dweight[at.rest * args.K + at.quotient] = sum;
-    else if (args.dbias) args.dbias[at.rest] = sum;
 }

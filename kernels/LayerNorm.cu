@@ -5,19 +5,18 @@
 // Source     Ba, Kiros and Hinton 2016, arXiv:1607.06450, section 3.
 // Method     forward: a block per row; x waits in shared memory, so it is read once, and the variance is of differences from the mean. backward: blocks walk
 //            rows r = block, block + grid, …; x and dy wait in shared memory; each thread owns columns, so dweight and dbias add up in shared memory
-//            without conflicts, and layer_norm_weight_backward adds the blocks' sums in order. A thread reads only what it wrote itself.
+//            without conflicts, and reduce_sums of Reduce.cu adds the blocks' sums in order. A thread reads only what it wrote itself.
 // Layout     x [R, D] with rows xStride apart; y, dy, dx [R, D]; weight, bias, dweight, dbias [D] float or null; mean, s [R] float; partial [P, W] float: of
 //            each block dweight, then dbias, where they are wanted; W is D for each.
 // Launch     forward grid R with 4·D bytes of dynamic shared memory; backward grid P ≤ R with 4·W bytes, and the stash of 2 rows of D elements where
-//            args.isStashed; block 32 to 256, whole warps; layer_norm_weight_backward grid ceil(W / 32), block 256. Static shared memory 32 bytes, 1 KiB.
+//            args.isStashed; block 32 to 256, whole warps. Static shared memory 32 bytes.
 // Traffic    forward reads R·D elements and R·D floats of weight and of bias, writes R·D elements and 2·R floats; backward reads 2·R·D elements, R·D floats
-//            of weight, twice, and the block's mean and s, writes R·D elements and P·W floats; layer_norm_weight_backward reads P·W floats, writes W.
+//            of weight, twice, and the block's mean and s, writes R·D elements and P·W floats.
 //            Without the stash the backward reads its elements twice, the second time from the cache.
 // Precision  loads T, computes and accumulates f32, stores T. Deterministic: no atomics, fixed order of additions.
 // Limits     isWide: D, strides and addresses are multiples of 16 bytes; the dynamic shared memory fits a block.
-// Variants   layer_norm_forward<{f32|bf16|f16}, {true|false}>; layer_norm_backward<{f32|bf16|f16}, {true|false}>; layer_norm_weight_backward
+// Variants   layer_norm_forward<{f32|bf16|f16}, {true|false}>; layer_norm_backward<{f32|bf16|f16}, {true|false}>
 #include "common/Block.cuh"
-#include "common/Columns.cuh"
 #include "common/Copy.cuh"
 
 constexpr int kMaxThreads = 256;
@@ -184,21 +183,4 @@ __global__ void __launch_bounds__(kMaxThreads) layer_norm_backward(const LayerNo
         load<V>(sums, sBias + d);
         store<V>(partial + args.hasWeight * args.D + d, sums);
     }
-}
-
-struct LayerNormWeightArgs                                    // mirrored in CudaLayerNorm.cs, field for field
-{
-    const f32* partial; f32* dweight; f32* dbias;
-    i32 P, D;
-};
-
-__global__ void __launch_bounds__(kColumnWarps * kWarp) layer_norm_weight_backward(const LayerNormWeightArgs args)
-{
-    __shared__ f32 sSums[kColumnWarps][kWarp];
-    const i64 weights = args.dweight ? args.D : 0, width = weights + (args.dbias ? args.D : 0);
-    const i64 column = (i64)blockIdx.x * kWarp + threadIdx.x % kWarp;
-    const f32 sum = column_sum(args.partial, args.P, width, column, sSums);
-    if (threadIdx.x >= kWarp || column >= width) return;
-    if (column < weights) args.dweight[column] = sum;
-    else args.dbias[column - weights] = sum;
 }

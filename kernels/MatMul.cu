@@ -9,9 +9,9 @@
 // Layout     a [M, K] or [K, M], b [K, N] or [N, K], y [M, N], rows aRow, bRow and yRow elements apart; bias [N] float. Products in two levels, as heads
 //            of a batch: stacks aNext, bNext, yNext apart, of `inners` products aInner, bInner, yInner apart.
 // Launch     matmul_half, matmul_float: grid products · ceil(M / kTile) · ceil(N / kTile), block 256 for kTile 128, 128 for 64 (matmul_float: 256); dynamic shared
-//            memory 48 or 24 KiB (matmul_half, also the 34 or 9 KiB tile of y). matmul_rows: grid ceil(N / 32), block 256.
+//            memory 48 or 24 KiB (matmul_half, also the 34 or 9 KiB tile of y, or half of it as floats). matmul_rows: grid ceil(N / 32), block 256.
 // Traffic    reads ceil(N / kTile)·M·K + ceil(M / kTile)·K·N elements, writes M·N; matmul_rows reads K·N once and rows of a from the cache for every 4 columns.
-// Precision  loads T, accumulates f32 in ascending k within a slice, stores T. TF32 only on
+// Precision  loads T, accumulates f32 in ascending k within a slice, stores T; matmul_half also stores f32, the gradient of a parameter. TF32 only on
 //            request. Deterministic: one block owns an element of y.
 // Limits     matmul_half: addresses and distances of rows and products are multiples of 16 bytes (the host copies operands that are not, or of another
 //            type, first). matmul_rows: b stored [N, K], M ≤ Rows, K a multiple of 8 where isWide.
@@ -25,7 +25,7 @@ struct MatMulArgs                                             // mirrored in Cud
 {
     const void* a; const void* b; const f32* bias; void* y;
     i64 aRow, bRow, yRow, aNext, bNext, yNext, aInner, bInner, yInner;
-    i32 M, N, K, inners, bRepeat, transposeA, transposeB, isAdding, aIsWide, bIsWide, yIsWide;
+    i32 M, N, K, inners, bRepeat, transposeA, transposeB, isAdding, aIsWide, bIsWide, yIsWide, yIsFloat;
 
     // Product p is number p % inners of stack p / inners; bRepeat neighbours of a stack share one b.
     __device__ inline i64 a_at(int product) const { return (i64)(product / inners) * aNext + product % inners * aInner; }
@@ -92,18 +92,68 @@ struct HalfOperand
     }
 };
 
+// A warp owns kWarpRows × 32 of y.
+template <int Tile> constexpr int kWarpRows = Tile / 2;
+template <int Tile> __device__ inline int warp_row() { return threadIdx.x / kWarp / (Tile / 32) * kWarpRows<Tile>; }
+template <int Tile> __device__ inline int warp_column() { return threadIdx.x / kWarp % (Tile / 32) * 32; }
+
+// The tile of y goes through shared memory, so that it is written in whole lines; floats, which are twice as long, in two halves.
+template <typename Y, int Tile>
+__device__ inline void store_tile(const MatMulArgs& args, const TilePlace& place, u8* sMemory, const f32 (&sum)[Tile / 32][4][4])
+{
+    constexpr int V = 16 / sizeof(Y), kPitch = Tile + V, kParts = sizeof(Y) / 2, kRows = Tile / kParts;
+    const int lane = threadIdx.x % kWarp, warpM = warp_row<Tile>(), warpN = warp_column<Tile>();
+    Y* sY = reinterpret_cast<Y*>(sMemory);
+    Y* y = static_cast<Y*>(args.y) + args.y_at(place.product) + (i64)place.m * args.yRow + place.n;
+    #pragma unroll 1
+    for (int first = 0; first < Tile; first += kRows)
+    {
+        const int restM = args.M - place.m - first, restN = args.N - place.n;
+        Y* rows = y + (i64)first * args.yRow;
+        if (first > 0) __syncthreads();                       // the first half has left shared memory
+        #pragma unroll
+        for (int i = 0; i < Tile / 32 && (kParts == 1 || warpM == first); i++)
+        #pragma unroll
+        for (int j = 0; j < 4; j++)
+        #pragma unroll
+        for (int half = 0; half < 2; half++)
+        {
+            const int m = warpM - first + 16 * i + 8 * half + lane / 4, n = warpN + 8 * j + lane % 4 * 2;
+            f32 value[2];
+            #pragma unroll
+            for (int v = 0; v < 2; v++)
+            {
+                value[v] = sum[i][j][2 * half + v];
+                if (args.bias && n + v < restN) value[v] += args.bias[place.n + n + v];
+                if (args.isAdding && m < restM && n + v < restN) value[v] += to_f32(rows[(i64)m * args.yRow + n + v]);
+            }
+            stash<2>(sY + m * kPitch + n, value);
+        }
+        __syncthreads();                                      // the tile, or its half, is complete
+        for (int i = threadIdx.x; i < kRows * Tile / V; i += Tile * 2)
+        {
+            const int m = i / (Tile / V), n = i % (Tile / V) * V;
+            if (m >= restM || n >= restN) continue;
+            const Pack<Y, V> pack = load_pack<V>(sY + m * kPitch + n);
+            Y* to = rows + (i64)m * args.yRow + n;
+            if (args.yIsWide) *reinterpret_cast<Pack<Y, V>*>(to) = pack;
+            else
+                #pragma unroll
+                for (int v = 0; v < V; v++)
+                    if (n + v < restN) to[v] = pack.at[v];
+        }
+    }
+}
+
 template <typename T, bool transposeA, bool transposeB, int Tile>
 __global__ void __launch_bounds__(Tile * 2, 1) matmul_half(const MatMulArgs args)
 {
     using Left = HalfOperand<T, Tile, !transposeA>;
     using Right = HalfOperand<T, Tile, transposeB>;
-    constexpr int kThreads = Tile * 2, kWarpColumns = Tile / 32, kWarpRows = Tile / 2;      // a warp owns kWarpRows × 32 of y
-    constexpr int kStageBytes = Left::kBytes + Right::kBytes, kRowsOfTiles = kWarpRows / 16, kPitch = Tile + 8;
+    constexpr int kStageBytes = Left::kBytes + Right::kBytes, kRowsOfTiles = kWarpRows<Tile> / 16;
     extern __shared__ __align__(16) u8 sStages[];             // kStages slices of a and b; afterwards the tile of y
     const TilePlace place(args, Tile);
-    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-    const int warpM = warp / kWarpColumns * kWarpRows, warpN = warp % kWarpColumns * 32;
-    const int restM = args.M - place.m, restN = args.N - place.n;
+    const int warpM = warp_row<Tile>(), warpN = warp_column<Tile>(), restM = args.M - place.m, restN = args.N - place.n;
 
     const T* aTile = static_cast<const T*>(args.a) + args.a_at(place.product) + (transposeA ? place.m : (i64)place.m * args.aRow);
     const T* bTile = static_cast<const T*>(args.b) + args.b_at(place.product) + (transposeB ? (i64)place.n * args.bRow : place.n);
@@ -142,43 +192,10 @@ __global__ void __launch_bounds__(Tile * 2, 1) matmul_half(const MatMulArgs args
         }
     }
 
-    // The tile of y goes through shared memory, so that it is written in whole lines.
     copy_async_wait<0>();
     __syncthreads();                                          // nobody reads a slice any more
-    T* sY = reinterpret_cast<T*>(sStages);
-    T* y = static_cast<T*>(args.y) + args.y_at(place.product) + (i64)place.m * args.yRow + place.n;
-    #pragma unroll
-    for (int i = 0; i < kRowsOfTiles; i++)
-    #pragma unroll
-    for (int j = 0; j < 4; j++)
-    #pragma unroll
-    for (int half = 0; half < 2; half++)
-    {
-        const int m = warpM + 16 * i + 8 * half + lane / 4, n = warpN + 8 * j + lane % 4 * 2;
-        Pack<T, 2> pack;
-        #pragma unroll
-        for (int v = 0; v < 2; v++)
-        {
-            f32 value = sum[i][j][2 * half + v];
-            if (args.bias && n + v < restN) value += args.bias[place.n + n + v];
-            if (args.isAdding && m < restM && n + v < restN) value += to_f32(y[(i64)m * args.yRow + n + v]);
-            pack.at[v] = from_f32<T>(value);
-        }
-        *reinterpret_cast<Pack<T, 2>*>(sY + m * kPitch + n) = pack;
-    }
-    __syncthreads();                                          // the tile is complete
-    for (int i = threadIdx.x; i < Tile * Tile / 8; i += kThreads)
-    {
-        const int m = i / (Tile / 8), n = i % (Tile / 8) * 8;
-        if (m >= restM || n >= restN) continue;
-        const Pack<T, 8> pack = *reinterpret_cast<const Pack<T, 8>*>(sY + m * kPitch + n);
-        T* to = y + (i64)m * args.yRow + n;
-        if (args.yIsWide) *reinterpret_cast<Pack<T, 8>*>(to) = pack;
-        else
-            #pragma unroll
-            for (int v = 0; v < 8; v++)
-                if (n + v < restN) to[v] = pack.at[v];
-    }
+    if (args.yIsFloat) store_tile<f32, Tile>(args, place, sStages, sum);
+    else store_tile<T, Tile>(args, place, sStages, sum);
 }
 
 // ---- Float operands ------------------------------------------------------------------------------------------------------------------------------

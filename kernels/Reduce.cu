@@ -4,17 +4,21 @@
 // Source     sums in runs: Higham 1993, The accuracy of floating point summation, section 3.
 // Method     rows (inner = 1): a warp or a block walks a row. Columns: a block is lanes × groups, lanes over neighbouring columns, groups over c, and the
 //            groups meet in a tree. Where that gives few blocks, c is cut into P pieces, and reduce_partials adds up their results. A backward of the
-//            largest first finds its place the same way. Pieces follow from the shape alone, so every device adds in the same order.
+//            largest first finds its place the same way. Pieces follow from the shape alone, so every device adds in the same order. reduce_sums adds up columns
+//            of partial results that blocks of other kernels left, several matrices in one launch: a block takes 32 columns, its warps take turns with rows.
 // Layout     x, dx [outer, count, inner]; y, dy [outer, inner]; partial, total [outer, P, inner] of 64 bits: a double, or for the largest its order as an
-//            integer in the upper half and its place, counted downward, in the lower.
+//            integer in the upper half and its place, counted downward, in the lower. A matrix of reduce_sums: columns of rows `pitch` floats apart, column c goes to c % inner·stride + c / inner.
 // Launch     reduce_rows grid ceil(outer·P·lanes / 256), lanes 32 or 256; reduce_columns grid outer·P·ceil(inner / (V·lanes)); reduce_partials grid
-//            outer·ceil(inner / lanes); reduce_backward grid up to 8 blocks a multiprocessor; block 256. Static shared memory 2 KB·V (columns), 64 bytes (rows).
+//            outer·ceil(inner / lanes); reduce_backward grid up to 8 blocks a multiprocessor; block 256. Static shared memory 2 KB·V (columns), 64 bytes (rows). reduce_sums: grid Σ ceil(width / 32), block 256, static shared
+//            memory 1 KiB.
 // Traffic    forward reads outer·count·inner elements, writes outer·inner; with P > 1 it also writes and reads 8·outer·P·inner bytes. backward reads
-//            the dy of every access from the cache, writes outer·count·inner elements; for the largest it also reads x, and 8·outer·inner bytes.
-// Precision  loads T; sums of up to 16 elements in f32, and their sum in double; one rounding to T. Deterministic: no atomics.
+//            the dy of every access from the cache, writes outer·count·inner elements; for the largest it also reads x, and 8·outer·inner bytes. reduce_sums reads
+//            rows·width floats of each matrix, writes width.
+// Precision  loads T; sums of up to 16 elements in f32, and their sum in double; one rounding to T; reduce_sums adds in f32. Deterministic: no atomics.
 // Limits     count < 2³² for the backward of the largest. isWide: addresses and row starts are multiples of 16 bytes.
 // Variants   reduce_rows<{f32|bf16|f16}, {true|false}>; reduce_columns<{f32|bf16|f16}, {true|false}>; reduce_partials<{f32|bf16|f16}>;
-//            reduce_backward<{f32|bf16|f16}, {true|false}>
+//            reduce_backward<{f32|bf16|f16}, {true|false}>; reduce_sums
+#include "common/Columns.cuh"
 #include "common/Copy.cuh"
 #include "common/Order.cuh"
 #include "common/Warp.cuh"
@@ -203,4 +207,29 @@ __global__ void __launch_bounds__(kThreads) reduce_backward(const ReduceBackward
         }
         store<V>(args.dx + i, d);
     }
+}
+
+constexpr int kMostSums = 4;
+
+struct PartialSum                                             // mirrored in CudaReduce.cs, field for field
+{
+    const f32* partial; f32* y;
+    i64 rows, pitch, width, inner, stride, firstBlock;
+};
+
+struct PartialSumsArgs                                        // mirrored in CudaReduce.cs, field for field
+{
+    PartialSum sums[kMostSums];
+    i64 count;
+};
+
+__global__ void __launch_bounds__(kColumnWarps * kWarp) reduce_sums(const PartialSumsArgs args)
+{
+    __shared__ f32 sSums[kColumnWarps][kWarp];
+    int which = 0;
+    while (which + 1 < args.count && blockIdx.x >= args.sums[which + 1].firstBlock) which++;
+    const PartialSum& of = args.sums[which];
+    const i64 column = (blockIdx.x - of.firstBlock) * kWarp + threadIdx.x % kWarp;
+    const f32 sum = column_sum(of.partial, of.rows, of.pitch, column, of.width, sSums);
+    if (threadIdx.x < kWarp && column < of.width) of.y[column % of.inner * of.stride + column / of.inner] = sum;
 }

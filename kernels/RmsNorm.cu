@@ -2,22 +2,26 @@
 //
 // Computes   u = x, or u = x·silu(z) where the gate acts before the norm; s[r,g] = 1/√(Σ_d u[r,d]²/N + eps) over the N channels of group g;
 //            y[r,d] = weight[d]·u[r,d]·s[r,g], times silu(z[r,d]) where the gate acts after it. With n[r,d] = dy[r,d] (·silu(z[r,d]) after):
-//            du[r,d] = s·(weight[d]·n[r,d] − u[r,d]·s²/N·Σ_d weight[d]·n[r,d]·u[r,d]),  dweight[d] = Σ_r n[r,d]·u[r,d]·s
+//            du[r,d] = s·(weight[d]·n[r,d] − u[r,d]·s²/N·Σ_d weight[d]·n[r,d]·u[r,d]),  dweight[d] = Σ_r n[r,d]·u[r,d]·s.
+//            With a residual: sum = x·factor + residual, rounded to T, is what is normalised, with factor[r] = 1/√(Σ_p squares[r,p]/count + squaresEps), or 1; then
+//            dx, of the sum, has dsum added, dadded = dx·factor, and dsquares[r] = −½·factor³/count·Σ_d dx[r,d]·added[r,d]. Where the scan has put gate and weight
+//            on and left s to such a sum, dgateSquares is its gradient: du = weight·n + 2·u·dgateSquares, dweight[d] = Σ_r n[r,d]·u[r,d].
 // Source     Zhang and Sennrich 2019, arXiv:1910.07467, equation 4; gated: Dao and Gu 2024, arXiv:2405.21060, section 7.
 // Method     forward: a block per row and group; u waits in shared memory, so x and z are read once. backward: blocks walk rows r = block,
 //            block + grid, …; x, dy and z wait in shared memory; each thread owns columns, so dweight adds up in shared memory without
-//            conflicts, and a second kernel adds the blocks' sums in order. A thread reads only what it wrote itself.
-// Layout     x, z [R, D] with rows xStride and zStride apart; y, dy, dx, dz [R, D]; weight, dweight [D] float; s [R, D/N] float; partial [P, D] float.
+//            conflicts, and reduce_sums of Reduce.cu adds the blocks' sums in order. A thread reads only what it wrote itself.
+// Layout     x, z, residual, dz, added [R, D] with rows xStride, zStride, … apart; y, sum, dy, dsum, dx, dadded [R, D]; weight [D] float; s [R, D/N], squares
+//            [R, parts], factor, dsquares, dgateSquares [R] float; partial [P, D] float, of dweight. residual, squares, dsum, added, dgateSquares may be null.
 // Launch     forward grid R·D/N with 4·N bytes of dynamic shared memory; backward grid P ≤ R with 4·D bytes, and the stash of 2 or 3 rows of N elements
-//            where args.isStashed; block 32 to 256, whole warps; rms_norm_weight_backward grid ceil(D / 32), block 256. Static shared memory 32 bytes, 1 KiB.
+//            where args.isStashed; block 32 to 256, whole warps. Static shared memory 32 bytes.
 // Traffic    forward reads R·D elements (2·R·D with a gate) and R·D floats, writes R·D elements and R·D/N floats; backward reads 2·R·D elements (3·R·D with
-//            a gate), 2·R·D floats of weight and s for every thread, writes R·D elements (2·R·D) and P·D floats; rms_norm_weight_backward reads P·D floats, writes D.
+//            a gate), 2·R·D floats of weight and s for every thread, writes R·D elements (2·R·D) and P·D floats. A residual is R·D elements more to read and, as
+//            the sum, to write, and R·parts floats with squares; backward dsum and added are R·D more to read, dadded R·D to write.
 //            Without the stash the backward reads its elements twice, the second time from the cache.
 // Precision  loads T, computes and accumulates f32, stores T. Deterministic: no atomics, fixed order of additions.
-// Limits     isWide: D, N, strides and addresses are multiples of 16 bytes; the dynamic shared memory fits a block.
-// Variants   rms_norm_forward<{f32|bf16|f16}, {true|false}>; rms_norm_backward<{f32|bf16|f16}, {true|false}>; rms_norm_weight_backward
+// Limits     isWide: D, N, strides and addresses are multiples of 16 bytes; the dynamic shared memory fits a block. A residual: no gate, N = D.
+// Variants   rms_norm_forward<{f32|bf16|f16}, {true|false}>; rms_norm_backward<{f32|bf16|f16}, {true|false}>
 #include "common/Block.cuh"
-#include "common/Columns.cuh"
 #include "common/Copy.cuh"
 #include "common/Pointwise.cuh"
 
@@ -28,11 +32,11 @@ enum Gate { kNoGate, kGateBefore, kGateAfter };
 template <typename T>
 struct RmsNormArgs                                            // mirrored in CudaRmsNorm.cs, field for field
 {
-    const T* x; const T* z; const f32* weight;
-    T* y; f32* s;
-    i64 xStride, zStride;
-    i32 D, N, gate;
-    f32 eps;
+    const T* x; const T* z; const T* residual; const f32* weight; const f32* squares;
+    T* y; T* sum; f32* s; f32* factor;
+    i64 xStride, zStride, residualStride;
+    i32 D, N, gate, parts, count;
+    f32 eps, squaresEps;
 };
 
 template <typename T, bool isWide>
@@ -46,12 +50,26 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_forward(const RmsNormArg
     const int first = blockIdx.x % groups * args.N;
     const T* x = args.x + r * args.xStride + first;
     const T* z = args.z + r * args.zStride + first;
-    f32 sum = 0;
+    f32 sum = 0, factor = 1;
+    if (args.squares)
+    {
+        f32 own = 0;
+        for (int p = threadIdx.x; p < args.parts; p += blockDim.x) own += args.squares[r * args.parts + p];
+        factor = 1.0f / sqrtf(block_sum(own, sPartial) / args.count + args.squaresEps);
+        if (threadIdx.x == 0) args.factor[r] = factor;
+    }
     for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
     {
         f32 u[V], g[V];
         load<V>(u, x + d);
         if (args.gate == kGateBefore) load<V>(g, z + d);
+        if (args.residual)
+        {
+            load<V>(g, args.residual + r * args.residualStride + d);
+            #pragma unroll
+            for (int v = 0; v < V; v++) u[v] = to_f32(from_f32<T>(fmaf(u[v], factor, g[v])));
+            store<V>(args.sum + r * args.D + d, u);
+        }
         #pragma unroll
         for (int v = 0; v < V; v++)
         {
@@ -82,10 +100,10 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_forward(const RmsNormArg
 template <typename T>
 struct RmsNormBackwardArgs                                    // mirrored in CudaRmsNorm.cs, field for field
 {
-    const T* x; const T* z; const f32* weight; const T* dy; const f32* s;
-    T* dx; T* dz; f32* partial;
-    i64 R, xStride, zStride;
-    i32 D, N, gate, isStashed;
+    const T* x; const T* z; const f32* weight; const T* dy; const f32* s; const T* dsum; const T* added; const f32* factor; const f32* dgateSquares;
+    T* dx; T* dz; T* dadded; f32* dsquares; f32* partial;
+    i64 R, xStride, zStride, dzStride, addedStride;
+    i32 D, N, gate, isStashed, count;
 };
 
 template <typename T, bool isWide>
@@ -106,7 +124,7 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBa
         const T* x = args.x + r * args.xStride + first;       // R·D may exceed 2³¹
         const T* z = args.z + r * args.zStride + first;
         const T* dy = args.dy + r * args.D + first;
-        const f32 s = args.s[r * (args.D / args.N) + first / args.N];
+        const f32 s = args.dgateSquares ? 1.0f : args.s[r * (args.D / args.N) + first / args.N];
         f32 sum = 0;
         for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
         {
@@ -130,7 +148,9 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBa
                 sWeight[first + d + v] = fmaf(n[v], u[v] * s, sWeight[first + d + v]);
             }
         }
-        const f32 k = block_sum(sum, sPartial) * s * s / args.N;
+        const f32 k = args.dgateSquares ? -2.0f * args.dgateSquares[r] : block_sum(sum, sPartial) * s * s / args.N;
+        const f32 factor = args.added ? args.factor[r] : 0.0f;
+        f32 meets = 0;                                        // Σ of the sum's gradient times what was added
         for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
         {
             f32 u[V], n[V], g[V], w[V], dx[V], dz[V];
@@ -164,9 +184,27 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBa
                     dx[v] *= silu(g[v]);
                 }
             }
+            if (args.gate != kNoGate) store<V>(args.dz + r * args.dzStride + first + d, dz);
+            if (args.dsum)
+            {
+                load<V>(n, args.dsum + r * args.D + d);
+                #pragma unroll
+                for (int v = 0; v < V; v++) dx[v] += n[v];
+            }
             store<V>(args.dx + r * args.D + first + d, dx);
-            if (args.gate != kNoGate) store<V>(args.dz + r * args.D + first + d, dz);
+            if (!args.added) continue;
+            load<V>(n, args.added + r * args.addedStride + d);
+            #pragma unroll
+            for (int v = 0; v < V; v++)
+            {
+                meets = fmaf(dx[v], n[v], meets);
+                dx[v] *= factor;
+            }
+            store<V>(args.dadded + r * args.D + d, dx);
         }
+        if (!args.added) continue;
+        meets = block_sum(meets, sPartial);
+        if (threadIdx.x == 0) args.dsquares[r] = meets * (-0.5f * factor * factor * factor / args.count);
     }
     for (int first = 0; first < args.D; first += args.N)
         for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
@@ -175,18 +213,4 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBa
             load<V>(w, sWeight + first + d);
             store<V>(args.partial + (i64)blockIdx.x * args.D + first + d, w);
         }
-}
-
-struct RmsNormWeightArgs                                      // mirrored in CudaRmsNorm.cs, field for field
-{
-    const f32* partial; f32* dweight;
-    i32 P, D;
-};
-
-__global__ void __launch_bounds__(kColumnWarps * kWarp) rms_norm_weight_backward(const RmsNormWeightArgs args)
-{
-    __shared__ f32 sSums[kColumnWarps][kWarp];
-    const i64 column = (i64)blockIdx.x * kWarp + threadIdx.x % kWarp;
-    const f32 sum = column_sum(args.partial, args.P, args.D, column, sSums);
-    if (threadIdx.x < kWarp && column < args.D) args.dweight[column] = sum;
 }

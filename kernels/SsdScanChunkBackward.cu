@@ -10,7 +10,7 @@
 //            registers, and each head is worked out from one reading of its operands. Else first the products with the states by slices of 64 of N, then those within
 //            the chunk head by head, then those of d(C·Bᵀ).
 // Layout     as SsdScanForward.cu; dy, dx [B, L, H, P]; states, dstates [chunks, H, N, P], bf16 or float as the tiles; dB and dC by share [shares, B, L, G, N] float;
-//            sums [chunks, H, 2 + skips] float: of dA, dBias, dD. Gradients are contiguous.
+//            sums [chunks, H, 2 + skips] float: of dA, dBias, dD. Steps of dx and ddt lie dxStep and ddtStep apart.
 // Launch     grid chunks·G·shares, block 256; dynamic shared memory of tiles of 64 × 64: isResident 5 and two for each 64 of N, 63 or 81 KiB of bf16; else 5, 45 KiB of
 //            bf16, 85 KiB of floats. A share of a group's heads has at least 2.
 // Traffic    per step and head: reads 2·P elements and 1 of dt, writes P + 1; per chunk and head the state and dS_Q, N·P elements each; per step and block reads 2·N elements of

@@ -3,6 +3,7 @@
 // Computes   Δ = clamp(softplus(dt + bias)),  S_t = exp(Δ_t·A)·S_{t-1} + Δ_t·B_t·x_tᵀ,  y_t = S_tᵀ·C_t + D·x_t, times silu(z_t); by chunks of Q steps, with
 //            s_i = Σ_{k≤i} Δ_k·A within a chunk:  y_i = Σ_{j≤i} (C_i·B_j)·exp(s_i − s_j)·Δ_j·x_j + exp(s_i)·S_0ᵀ·C_i,
 //            S_Q = exp(s_Q)·S_0 + Σ_j exp(s_Q − s_j)·Δ_j·B_j·x_jᵀ
+//            For a norm behind the gate, y is then multiplied by norm, and the squares before that are added up over 32 channels: the rest is a factor of each row.
 // Source     Dao and Gu 2024, arXiv:2405.21060, section 6.
 // Method     ssd_scan_forward: a team of 8 warps owns a unit, W channels of one head of one sequence, and walks the chunks with the state in registers, so that
 //            nothing between passes through global memory. A block of two teams has two units of a group, which share the tiles of B and C and C·Bᵀ. C·Bᵀ, C·S and
@@ -11,11 +12,11 @@
 //            N. One warp of a team makes Δ and the decays (see common/Ssd.cuh).
 //            Where sequences are few and long they are walked in segments at once: ssd_scan_state_forward first makes the state at the start of each, a block for 64 × 64
 //            of the state of a head, by the same additions in the same order, so that segments change no bit.
-// Layout     x, z [B, L, H, P]; dt [B, L, H]; B, C [B, L, G, N], any strides but the last; y, ungated [B, L, H, P]; initial, final [n, H, P, N] float;
+// Layout     norm [H·P], squares [B, L, H, ceil(P / 32)] float or null; x, z [B, L, H, P]; dt [B, L, H]; B, C [B, L, G, N], any strides but the last; y, ungated [B, L, H, P]; initial, final [n, H, P, N] float;
 //            states [chunks, H, N, P], before each chunk, bf16 or float as the tiles; carried [n, segments − 1, H, P, N] float; ungated and states may be null.
 // Launch     ssd_scan_forward grid sequences·segments·H·ceil(P / W) / Units, W = 64 for bf16 and 32 for float tiles; block 256·Units; dynamic shared memory 45 to 91 KiB,
 //            see SsdPlan. ssd_scan_state_forward, before it where there are segments: grid sequences·H·ceil(P / 64)·ceil(N / 64), block 256, 2 tiles of 64 × 64.
-// Traffic    ssd_scan_forward, per step: a unit reads its part of P elements (twice with z) and 1 of dt, and writes its part of P (twice with ungated); a block reads
+// Traffic    ssd_scan_forward, per step: a unit reads its part of P elements (twice with z) and 1 of dt, and writes its part of P (twice with ungated; with norm also a float for each 32, and it reads norm); a block reads
 //            2·N elements of B and C (where N > kSlice 3·N − kSlice). Per chunk and head states take N·P elements; per segment and head the state is read, and per
 //            sequence and head written, as N·P floats. ssd_scan_state_forward reads x for each 64 of N and B for each 64 of P, and writes N·P floats per segment but
 //            the first; it leaves the last segment alone.
@@ -29,7 +30,7 @@
 template <typename T>
 struct SsdForwardArgs                                         // mirrored in CudaSsdScan.cs, field for field
 {
-    T* y; T* ungated; f32* final; Border<T>* states; const f32* initial; const f32* carried;
+    T* y; T* ungated; f32* final; Border<T>* states; const f32* initial; const f32* carried; const f32* norm; f32* squares;
     SsdShape<T> shape;
     i32 segments, chunksOfSegment;
 };
@@ -66,7 +67,9 @@ struct SsdForwardTiles
     __device__ inline E* pairs(int unit, int own) const { return unit == 0 ? sC : sState + (unit - own) * (kSteps + kRows) * kPitchP + kSteps * kPitchP; }
 };
 
-// Rows of y from shared memory, past the gate, V elements at a time.
+constexpr int kPart = 32;                                     // channels of a row whose squares are added up
+
+// Rows of y from shared memory, past the gate and the norm's weight, V elements at a time; neighbouring lanes add up the squares of a part of a row.
 template <int V, int Width, typename T>
 __device__ inline void store_rows(const SsdForwardArgs<T>& args, const f32* sY, int pitch, i64 row, i64 first, int steps, int head, int channel)
 {
@@ -75,18 +78,36 @@ __device__ inline void store_rows(const SsdForwardArgs<T>& args, const f32* sY, 
     for (int k = threadIdx.x % kSsdThreads; k < kSteps * Width / V; k += kSsdThreads)
     {
         const int i = k / (Width / V), p = k % (Width / V) * V;
-        if (i >= steps || channel + p >= shape.P) continue;
-        const i64 at = shape.dense(row, first + i, head) + channel + p;
-        f32 value[V], gate[V];
-        load<V>(value, sY + i * pitch + p);
-        if (shape.z)
+        const bool isThere = i < steps && channel + p < shape.P;
+        f32 squares = 0;
+        if (isThere)
         {
-            load<V>(gate, shape.z_at(row, first + i, head) + channel + p);
-            if (args.ungated) store<V>(args.ungated + at, value);
-            #pragma unroll
-            for (int v = 0; v < V; v++) value[v] *= silu(gate[v]);
+            const i64 at = shape.dense(row, first + i, head) + channel + p;
+            f32 value[V], gate[V];
+            load<V>(value, sY + i * pitch + p);
+            if (shape.z)
+            {
+                load<V>(gate, shape.z_at(row, first + i, head) + channel + p);
+                if (args.ungated) store<V>(args.ungated + at, value);
+                #pragma unroll
+                for (int v = 0; v < V; v++) value[v] *= silu(gate[v]);
+            }
+            if (args.norm)
+            {
+                load<V>(gate, args.norm + head * shape.P + channel + p);
+                #pragma unroll
+                for (int v = 0; v < V; v++)
+                {
+                    squares = fmaf(value[v], value[v], squares);
+                    value[v] *= gate[v];
+                }
+            }
+            store<V>(args.y + at, value);
         }
-        store<V>(args.y + at, value);
+        if (!args.norm) continue;
+        #pragma unroll
+        for (int distance = 1; distance < kPart / V; distance *= 2) squares += __shfl_xor_sync(kAllLanes, squares, distance);
+        if (isThere && p % kPart == 0) args.squares[((row * shape.L + first + i) * shape.H + head) * ((shape.P + kPart - 1) / kPart) + (channel + p) / kPart] = squares;
     }
 }
 

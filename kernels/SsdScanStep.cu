@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kSsdThreads) ssd_scan_step(const SsdStepArgs<T
     f32 step = to_f32(shape.dt[row * shape.dtBatch + head]) + (shape.dtBias ? shape.dtBias[head] : 0.0f);
     if (shape.hasSoftplus) step = softplus(step);
     step = step < shape.minDelta ? shape.minDelta : step > shape.maxDelta ? shape.maxDelta : step;
-    const f32 decay = expf(step * shape.A[head]);
+    const f32 decay = expf(step * shape.rate(head));
     const int channels = min(kChannelsOfWarp, shape.P - channel);
     const T* x = shape.x_at(row, 0, head) + channel;
     f32 sum[kChannelsOfWarp] = {};

@@ -28,7 +28,7 @@ struct StateUpdateArgs                                        // mirrored in Cud
     f32* convolution; f32* states; u32* tickets; const void* slots;
     const f32* weight; const f32* bias; const f32* A; const f32* skip; const f32* dtBias;
     i64 xBatch, dtBatch, zBatch, slotCount;
-    i32 H, P, G, N, K, hasSoftplus, isLong, isStateWide;
+    i32 H, P, G, N, K, hasSoftplus, hasLogA, isLong, isStateWide;
     f32 minDelta, maxDelta;
 
     __device__ inline i64 slot_of(i64 b) const
@@ -126,7 +126,7 @@ __global__ void __launch_bounds__(kThreads) state_update(const StateUpdateArgs<T
     f32 step = to_f32(args.dt[b * args.dtBatch + head]) + (args.dtBias ? args.dtBias[head] : 0.0f);
     if (args.hasSoftplus) step = softplus(step);
     step = step < args.minDelta ? args.minDelta : step > args.maxDelta ? args.maxDelta : step;                // NaN stays NaN
-    const f32 decay = expf(step * args.A[head]);
+    const f32 decay = expf(step * (args.hasLogA ? -expf(args.A[head]) : args.A[head]));
     const int channels = min(kChannelsOfWarp, mine - first);
     f32* states = args.states + ((slot * args.H + head) * args.P + slice + first) * (i64)args.N;
     f32 sum[kChannelsOfWarp] = {};

@@ -19,13 +19,16 @@ struct SsdShape                                               // mirrored in Cud
     i64 xBatch, xStep, xHead, dtBatch, dtStep, bBatch, bStep, bGroup, cBatch, cStep, cGroup, zBatch, zStep, zHead;
     i64 L;
     i32 H, P, G, N, Q, sequences, chunksPerRow;
-    i32 hasSoftplus, isSkipPerChannel, isXWide, isBcWide, isYWide, isStateWide;
+    i32 hasSoftplus, hasLogA, isSkipPerChannel, isXWide, isBcWide, isYWide, isStateWide;
     f32 minDelta, maxDelta;
 
     __device__ inline const T* x_at(i64 row, i64 step, int head) const { return x + row * xBatch + step * xStep + head * xHead; }
     __device__ inline const T* b_at(i64 row, i64 step, int group) const { return B + row * bBatch + step * bStep + group * bGroup; }
     __device__ inline const T* c_at(i64 row, i64 step, int group) const { return C + row * cBatch + step * cStep + group * cGroup; }
     __device__ inline const T* z_at(i64 row, i64 step, int head) const { return z + row * zBatch + step * zStep + head * zHead; }
+
+    // A of a head.
+    __device__ inline f32 rate(int head) const { return hasLogA ? -expf(A[head]) : A[head]; }
 
     // (row, step, head, 0) of a contiguous [B, L, H, P], in elements; B·L·H·P may exceed 2³¹.
     __device__ inline i64 dense(i64 row, i64 step, int head) const { return ((row * L + step) * H + head) * P; }
@@ -68,7 +71,7 @@ struct SsdDecays
     {
         const int lane = threadIdx.x % kWarp;
         const f32 bias = shape.dtBias ? shape.dtBias[head] : 0.0f;
-        const f64 a = shape.A[head];
+        const f64 a = shape.rate(head);
         f64 s[2];
         #pragma unroll
         for (int part = 0; part < 2; part++)

@@ -10,7 +10,7 @@ struct SsdChunkBackwardArgs                                   // mirrored in Cud
     const T* dy; const Border<T>* states; const Border<T>* dstates; // dy behind the gate
     T* dx; T* ddt; f32* dB; f32* dC; f32* sums;
     SsdShape<T> shape;
-    i64 rows;                                                 // B·L
+    i64 rows, dxStep, ddtStep;                                // rows: B·L; elements from a step of dx and of ddt to the next
     i32 shares, headsOfShare, sumsOfHead, isDyWide;
 };
 
@@ -235,7 +235,7 @@ struct SsdChunkBlock
             if (i >= steps || channel + p >= shape.P) continue;
             f32 dx[V];
             load<V>(dx, tile(1) + i * kPitch<T> + p);
-            store<V>(args.dx + shape.dense(row, first + i, head) + channel + p, dx);
+            store<V>(args.dx + (row * shape.L + first + i) * args.dxStep + head * shape.P + channel + p, dx);
         }
     }
 
@@ -259,12 +259,12 @@ struct SsdChunkBlock
         }
         sum = row_sum(sum) + sSums.whole[slot];
         const f32 delta = sDecays.delta[k], raw = sDecays.raw[k];
-        f32 dDelta = fmaf(sum, shape.A[head], sSums.row[1][0][k] + sSums.row[1][1][k]);
+        f32 dDelta = fmaf(sum, shape.rate(head), sSums.row[1][0][k] + sSums.row[1][1][k]);
         const f32 unlimited = shape.hasSoftplus ? softplus(raw) : raw;
         if (unlimited < shape.minDelta || unlimited > shape.maxDelta) dDelta = 0;
         if (shape.hasSoftplus) dDelta *= sigmoid(raw);
         const bool isMine = part == 0 && k < steps;
-        if (isMine) args.ddt[(row * shape.L + first + k) * shape.H + head] = from_f32<T>(dDelta);
+        if (isMine) args.ddt[(row * shape.L + first + k) * args.ddtStep + head] = from_f32<T>(dDelta);
         put_warp_sum(0, isMine ? sum * delta : 0.0f);
         put_warp_sum(1, isMine ? dDelta : 0.0f);
         __syncthreads();                                      // the sums of all warps are there

@@ -13,6 +13,17 @@ internal sealed partial class CudaBackend(CudaDevice device) : Backend
 
     internal override bool AcceptsActivation(DType dtype) => dtype.IsFloat;
 
+    /// <summary>Rows begin at multiples of 16 bytes.</summary>
+    internal override Tensor EmptyRows(ReadOnlySpan<long> shape, DType dtype, Device on)
+    {
+        int elements = WideElements(dtype);
+        if (shape[^1] % elements == 0) return Tensor.Empty(shape, dtype, on);
+        using TensorScope scope = TensorScope.Enter();
+        long[] padded = shape.ToArray();
+        padded[^1] = (padded[^1] + elements - 1) / elements * elements;
+        return scope.Keep(Tensor.Empty(padded, dtype, on).Slice(-1, 0, shape[^1]));
+    }
+
     /// <summary>A kernel instance of a file, such as <c>Kernel("RmsNorm.cu", $"rms_norm_forward&lt;{x.DType}, {wide}&gt;")</c>.</summary>
     private CudaKernel Kernel(string file, scoped KernelExpression expression) => device.Kernels.Get(file, expression.Text);
 

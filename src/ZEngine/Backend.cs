@@ -8,4 +8,7 @@ public abstract partial class Backend
 
     /// <summary>Element types that activations may have on this device.</summary>
     internal abstract bool AcceptsActivation(DType dtype);
+
+    /// <summary>A tensor whose rows begin where the device reads them best; between them there may be gaps.</summary>
+    internal virtual Tensor EmptyRows(ReadOnlySpan<long> shape, DType dtype, Device device) => Tensor.Empty(shape, dtype, device);
 }

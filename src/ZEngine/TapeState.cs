@@ -106,13 +106,22 @@ internal sealed class TapeState(TensorScope.Owned scope)
             {
                 if (results[i] is not { } result || !node.Inputs[i].IsTracked) continue;
                 RequireGradientOf(node.Inputs[i], result, i);
-                bool isRepeated = Array.IndexOf(results, result, 0, i) >= 0;
+                bool isRepeated = NeedsCopy(node, results, i);
                 // A tensor that was not made here may be the op's own for good: another handle makes it count as shared.
                 bool isOurs = temporaries.TryKeep(result);
                 Accumulate(node.Inputs[i], isRepeated ? temporaries.Keep(result.Clone()) : isOurs ? result : temporaries.Keep(result.Detach()));
             }
         }
         for (int i = 0; i < node.Outputs; i++) Consume(node.FirstOutput + i);
+    }
+
+    /// <summary>Whether the gradient of input i is also that of one before it which adds to it: a parameter keeps what it gets, and one slot gets both. Others share it.</summary>
+    private static bool NeedsCopy(Node node, Tensor?[] results, int i)
+    {
+        Target own = node.Inputs[i];
+        for (int other = 0; other < i; other++)
+            if (ReferenceEquals(results[other], results[i]) && (own.Parameter is not null || node.Inputs[other].Parameter is not null || node.Inputs[other] == own)) return true;
+        return false;
     }
 
     private void RequireGradientOf(Target target, Tensor gradient, int input)

@@ -49,6 +49,13 @@ public readonly ref struct TensorScope : IDisposable
         return tensor;
     }
 
+    /// <summary>Gives a tensor back before its scope ends, unless an open tape needs it.</summary>
+    public static void Drop(Tensor tensor)
+    {
+        ArgumentNullException.ThrowIfNull(tensor);
+        if (tensor.Keeper is not { IsClosed: false }) Release(tensor).Dispose();
+    }
+
     /// <summary>Disposes the scope's tensors.</summary>
     /// <exception cref="InvalidOperationException">An inner scope is still open.</exception>
     public void Dispose()

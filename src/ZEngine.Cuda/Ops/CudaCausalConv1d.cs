@@ -34,16 +34,8 @@ internal sealed partial class CudaBackend
     private struct CausalConv1dBackwardArgs
     {
         public ulong X, Dy, Dfinal, Dx, Dinitial, Partial;
+        public long DxStride;
         public CausalConv1dShape Shape;
-    }
-
-    /// <summary>Mirrors CausalConv1dWeightArgs in kernels/CausalConv1d.cu, field for field.</summary>
-    [StructLayout(LayoutKind.Sequential)]
-    private struct CausalConv1dWeightArgs
-    {
-        public ulong Partial, Dweight, Dbias;
-        public long P, D;
-        public int K;
     }
 
     internal override void CausalConv1dForward(CausalConv1dInputs x, Tensor y, Tensor finalState)
@@ -63,7 +55,7 @@ internal sealed partial class CudaBackend
         });
     }
 
-    internal override void CausalConv1dBackward(CausalConv1dInputs x, Tensor dy, Tensor? dFinalState, CausalConv1dInputs d)
+    internal override void CausalConv1dBackward(CausalConv1dInputs x, Tensor dy, Tensor? dFinalState, CausalConv1dInputs d, PartialSums? sums)
     {
         if (dy.Count == 0)
         {
@@ -72,20 +64,21 @@ internal sealed partial class CudaBackend
             d.Bias?.Clear();
             return;
         }
-        bool isWide = IsConvWide(x) && IsAligned(dy, WideElements(dy.DType)) && IsAligned(dFinalState, 4);
+        bool isWide = IsConvWide(x) && IsAligned(dy, WideElements(dy.DType)) && IsAligned(dFinalState, 4) && IsWide(d.X, x.X.Shape[2]);
         int window = ConvWindow(x, isWide), channels = isWide ? 16 / window : 1;
         using Tensor? starts = UploadSequences(x.Layout);
         CausalConv1dShape shape = ConvShape(x, starts, channels);
         long groups = (shape.Tiles + ConvWarps - 1) / ConvWarps;
-        using Tensor partial = Tensor.Empty([groups, shape.K + 1, shape.D], DType.Float32, dy.Device);
+        Tensor partial = Tensor.Empty([groups, shape.K + 1, shape.D], DType.Float32, dy.Device);
+        using ColumnSums? own = sums is null ? new ColumnSums(this) : null;
+        ColumnSums added = (ColumnSums?)sums ?? own!;
+        added.Add(partial);
         Kernel(CausalConv1dFile, $"causal_conv1d_backward<{dy.DType}, {window}, {isWide}>").Launch(ConvBlocks(shape), ConvWarps * 32, 0, new CausalConv1dBackwardArgs
         {
-            X = Pointer(x.X), Dy = Pointer(dy), Dfinal = Pointer(dFinalState), Dx = Pointer(d.X), Dinitial = Pointer(d.InitialState), Partial = Pointer(partial), Shape = shape,
+            X = Pointer(x.X), Dy = Pointer(dy), Dfinal = Pointer(dFinalState), Dx = Pointer(d.X), Dinitial = Pointer(d.InitialState), Partial = Pointer(partial), DxStride = d.X.RowStride(), Shape = shape,
         });
-        Kernel(CausalConv1dFile, $"causal_conv1d_weight_backward").Launch(Blocks("CausalConv1d", (shape.K + 1) * shape.D, ColumnsOfBlock), ColumnSumThreads, 0, new CausalConv1dWeightArgs
-        {
-            Partial = Pointer(partial), Dweight = Pointer(d.Weight), Dbias = Pointer(d.Bias), P = groups, D = shape.D, K = shape.K,
-        });
+        added.To(d.Weight, 0, shape.K * shape.D, shape.D, shape.K);
+        if (d.Bias is not null) added.To(d.Bias, shape.K * shape.D, shape.D, shape.D);
     }
 
     /// <summary>What no step changes, or zeros.</summary>

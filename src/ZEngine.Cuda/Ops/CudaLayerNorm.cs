@@ -28,14 +28,6 @@ internal sealed partial class CudaBackend
         public int D, HasWeight, HasBias, IsStashed;
     }
 
-    /// <summary>Mirrors LayerNormWeightArgs in kernels/LayerNorm.cu, field for field.</summary>
-    [StructLayout(LayoutKind.Sequential)]
-    private struct LayerNormWeightArgs
-    {
-        public ulong Partial, Dweight, Dbias;
-        public int P, D;
-    }
-
     internal override void LayerNormForward(LayerNormInputs x, Tensor y, Tensor mean, Tensor rstd)
     {
         int width = Size32("LayerNorm", "D", x.X.Shape[^1]), elements = WideElements(y.DType);
@@ -62,16 +54,16 @@ internal sealed partial class CudaBackend
         long shared = 4L * sums * ((width + 3L) / 4 * 4), stash = 2 * ((width + 7L) / 8 * 8) * dy.DType.Size;
         bool isStashed = shared + stash <= device.SharedBytesPerBlock / 2;     // two blocks of a multiprocessor at least
         int blocks = PersistentBlocks(rows, 1, 2);
-        using Tensor partial = Tensor.Empty([blocks, sums * (long)width], DType.Float32, dy.Device);
+        Tensor partial = Tensor.Empty([blocks, sums * (long)width], DType.Float32, dy.Device);
+        using var added = new ColumnSums(this);
+        added.Add(partial);
         Kernel(LayerNormFile, $"layer_norm_backward<{dy.DType}, {isWide}>")
             .Launch(blocks, RowThreads(width, isWide ? elements : 1), SharedRow("LayerNorm", shared + (isStashed ? stash : 0)), new LayerNormBackwardArgs
             {
                 X = Pointer(x.X), Weight = Pointer(x.Weight), Dy = Pointer(dy), Mean = Pointer(mean), S = Pointer(rstd), Dx = Pointer(d.X), Partial = Pointer(partial),
                 R = rows, XStride = x.X.RowStride(), D = width, HasWeight = d.Weight is null ? 0 : 1, HasBias = d.Bias is null ? 0 : 1, IsStashed = isStashed ? 1 : 0,
             });
-        Kernel(LayerNormFile, $"layer_norm_weight_backward").Launch(Blocks("LayerNorm", sums * (long)width, ColumnsOfBlock), ColumnSumThreads, 0, new LayerNormWeightArgs
-        {
-            Partial = Pointer(partial), Dweight = Pointer(d.Weight), Dbias = Pointer(d.Bias), P = blocks, D = width,
-        });
+        if (d.Weight is not null) added.To(d.Weight, 0, width, width);
+        if (d.Bias is not null) added.To(d.Bias, d.Weight is null ? 0 : width, width, width);
     }
 }

@@ -13,14 +13,15 @@ internal sealed partial class CudaBackend
     {
         public ulong A, B, Bias, Y;
         public long ARow, BRow, YRow, ANext, BNext, YNext, AInner, BInner, YInner;
-        public int M, N, K, Inners, BRepeat, TransposeA, TransposeB, IsAdding, AIsWide, BIsWide, YIsWide;
+        public int M, N, K, Inners, BRepeat, TransposeA, TransposeB, IsAdding, AIsWide, BIsWide, YIsWide, YIsFloat;
     }
 
     internal override void MatMul(MatMulInputs x, Tensor y, bool isAdding)
     {
         // The tensor cores take operands of one 16-bit type whose rows begin at multiples of 16 bytes; others are copied. (Few rows are no work for them.)
-        bool isHalf = y.DType != DType.Float32 && !MatMulPlan.HasFewRows(x, y);
-        using Tensor? alignedA = isHalf ? Aligned(x.A, y.DType) : null, alignedB = isHalf ? Aligned(x.B, y.DType) : null;
+        DType type = x.A.DType;
+        bool isHalf = type != DType.Float32 && !MatMulPlan.HasFewRows(x, y);
+        using Tensor? alignedA = isHalf ? Aligned(x.A, type) : null, alignedB = isHalf ? Aligned(x.B, type) : null;
         (Tensor a, Tensor b) = (alignedA ?? x.A, alignedB ?? x.B);
         (long rows, long inner) = x.TransposeA ? (a.Shape[^1], a.Shape[^2]) : (a.Shape[^2], a.Shape[^1]);
         long columns = y.Shape[^1], products = 1;
@@ -39,9 +40,7 @@ internal sealed partial class CudaBackend
         if (tensor.DType == type && tensor.Address % WideBytes == 0 && tensor.RowStride() % elements == 0) return null;
         using TensorScope scope = TensorScope.Enter();
         using NoGradient pause = Tape.NoGrad();
-        long[] shape = tensor.Shape.ToArray();
-        shape[^1] = (shape[^1] + elements - 1) / elements * elements;
-        Tensor copy = Tensor.Empty(shape, type, tensor.Device).Slice(-1, 0, tensor.Shape[^1]);
+        Tensor copy = EmptyRows(tensor.Shape, type, tensor.Device);
         Copy(tensor, copy);
         return TensorScope.Release(copy);
     }
@@ -77,14 +76,14 @@ internal sealed partial class CudaBackend
         if (products * x.Rows * x.Columns == 0) return;
         bool hasFewRows = products == 1 && !x.TransposeA && x.TransposeB && MatMulPlan.HasFewRows(x.Rows);
         if (!hasFewRows && MultipliesByLibrary(x)) return;
-        (DType type, DType bType) = (x.Y.Tensor.DType, x.B.Tensor.DType);
+        (DType type, DType bType, DType yType) = (x.A.Tensor.DType, x.B.Tensor.DType, x.Y.Tensor.DType);
         var args = new MatMulArgs
         {
             A = x.A.Address, B = x.B.Address, Bias = Pointer(x.Bias), Y = x.Y.Address,
             ARow = x.A.Row, BRow = x.B.Row, YRow = x.Y.Row, ANext = x.A.Next, BNext = x.B.Next, YNext = x.Y.Next, AInner = x.A.Inner, BInner = x.B.Inner, YInner = x.Y.Inner,
             M = Size32("MatMul", "rows", x.Rows), N = Size32("MatMul", "columns", x.Columns), K = Size32("MatMul", "inner", x.Inner),
             Inners = x.Inners, BRepeat = x.Repeat, TransposeA = x.TransposeA ? 1 : 0, TransposeB = x.TransposeB ? 1 : 0, IsAdding = x.IsAdding ? 1 : 0,
-            AIsWide = x.A.IsWide ? 1 : 0, BIsWide = x.B.IsWide ? 1 : 0, YIsWide = x.Y.IsWide && x.Columns * type.Size % WideBytes == 0 ? 1 : 0,
+            AIsWide = x.A.IsWide ? 1 : 0, BIsWide = x.B.IsWide ? 1 : 0, YIsWide = x.Y.IsWide && x.Columns * yType.Size % WideBytes == 0 ? 1 : 0, YIsFloat = yType == DType.Float32 ? 1 : 0,
         };
         MatMulPlan plan = MatMulPlan.For(x.Rows, x.Columns, products, type, hasFewRows, device.Multiprocessors, device.Options.AllowsTf32);
         CudaKernel kernel = plan.Method switch
@@ -99,8 +98,8 @@ internal sealed partial class CudaBackend
     /// <summary>Lets cuBLASLt multiply; false where it is not there or does not take such a product.</summary>
     private bool MultipliesByLibrary(in Product x)
     {
-        DType type = x.Y.Tensor.DType;
-        if (!device.Library.IsPresent || x.Inner == 0 || x.A.Tensor.DType != type || x.B.Tensor.DType != type) return false;
+        DType type = x.A.Tensor.DType;
+        if (!device.Library.IsPresent || x.Inner == 0 || x.B.Tensor.DType != type) return false;
         // It has one level of stacks, and adds a bias in the type of the result, which is not what a Float32 bias of a 16-bit result is.
         if (x.Repeat > 1 || x.Stacks > 1 && x.Inners > 1 || x.Bias is not null && type != DType.Float32) return false;
         if (device.Library.Plan(ColumnMajor(x, type)) is not { } plan) return false;
@@ -116,9 +115,8 @@ internal sealed partial class CudaBackend
     {
         bool isInner = x.Inners > 1;
         int count = Size32("MatMul", "products", x.Stacks * x.Inners);
-        CublasLtType type = dtype switch { DType.Float32 => CublasLtType.Float32, DType.BFloat16 => CublasLtType.BFloat16, _ => CublasLtType.Float16 };
         // A single row may lie any distance from the next, which is not there.
-        CublasLtLayout Layout(Operand operand, long rows, long columns) => new(type, columns, rows, Math.Max(operand.Row, columns), count, count == 1 ? 0 : isInner ? operand.Inner : operand.Next);
+        CublasLtLayout Layout(Operand operand, long rows, long columns) => new(TypeOf(operand.Tensor.DType), columns, rows, Math.Max(operand.Row, columns), count, count == 1 ? 0 : isInner ? operand.Inner : operand.Next);
         return new CublasLtProduct(
             x.TransposeB ? Layout(x.B, x.Columns, x.Inner) : Layout(x.B, x.Inner, x.Columns),
             x.TransposeA ? Layout(x.A, x.Inner, x.Rows) : Layout(x.A, x.Rows, x.Inner),
@@ -126,6 +124,8 @@ internal sealed partial class CudaBackend
             dtype == DType.Float32 && device.Options.AllowsTf32 ? CublasLtCompute.Tf32 : CublasLtCompute.Float32, x.Bias is null ? CublasLtEpilogue.None : CublasLtEpilogue.Bias,
             Alignment(x.B.Address), Alignment(x.A.Address), Alignment(x.Y.Address));
     }
+
+    private static CublasLtType TypeOf(DType dtype) => dtype == DType.Float32 ? CublasLtType.Float32 : dtype == DType.BFloat16 ? CublasLtType.BFloat16 : CublasLtType.Float16;
 
     /// <summary>The largest power of two up to 256 of which an address is a multiple.</summary>
     private static int Alignment(ulong address) => (int)Math.Min(256, address & (~address + 1));

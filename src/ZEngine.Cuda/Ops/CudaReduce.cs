@@ -1,4 +1,5 @@
 using System.Numerics;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 
 namespace ZEngine.Cuda;
@@ -27,6 +28,64 @@ internal sealed partial class CudaBackend
         public long N, Count, Inner;
         public int Is32;
         public float Divisor;
+    }
+
+    private const int MostPartialSums = 4;
+
+    /// <summary>Mirrors PartialSum in kernels/Reduce.cu, field for field.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct PartialSum
+    {
+        public ulong Partial, Y;
+        public long Rows, Pitch, Width, Inner, Stride, FirstBlock;
+    }
+
+    [InlineArray(MostPartialSums)]
+    private struct PartialSumList
+    {
+        private PartialSum _first;
+    }
+
+    /// <summary>Mirrors PartialSumsArgs in kernels/Reduce.cu, field for field.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct PartialSumsArgs
+    {
+        public PartialSumList Sums;
+        public long Count;
+    }
+
+    internal override PartialSums NewPartialSums() => new ColumnSums(this);
+
+    /// <summary>Columns of partial results that one launch of reduce_sums adds up.</summary>
+    private sealed class ColumnSums(CudaBackend backend) : PartialSums
+    {
+        private readonly List<Tensor> _partials = [];
+        private PartialSumsArgs _args;
+        private long _blocks;
+
+        /// <summary>Takes the results over: rows of a contiguous <paramref name="partial"/> are added up.</summary>
+        public void Add(Tensor partial) => _partials.Add(partial);
+
+        /// <summary>Adds up <paramref name="width"/> columns of the last partial results, from <paramref name="first"/> on: column c goes to c % inner · stride + c / inner.</summary>
+        public void To(Tensor y, long first, long width, long inner, long stride = 1)
+        {
+            Tensor partial = _partials[^1];
+            if (_args.Count == MostPartialSums) throw new InvalidOperationException($"reduce_sums takes at most {MostPartialSums} matrices.");
+            _args.Sums[(int)_args.Count++] = new PartialSum
+            {
+                Partial = Pointer(partial) + (ulong)(first * sizeof(float)), Y = Pointer(y), Rows = partial.Shape[0], Pitch = partial.Count / partial.Shape[0],
+                Width = width, Inner = inner, Stride = stride, FirstBlock = _blocks,
+            };
+            _blocks += (width + ColumnsOfBlock - 1) / ColumnsOfBlock;
+        }
+
+        public override void Dispose()
+        {
+            if (_blocks > 0) backend.Kernel(ReduceFile, $"reduce_sums").Launch(Blocks("Reduce", _blocks), ColumnSumThreads, 0, _args);
+            _blocks = 0;
+            foreach (Tensor partial in _partials) partial.Dispose();
+            _partials.Clear();
+        }
     }
 
     internal override void ReduceForward(Reduction reduction, Tensor x, long outer, long count, long inner, Tensor y) =>

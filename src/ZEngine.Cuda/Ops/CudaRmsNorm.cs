@@ -10,43 +10,39 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct RmsNormArgs
     {
-        public ulong X, Z, Weight, Y, S;
-        public long XStride, ZStride;
-        public int D, N, Gate;
-        public float Eps;
+        public ulong X, Z, Residual, Weight, Squares, Y, Sum, S, Factor;
+        public long XStride, ZStride, ResidualStride;
+        public int D, N, Gate, Parts, Count;
+        public float Eps, SquaresEps;
     }
 
     /// <summary>Mirrors RmsNormBackwardArgs in kernels/RmsNorm.cu, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
     private struct RmsNormBackwardArgs
     {
-        public ulong X, Z, Weight, Dy, S, Dx, Dz, Partial;
-        public long R, XStride, ZStride;
-        public int D, N, Gate, IsStashed;
+        public ulong X, Z, Weight, Dy, S, Dsum, Added, Factor, DgateSquares, Dx, Dz, Dadded, Dsquares, Partial;
+        public long R, XStride, ZStride, DzStride, AddedStride;
+        public int D, N, Gate, IsStashed, Count;
     }
 
-    /// <summary>Mirrors RmsNormWeightArgs in kernels/RmsNorm.cu, field for field.</summary>
-    [StructLayout(LayoutKind.Sequential)]
-    private struct RmsNormWeightArgs
-    {
-        public ulong Partial, Dweight;
-        public int P, D;
-    }
-
-    internal override void RmsNormForward(RmsNormInputs x, Tensor y, Tensor rstd)
+    internal override void RmsNormForward(RmsNormInputs x, Tensor y, Tensor rstd, NormSum? sum)
     {
         (int width, int group) = RmsNormWidths(x);
-        bool isWide = IsRmsNormWide(x, y);
+        Tensor? squares = sum?.Scale?.Squares;
+        bool isWide = IsRmsNormWide(x, y) && IsWide(sum?.Residual, group) && IsWide(sum?.Sum, group);
         var args = new RmsNormArgs
         {
-            X = Pointer(x.X), Z = Pointer(x.Z), Weight = Pointer(x.Weight), Y = Pointer(y), S = Pointer(rstd),
-            XStride = x.X.RowStride(), ZStride = x.Z?.RowStride() ?? 0, D = width, N = group, Gate = GateOf(x), Eps = x.Epsilon,
+            X = Pointer(x.X), Z = Pointer(x.Z), Residual = Pointer(sum?.Residual), Weight = Pointer(x.Weight), Squares = Pointer(squares),
+            Y = Pointer(y), Sum = Pointer(sum?.Sum), S = Pointer(rstd), Factor = Pointer(sum?.Factor),
+            XStride = x.X.RowStride(), ZStride = x.Z?.RowStride() ?? 0, ResidualStride = sum?.Residual.RowStride() ?? 0,
+            D = width, N = group, Gate = GateOf(x), Parts = squares is null ? 0 : Size32("RmsNorm", "parts of a row", squares.Shape[^1]), Count = SquaresCount(sum?.Scale),
+            Eps = x.Epsilon, SquaresEps = sum?.Scale?.Epsilon ?? 0,
         };
         Kernel(RmsNormFile, $"rms_norm_forward<{y.DType}, {isWide}>")
             .Launch(Blocks("RmsNorm", x.X.Count / Math.Max(1, group)), RowThreads(group, isWide ? WideElements(y.DType) : 1), SharedRow("RmsNorm", 4L * group), args);
     }
 
-    internal override void RmsNormBackward(RmsNormInputs x, Tensor rstd, Tensor dy, RmsNormInputs d)
+    internal override void RmsNormBackward(RmsNormInputs x, Tensor? rstd, Tensor dy, RmsNormInputs d, NormSumGradient? sum, Tensor? dGateSquares, PartialSums? sums)
     {
         (int width, int group) = RmsNormWidths(x);
         long rows = x.X.Count / Math.Max(1, width);
@@ -55,21 +51,28 @@ internal sealed partial class CudaBackend
             d.Weight.Clear();
             return;
         }
-        bool isWide = IsRmsNormWide(x, dy) && IsRmsNormWide(d, d.X);
+        bool isWide = IsRmsNormWide(x, dy) && IsRmsNormWide(d, d.X) && IsWide(sum?.DSum, group) && IsWide(sum?.Added, group) && IsWide(sum?.DAdded, group);
         long shared = 4L * ((width + 3) / 4 * 4), stash = (x.Z is null ? 2 : 3) * ((group + 7L) / 8 * 8) * dy.DType.Size;
         bool isStashed = shared + stash <= device.SharedBytesPerBlock / 2;     // two blocks of a multiprocessor at least
         int blocks = PersistentBlocks(rows, 1, 2);
-        using Tensor partial = Tensor.Empty([blocks, width], DType.Float32, dy.Device);
+        Tensor partial = Tensor.Empty([blocks, width], DType.Float32, dy.Device);
+        using ColumnSums? own = sums is null ? new ColumnSums(this) : null;
+        ColumnSums added = (ColumnSums?)sums ?? own!;
+        added.Add(partial);
         var args = new RmsNormBackwardArgs
         {
-            X = Pointer(x.X), Z = Pointer(x.Z), Weight = Pointer(x.Weight), Dy = Pointer(dy), S = Pointer(rstd), Dx = Pointer(d.X), Dz = Pointer(d.Z), Partial = Pointer(partial),
-            R = rows, XStride = x.X.RowStride(), ZStride = x.Z?.RowStride() ?? 0, D = width, N = group, Gate = GateOf(x), IsStashed = isStashed ? 1 : 0,
+            X = Pointer(x.X), Z = Pointer(x.Z), Weight = Pointer(x.Weight), Dy = Pointer(dy), S = Pointer(rstd),
+            Dsum = Pointer(sum?.DSum), Added = Pointer(sum?.Added), Factor = Pointer(sum?.Factor), DgateSquares = Pointer(dGateSquares),
+            Dx = Pointer(d.X), Dz = Pointer(d.Z), Dadded = Pointer(sum?.DAdded), Dsquares = Pointer(sum?.DSquares), Partial = Pointer(partial),
+            R = rows, XStride = x.X.RowStride(), ZStride = x.Z?.RowStride() ?? 0, DzStride = d.Z?.RowStride() ?? 0, AddedStride = sum?.Added?.RowStride() ?? 0,
+            D = width, N = group, Gate = GateOf(x), IsStashed = isStashed ? 1 : 0, Count = SquaresCount(sum?.Scale),
         };
         Kernel(RmsNormFile, $"rms_norm_backward<{dy.DType}, {isWide}>")
             .Launch(blocks, RowThreads(group, isWide ? WideElements(dy.DType) : 1), SharedRow("RmsNorm", shared + (isStashed ? stash : 0)), args);
-        Kernel(RmsNormFile, $"rms_norm_weight_backward")
-            .Launch(Blocks("RmsNorm", width, ColumnsOfBlock), ColumnSumThreads, 0, new RmsNormWeightArgs { Partial = Pointer(partial), Dweight = Pointer(d.Weight), P = blocks, D = width });
+        added.To(d.Weight, 0, width, width);
     }
+
+    private static int SquaresCount(RowScale? scale) => scale is null ? 0 : Size32("RmsNorm", "squares of a row", scale.Count);
 
     private static (int Width, int Group) RmsNormWidths(RmsNormInputs x) => (Size32("RmsNorm", "D", x.X.Shape[^1]), Size32("RmsNorm", "groupSize", x.GroupSize));
 

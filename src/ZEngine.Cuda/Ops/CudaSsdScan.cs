@@ -10,7 +10,7 @@ internal sealed partial class CudaBackend
     {
         public ulong X, Dt, B, C, Z, A, D, DtBias, Starts, FirstChunks;
         public long XBatch, XStep, XHead, DtBatch, DtStep, BBatch, BStep, BGroup, CBatch, CStep, CGroup, ZBatch, ZStep, ZHead, L;
-        public int H, P, G, N, Q, Sequences, ChunksPerRow, HasSoftplus, IsSkipPerChannel, IsXWide, IsBcWide, IsYWide, IsStateWide;
+        public int H, P, G, N, Q, Sequences, ChunksPerRow, HasSoftplus, HasLogA, IsSkipPerChannel, IsXWide, IsBcWide, IsYWide, IsStateWide;
         public float MinDelta, MaxDelta;
     }
 
@@ -18,7 +18,7 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct SsdForwardArgs
     {
-        public ulong Y, Ungated, Final, States, Initial, Carried;
+        public ulong Y, Ungated, Final, States, Initial, Carried, Norm, Squares;
         public SsdShape Shape;
         public int Segments, ChunksOfSegment;
     }
@@ -54,7 +54,7 @@ internal sealed partial class CudaBackend
     {
         public ulong Dy, States, Dstates, Dx, Ddt, DB, DC, Sums;
         public SsdShape Shape;
-        public long Rows;
+        public long Rows, DxStep, DdtStep;
         public int Shares, HeadsOfShare, SumsOfHead, IsDyWide;
     }
 
@@ -62,8 +62,8 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct SsdSumArgs
     {
-        public ulong DBShares, DCShares, Sums, DB, DC, DA, DBias, DD;
-        public long Chunks, Count;
+        public ulong DBShares, DCShares, Sums, LogA, DB, DC, DA, DBias, DD;
+        public long Chunks, Count, RowWidth, DBStep, DCStep;
         public int H, Shares, SumsOfHead, ColumnBlocks;
     }
 
@@ -71,11 +71,14 @@ internal sealed partial class CudaBackend
 
     internal override DType SsdStateType(DType activations) => activations == DType.BFloat16 ? DType.BFloat16 : DType.Float32;
 
-    internal override void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated)
+    internal override long SsdSquares(long heads, long headDimension) => heads * SsdPlan.Slices(headDimension, SsdPlan.ChannelsOfSquares);
+
+    internal override void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated, SsdGate? gate)
     {
         using Tensor? table = UploadSsdTable(x);
         SsdShape shape = ShapeOf(x, table, y);
-        if (shape.L == 1 && states is null)
+        if (!IsAligned(gate?.Weight, 4)) shape.IsYWide = 0;
+        if (shape.L == 1 && states is null && gate is null)
         {
             shape.IsStateWide = IsSsdStepWide(x, finalState) ? 1 : 0;
             Kernel("SsdScanStep.cu", $"ssd_scan_step<{y.DType}>").Launch(Blocks("SsdScan", shape.Sequences * (long)shape.H * SsdPlan.Slices(shape.P, SsdPlan.StepChannels)), SsdPlan.Threads, 0, new SsdStepArgs
@@ -98,7 +101,7 @@ internal sealed partial class CudaBackend
         Kernel("SsdScanForward.cu", $"ssd_scan_forward<{y.DType}, {plan.Tiles}, {plan.Units}>").Launch(Blocks("SsdScan", units / plan.Units), SsdPlan.Threads * plan.Units, plan.SharedBytes, new SsdForwardArgs
         {
             Y = Pointer(y), Ungated = Pointer(ungated), Final = Pointer(finalState), States = Pointer(states), Initial = Pointer(x.InitialState), Carried = Pointer(carried),
-            Shape = shape, Segments = plan.Segments, ChunksOfSegment = plan.ChunksOfSegment,
+            Norm = Pointer(gate?.Weight), Squares = Pointer(gate?.Squares), Shape = shape, Segments = plan.Segments, ChunksOfSegment = plan.ChunksOfSegment,
         });
     }
 
@@ -133,15 +136,18 @@ internal sealed partial class CudaBackend
         Kernel("SsdScanChunkBackward.cu", $"ssd_scan_chunk_backward<{dy.DType}, {isResident}>").Launch(Blocks("SsdScan", chunks * shape.G * shares), SsdPlan.Threads, SsdPlan.ChunkTiles(shape.N, dy.DType) * tile, new SsdChunkBackwardArgs
         {
             Dy = Pointer(gated ?? dy), States = Pointer(states), Dstates = Pointer(dStates), Dx = Pointer(d.X), Ddt = Pointer(d.Dt), DB = Pointer(dB), DC = Pointer(dC), Sums = Pointer(sums),
-            Shape = shape, Rows = x.X.Shape[0] * shape.L, Shares = shares, HeadsOfShare = headsOfShare, SumsOfHead = sumsOfHead, IsDyWide = IsWide(gated ?? dy, shape.P) ? 1 : 0,
+            Shape = shape, Rows = x.X.Shape[0] * shape.L, DxStep = StepStride(d.X), DdtStep = StepStride(d.Dt), Shares = shares, HeadsOfShare = headsOfShare, SumsOfHead = sumsOfHead, IsDyWide = IsWide(gated ?? dy, shape.P) && HasWideRows(d.X) ? 1 : 0,
         });
         int columnBlocks = Blocks("SsdScan", (long)shape.H * sumsOfHead, SsdPlan.ColumnsOfBlock);
         Kernel("SsdScanSumBackward.cu", $"ssd_scan_sum_backward<{dy.DType}>").Launch(Blocks("SsdScan", columnBlocks + SsdPlan.Slices(x.B.Count, SsdPlan.Threads)), SsdPlan.Threads, 0, new SsdSumArgs
         {
-            DBShares = Pointer(dB), DCShares = Pointer(dC), Sums = Pointer(sums), DB = Pointer(d.B), DC = Pointer(d.C), DA = Pointer(d.A), DBias = Pointer(d.DtBias), DD = Pointer(d.D),
-            Chunks = chunks, Count = x.B.Count, H = shape.H, Shares = shares, SumsOfHead = sumsOfHead, ColumnBlocks = columnBlocks,
+            DBShares = Pointer(dB), DCShares = Pointer(dC), Sums = Pointer(sums), LogA = x.Options.HasLogA ? Pointer(x.A) : 0, DB = Pointer(d.B), DC = Pointer(d.C), DA = Pointer(d.A), DBias = Pointer(d.DtBias), DD = Pointer(d.D),
+            Chunks = chunks, Count = x.B.Count, RowWidth = (long)shape.G * shape.N, DBStep = StepStride(d.B), DCStep = StepStride(d.C), H = shape.H, Shares = shares, SumsOfHead = sumsOfHead, ColumnBlocks = columnBlocks,
         });
     }
+
+    /// <summary>Elements from a step of a tensor [B, L, ...] to the next: its batches follow one another.</summary>
+    private static long StepStride(Tensor tensor) => tensor.Shape[1] == 1 ? tensor.Strides[0] : tensor.Strides[1];
 
     /// <summary>Of packed sequences: where each begins, then the number of its first chunk; one more of both than there are sequences.</summary>
     private Tensor? UploadSsdTable(SsdScanInputs x)
@@ -168,7 +174,7 @@ internal sealed partial class CudaBackend
             ZBatch = x.Z?.Strides[0] ?? 0, ZStep = x.Z?.Strides[1] ?? 0, ZHead = x.Z?.Strides[2] ?? 0,
             L = x.X.Shape[1], H = heads, P = channels, G = Size32("SsdScan", "G", x.B.Shape[2]), N = states, Q = (int)x.Options.ChunkLength, Sequences = sequences,
             ChunksPerRow = Size32("SsdScan", "chunks of a sequence", SsdPlan.Slices(x.X.Shape[1], x.Options.ChunkLength)),
-            HasSoftplus = x.Options.HasSoftplus ? 1 : 0, IsSkipPerChannel = x.D is { Rank: 2 } ? 1 : 0, MinDelta = x.Options.MinDelta, MaxDelta = x.Options.MaxDelta,
+            HasSoftplus = x.Options.HasSoftplus ? 1 : 0, HasLogA = x.Options.HasLogA ? 1 : 0, IsSkipPerChannel = x.D is { Rank: 2 } ? 1 : 0, MinDelta = x.Options.MinDelta, MaxDelta = x.Options.MaxDelta,
             IsXWide = HasWideRows(x.X) ? 1 : 0, IsBcWide = HasWideRows(x.B) && HasWideRows(x.C) ? 1 : 0,
             IsYWide = IsWide(y, channels) && (x.Z is null || HasWideRows(x.Z)) ? 1 : 0, IsStateWide = channels * SsdPlan.ElementBytes(y.DType) % WideBytes == 0 ? 1 : 0,
         };

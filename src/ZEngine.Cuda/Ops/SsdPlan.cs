@@ -9,7 +9,7 @@ namespace ZEngine.Cuda;
 /// <param name="ChunksOfSegment">Chunks of each stretch but the last.</param>
 internal readonly record struct SsdPlan(int Tiles, int Width, int Units, int SharedBytes, int Segments, int ChunksOfSegment)
 {
-    public const int Threads = 256, Steps = 64, Side = 64, MaxStates = 256, StepChannels = 32, ColumnsOfBlock = 32;
+    public const int Threads = 256, Steps = 64, Side = 64, MaxStates = 256, StepChannels = 32, ColumnsOfBlock = 32, ChannelsOfSquares = 32;
     private const int PadBytes = 16, HalfHeads = 16, FloatHeads = 8, LeastHeads = 2, BlocksOfMultiprocessor = 2, LeastChunks = 8, DecayBytes = 3 << 10;
 
     public static SsdPlan For(int states, int channels, int heads, int groups, DType type, int sequences, long longest, int chunk, int multiprocessors, int sharedBytesPerBlock)

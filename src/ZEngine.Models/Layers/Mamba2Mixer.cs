@@ -51,33 +51,33 @@ internal sealed class Mamba2Mixer : Mixer
     public override ScanState NewState(Device device, long batch) => new(
         device, [batch, _options.ConvKernel - 1, _options.ConvChannels], [batch, _options.Heads, _options.HeadDimension, _options.StateSize], _options.Groups);
 
-    public override Tensor Forward(Tensor x, ScanState? state, SequenceLayout? layout)
+    public override (Tensor Y, RowScale? Scale) Forward(Tensor x, ScanState? state, SequenceLayout? layout, bool defersScale)
     {
         Mamba2MixerOptions o = _options;
-        (long batch, long length, long inner) = (x.Shape[0], x.Shape[1], o.InnerSize);
         using TensorScope scope = TensorScope.Enter();
-        Tensor[] parts = Ops.Split(_inProjection.Project(x, _inBias), inner, o.ConvChannels, o.Heads);     // z, xBC, dt
-        Tensor weight = _convWeight.Effective().Reshape(o.ConvChannels, o.ConvKernel), A = Ops.Scale(Ops.Map(Pointwise.Exp, _logA.Effective()), -1);
-        var options = new SsdScanOptions(MinDelta: o.MinDelta, MaxDelta: o.MaxDelta, Layout: layout);
-        Tensor y = length == 1 && layout is null && state?.InPlace is { } cache
-            ? Ops.StateUpdate(parts[1].Reshape(batch, -1), parts[2].Reshape(batch, -1), A, weight, cache, _convBias?.Effective(), _skip.Effective(), _dtBias.Effective(), options: options)
-            : Scan(parts[1], parts[2], A, weight, state, options);
-        Tensor normed = Ops.RmsNorm(y.Reshape(batch, length, inner), _norm.Effective(), o.NormEpsilon, parts[0], GateOrder.BeforeNorm, o.NormGroupSize);
-        return scope.Keep(_outProjection.Project(normed, _outBias));
+        Tensor projected = _inProjection.Project(x, _inBias);                        // rows [z; x; B; C; dt]
+        var options = new SsdScanOptions(MinDelta: o.MinDelta, MaxDelta: o.MaxDelta, Layout: layout, HasLogA: true);
+        if (x.Shape[1] == 1 && layout is null && state?.InPlace is { } cache) return (scope.Keep(Step(projected, cache, options)), null);
+        // A bias behind the product would be scaled too.
+        Mamba2ScanResult scan = Ops.Mamba2Scan(
+            projected, _logA.Effective(), _convWeight.Effective(), _norm.Effective(), new Mamba2ScanOptions(o.Groups, o.NormEpsilon, o.NormGroupSize, defersScale && _outBias is null, options),
+            _convBias?.Effective(), _skip.Effective(), _dtBias.Effective(), state?.Convolution, state?.Scan);
+        if (state is not null) (state.Convolution, state.Scan) = (scan.ConvState, scan.ScanState);
+        if (scan.Scale is not null) scan.Scale.Keep(scope);
+        return (scope.Keep(_outProjection.Project(scan.Y, _outBias)), scan.Scale);
     }
 
-    /// <summary>Convolution and scan of whole sequences.</summary>
-    private Tensor Scan(Tensor channels, Tensor dt, Tensor A, Tensor weight, ScanState? state, SsdScanOptions options)
+    /// <summary>A step of every sequence, on states that stay where they are.</summary>
+    private Tensor Step(Tensor projected, StateCache cache, SsdScanOptions options)
     {
         Mamba2MixerOptions o = _options;
-        (long batch, long length, long groupStates) = (channels.Shape[0], channels.Shape[1], (long)o.Groups * o.StateSize);
-        (Tensor xBC, Tensor convState) = Ops.CausalConv1d(channels, weight, _convBias?.Effective(), hasSilu: true, state?.Convolution, options.Layout);
-        Tensor[] parts = Ops.Split(xBC, o.InnerSize, groupStates, groupStates);
-        (Tensor y, Tensor scanState) = Ops.SsdScan(
-            parts[0].Reshape(batch, length, o.Heads, o.HeadDimension), dt, A, parts[1].Reshape(batch, length, o.Groups, o.StateSize), parts[2].Reshape(batch, length, o.Groups, o.StateSize),
-            _skip.Effective(), dtBias: _dtBias.Effective(), initialState: state?.Scan, options: options);
-        if (state is not null) (state.Convolution, state.Scan) = (convState, scanState);
-        return y;
+        long batch = projected.Shape[0];
+        Tensor[] parts = Ops.Split(projected, o.InnerSize, o.ConvChannels, o.Heads);        // z, xBC, dt
+        Tensor y = Ops.StateUpdate(
+            parts[1].Reshape(batch, -1), parts[2].Reshape(batch, -1), _logA.Effective(), _convWeight.Effective().Reshape(o.ConvChannels, o.ConvKernel), cache,
+            _convBias?.Effective(), _skip.Effective(), _dtBias.Effective(), options: options);
+        Tensor normed = Ops.RmsNorm(y.Reshape(batch, 1, o.InnerSize), _norm.Effective(), o.NormEpsilon, parts[0], GateOrder.BeforeNorm, o.NormGroupSize);
+        return _outProjection.Project(normed, _outBias);
     }
 
     internal static Parameter Matrix(long rows, long columns, float standardDeviation) =>

@@ -38,7 +38,7 @@ internal sealed class MambaMixer : Mixer
     public override ScanState NewState(Device device, long batch) => new(
         device, [batch, _options.ConvKernel - 1, _options.InnerSize], [batch, _options.InnerSize, _options.StateSize]);
 
-    public override Tensor Forward(Tensor x, ScanState? state, SequenceLayout? layout)
+    public override (Tensor Y, RowScale? Scale) Forward(Tensor x, ScanState? state, SequenceLayout? layout, bool defersScale)
     {
         MambaMixerOptions o = _options;
         (long batch, long length, long inner) = (x.Shape[0], x.Shape[1], o.InnerSize);
@@ -54,7 +54,7 @@ internal sealed class MambaMixer : Mixer
             parts[1].Reshape(batch, length, 1, o.StateSize), parts[2].Reshape(batch, length, 1, o.StateSize),
             _skip.Effective(), xz[1], _dtBias.Effective(), state?.Scan, hasSoftplus: true, layout);
         if (state is not null) (state.Convolution, state.Scan) = (convState, scanState);
-        return scope.Keep(_outProjection.Project(y, _outBias));
+        return (scope.Keep(_outProjection.Project(y, _outBias)), null);
     }
 
     /// <summary>RMSNorm without a learned weight: Falcon-Mamba's, on dt, B and C.</summary>

@@ -14,7 +14,9 @@ internal abstract class Mixer : Module
     /// <param name="x">[B, L, D], normalised.</param>
     /// <param name="state">Conv and SSM state, brought up to date; or null.</param>
     /// <param name="layout">Boundaries of packed sequences, or null.</param>
-    public abstract Tensor Forward(Tensor x, ScanState? state, SequenceLayout? layout);
+    /// <param name="defersScale">Whether a factor of each row may be left to the norm that follows.</param>
+    /// <returns>[B, L, D], and the factor that is left, or null.</returns>
+    public abstract (Tensor Y, RowScale? Scale) Forward(Tensor x, ScanState? state, SequenceLayout? layout, bool defersScale);
 }
 
 /// <summary>A language model that is a stack of state-space mixers, each behind a norm: h += Mixer(RMS(h)).</summary>
@@ -60,15 +62,18 @@ public abstract class MixerStack : LanguageModel
     /// <inheritdoc/>
     protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
-        Tensor h = Ops.Embedding(_embedding.Effective(), tokens);
+        var stream = new ResidualStream(Ops.Embedding(_embedding.Effective(), tokens), NormOf(0), _epsilon);
         for (int i = 0; i < _layers.Length; i++)
         {
             using TensorScope scope = TensorScope.Enter();
-            Tensor x = Ops.RmsNorm(h, _layers[i].Norm.Effective(), _epsilon);
-            h = scope.Keep(Ops.Add(h, _layers[i].Mixer.Forward(x, (ScanState?)state?.Layers[i], layout)));
+            (Tensor y, RowScale? scale) = _layers[i].Mixer.Forward(stream.Normed, (ScanState?)state?.Layers[i], layout, defersScale: true);
+            stream.Add(scope, y, NormOf(i + 1), scale);
         }
-        return Ops.RmsNorm(h, _finalNorm.Effective(), _epsilon);
+        return stream.Normed;
     }
+
+    /// <summary>The norm before a layer, or the last.</summary>
+    private Parameter NormOf(int layer) => layer < _layers.Length ? _layers[layer].Norm : _finalNorm;
 
     /// <inheritdoc/>
     protected override string? CanonicalName(string name) => name switch

@@ -102,16 +102,16 @@ public sealed class Llama : LanguageModel
     protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
         RotaryEmbedding rotary = RotaryEmbedding.Shared(ref _rotary, _config.Rotary, _config.HeadDimension, Device);
-        float epsilon = (float)_config.NormEpsilon;
-        Tensor h = Ops.Embedding(_embedding.Effective(), tokens);
+        Parameter NormOf(int layer) => layer < _layers.Length ? _layers[layer].InputNorm : _finalNorm;
+        var stream = new ResidualStream(Ops.Embedding(_embedding.Effective(), tokens), NormOf(0), (float)_config.NormEpsilon);
         for (int i = 0; i < _layers.Length; i++)
         {
             using TensorScope scope = TensorScope.Enter();
-            (Parameter inputNorm, SelfAttention attention, Parameter mlpNorm, GatedMlp mlp) = _layers[i];
-            h = Ops.Add(h, attention.Forward(Ops.RmsNorm(h, inputNorm.Effective(), epsilon), rotary, (KeyValueCache?)state?.Layers[i], state?.Length ?? 0, layout));
-            h = scope.Keep(Ops.Add(h, mlp.Forward(Ops.RmsNorm(h, mlpNorm.Effective(), epsilon))));
+            (_, SelfAttention attention, Parameter mlpNorm, GatedMlp mlp) = _layers[i];
+            stream.Add(scope, attention.Forward(stream.Normed, rotary, (KeyValueCache?)state?.Layers[i], state?.Length ?? 0, layout), mlpNorm);
+            stream.Add(scope, mlp.Forward(stream.Normed), NormOf(i + 1));
         }
-        return Ops.RmsNorm(h, _finalNorm.Effective(), epsilon);
+        return stream.Normed;
     }
 
     /// <inheritdoc/>

@@ -165,20 +165,19 @@ public sealed class Mixtral : LanguageModel
     private Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout, List<Tensor>? routers)
     {
         RotaryEmbedding rotary = RotaryEmbedding.Shared(ref _rotary, _config.Rotary, _config.Rotary.RotaryDimension(_config.HeadDimension), Device);
-        float epsilon = (float)_config.NormEpsilon;
         var options = new RouteOptions(_config.ExpertsPerToken);
-        Tensor h = Ops.Embedding(_embedding.Effective(), tokens);
+        Parameter NormOf(int layer) => layer < _layers.Length ? _layers[layer].InputNorm : _finalNorm;
+        var stream = new ResidualStream(Ops.Embedding(_embedding.Effective(), tokens), NormOf(0), (float)_config.NormEpsilon);
         for (int i = 0; i < _layers.Length; i++)
         {
             using TensorScope scope = TensorScope.Enter();
             Layer layer = _layers[i];
-            h = Ops.Add(h, layer.Attention.Forward(Ops.RmsNorm(h, layer.InputNorm.Effective(), epsilon), rotary, (KeyValueCache?)state?.Layers[i], state?.Length ?? 0, layout));
-            Tensor x = Ops.RmsNorm(h, layer.MlpNorm.Effective(), epsilon);
-            Tensor logits = layer.Router.Project(x);
+            stream.Add(scope, layer.Attention.Forward(stream.Normed, rotary, (KeyValueCache?)state?.Layers[i], state?.Length ?? 0, layout), layer.MlpNorm);
+            Tensor logits = layer.Router.Project(stream.Normed);
             routers?.Add(scope.Keep(logits.Reshape(-1, _config.Experts)));
-            h = scope.Keep(Ops.Add(h, Ops.GroupedExperts(x, Ops.Route(logits, options), layer.GateUp.Effective(), layer.Down.Effective())));
+            stream.Add(scope, Ops.GroupedExperts(stream.Normed, Ops.Route(logits, options), layer.GateUp.Effective(), layer.Down.Effective()), NormOf(i + 1));
         }
-        return Ops.RmsNorm(h, _finalNorm.Effective(), epsilon);
+        return stream.Normed;
     }
 
     private sealed record Layer(Parameter InputNorm, SelfAttention Attention, Parameter MlpNorm, Parameter Router, Parameter GateUp, Parameter Down);

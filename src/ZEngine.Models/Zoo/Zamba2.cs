@@ -89,22 +89,29 @@ public sealed class Zamba2 : LanguageModel
     protected override Tensor Hidden(Tensor tokens, ModelState? state, SequenceLayout? layout)
     {
         RotaryEmbedding? rotary = _config.HasRope ? RotaryEmbedding.Shared(ref _rotary, _config.Rotary, _config.AttentionHeadDimension, Device) : null;
-        Tensor embedded = Ops.Embedding(_embedding.Effective(), tokens), h = embedded;
+        Tensor embedded = Ops.Embedding(_embedding.Effective(), tokens);
+        float epsilon = (float)_config.NormEpsilon;
+        var stream = new ResidualStream(embedded, NormBefore(0), epsilon);
         for (int i = 0; i < _layers.Length; i++)
         {
             Layer layer = _layers[i];
             using TensorScope scope = TensorScope.Enter();
-            Tensor x = h;
+            Tensor x = stream.Normed;
             if (layer.Use >= 0)
             {
                 var cache = (KeyValueCache?)state?.Layers[_layers.Length + layer.Use];
-                Tensor shared = Block(layer.Use).Forward(h, embedded, layer.Use, rotary, cache, state?.Length ?? 0, layout);
-                x = Ops.Add(h, layer.Linear!.Project(shared));
+                Tensor shared = Block(layer.Use).Forward(stream.Sum, embedded, layer.Use, rotary, cache, state?.Length ?? 0, layout);
+                x = Ops.AddRmsNorm(layer.Linear!.Project(shared), stream.Sum, layer.Mixer.Norm.Effective(), epsilon).Y;
             }
-            h = scope.Keep(Ops.Add(h, layer.Mixer.Forward(x, (ScanState?)state?.Layers[i], layout)));
+            Parameter? next = NormBefore(i + 1);
+            (Tensor y, RowScale? scale) = layer.Mixer.Mixer.Forward(x, (ScanState?)state?.Layers[i], layout, defersScale: next is not null);
+            stream.Add(scope, y, next, scale);
         }
-        return Ops.RmsNorm(h, _finalNorm.Effective(), (float)_config.NormEpsilon);
+        return stream.Normed;
     }
+
+    /// <summary>The norm that reads the hidden state before a layer, or behind the last; null where a shared block reads the state itself.</summary>
+    private Parameter? NormBefore(int layer) => layer == _layers.Length ? _finalNorm : _layers[layer].Use >= 0 ? null : _layers[layer].Mixer.Norm;
 
     /// <summary>Files may repeat a shared block's tensors at its later uses.</summary>
     protected override string? CanonicalName(string name)
@@ -130,18 +137,14 @@ public sealed class Zamba2 : LanguageModel
     /// <summary>A norm and the mixer behind it.</summary>
     private sealed class NormedMixer : Module
     {
-        private readonly Parameter _norm;
-        private readonly float _epsilon;
-
         public NormedMixer(Mamba2MixerOptions options)
         {
-            _epsilon = options.NormEpsilon;
-            _norm = Register("input_layernorm.weight", Mamba2Mixer.Vector(options.HiddenSize, Initializer.Ones));
+            Norm = Register("input_layernorm.weight", Mamba2Mixer.Vector(options.HiddenSize, Initializer.Ones));
             Mixer = Register("mamba", new Mamba2Mixer(options));
         }
 
-        public Mamba2Mixer Mixer { get; }
+        public Parameter Norm { get; }
 
-        public Tensor Forward(Tensor x, ScanState? state, SequenceLayout? layout) => Mixer.Forward(Ops.RmsNorm(x, _norm.Effective(), _epsilon), state, layout);
+        public Mamba2Mixer Mixer { get; }
     }
 }

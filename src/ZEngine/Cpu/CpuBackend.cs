@@ -77,10 +77,10 @@ internal sealed unsafe partial class CpuBackend : Backend
     }
 
     /// <summary>Adds up what the pieces of work of every group found for dB or dC of a scan, [groups, pieces, rows, n], in the order of the channels, to [rows, groups, n].</summary>
-    private static void SumGroupBlocks(long groups, long pieces, long n, long rows, float* blocks, float* sums) =>
-        For(rows, RowGrain(groups * pieces * n), new SumGroupBlocksKernel(groups, pieces, n, rows, blocks, sums));
+    private static void SumGroupBlocks(long groups, long pieces, long n, long rows, float* blocks, float* sums, long stride) =>
+        For(rows, RowGrain(groups * pieces * n), new SumGroupBlocksKernel(groups, pieces, n, rows, blocks, sums, stride));
 
-    private readonly struct SumGroupBlocksKernel(long groups, long pieces, long n, long rows, float* blocks, float* sums) : IKernel
+    private readonly struct SumGroupBlocksKernel(long groups, long pieces, long n, long rows, float* blocks, float* sums, long stride) : IKernel
     {
         public void Run<T>(long begin, long end) where T : struct, IFloats<T>
         {
@@ -90,7 +90,7 @@ internal sealed unsafe partial class CpuBackend : Backend
             {
                 T total = T.Zero;
                 for (long piece = 0; piece < pieces; piece++) total += T.LoadUpTo(blocks + ((group * pieces + piece) * rows + row) * n + i, n - i);
-                total.StoreUpTo(sums + (row * groups + group) * n + i, n - i);
+                total.StoreUpTo(sums + row * stride + group * n + i, n - i);
             }
         }
     }

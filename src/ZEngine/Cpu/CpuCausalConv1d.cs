@@ -15,22 +15,22 @@ internal sealed unsafe partial class CpuBackend
         rows.CopyFinalState(F32(finalState));
     }
 
-    internal override void CausalConv1dBackward(CausalConv1dInputs x, Tensor dy, Tensor? dFinalState, CausalConv1dInputs d)
+    internal override void CausalConv1dBackward(CausalConv1dInputs x, Tensor dy, Tensor? dFinalState, CausalConv1dInputs d, PartialSums? sums)
     {
         using var taps = new ConvTaps(x);
         var rows = new ConvRows(x, taps, F32(x.X), F32(x.InitialState));
-        long width = rows.Channels, sums = (rows.Taps + 1) * width;
-        using var scratch = new CpuScratch(dy.Count + rows.Blocks * sums + sums);
-        float* dPre = scratch.Data, partials = dPre + dy.Count, total = partials + rows.Blocks * sums;
+        long width = rows.Channels, all = (rows.Taps + 1) * width, stride = d.X.RowStride();
+        using var scratch = new CpuScratch(dy.Count + rows.Blocks * all + all);
+        float* dPre = scratch.Data, partials = dPre + dy.Count, total = partials + rows.Blocks * all;
         For(rows.Blocks, 1, new ConvBackwardWeightKernel(rows, F32(dy), dPre, partials, x.HasSilu));
-        For(rows.Blocks, 1, new ConvBackwardInputKernel(rows, dPre, F32(d.X)));
-        SumPartials(partials, rows.Blocks, sums, total);
+        For(rows.Blocks, 1, new ConvBackwardInputKernel(rows, dPre, F32(d.X), stride));
+        SumPartials(partials, rows.Blocks, all, total);
         for (long c = 0; c < width; c++)
         {
             for (long k = 0; k < rows.Taps; k++) F32(d.Weight)[c * rows.Taps + k] = total[k * width + c];
             if (d.Bias is not null) F32(d.Bias)[c] = total[rows.Taps * width + c];
         }
-        rows.StateGradients(dPre, F32(dFinalState), F32(d.X), F32(d.InitialState));
+        rows.StateGradients(dPre, F32(dFinalState), F32(d.X), stride, F32(d.InitialState));
     }
 
     /// <summary>The weight transposed to [K, D], so that a tap of neighbouring channels is one register.</summary>
@@ -100,7 +100,9 @@ internal sealed unsafe partial class CpuBackend
         }
 
         /// <summary>A step's row in a contiguous [B, L, D].</summary>
-        public long DenseRow(long sequence, long step) => (_sequences[sequence].Row * _length + step) * Channels;
+        public long DenseRow(long sequence, long step) => Row(sequence, step) * Channels;
+
+        public long Row(long sequence, long step) => _sequences[sequence].Row * _length + step;
 
         public void CopyFinalState(float* finalState)
         {
@@ -110,7 +112,7 @@ internal sealed unsafe partial class CpuBackend
         }
 
         /// <summary>The share of the final state's gradient that goes to inputs, and the gradient of the initial state.</summary>
-        public void StateGradients(float* dPre, float* dFinal, float* dx, float* dInitial)
+        public void StateGradients(float* dPre, float* dFinal, float* dx, long stride, float* dInitial)
         {
             for (long sequence = 0; sequence < _sequences.Count; sequence++)
             {
@@ -130,7 +132,7 @@ internal sealed unsafe partial class CpuBackend
                             dInitial[(sequence * (Taps - 1) + j) * Channels + c] = (float)sum;
                         }
                     if (dFinal != null && last >= begin)
-                        for (long c = 0; c < Channels; c++) dx[DenseRow(sequence, last) + c] += dFinal[(sequence * (Taps - 1) + j) * Channels + c];
+                        for (long c = 0; c < Channels; c++) dx[Row(sequence, last) * stride + c] += dFinal[(sequence * (Taps - 1) + j) * Channels + c];
                 }
             }
         }
@@ -216,7 +218,7 @@ internal sealed unsafe partial class CpuBackend
         }
     }
 
-    private readonly struct ConvBackwardInputKernel(ConvRows rows, float* dPre, float* dx) : IKernel
+    private readonly struct ConvBackwardInputKernel(ConvRows rows, float* dPre, float* dx, long stride) : IKernel
     {
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
         public void Run<T>(long begin, long end) where T : struct, IFloats<T>
@@ -228,6 +230,7 @@ internal sealed unsafe partial class CpuBackend
                 for (long step = first; step < last; step++)
                 {
                     // Tap k of step + K - 1 - k read this step; rows of dPre are neighbours. Steps behind the sequence's last do not count.
+                    float* to = dx + rows.Row(sequence, step) * stride;
                     long row = rows.DenseRow(sequence, step), firstTap = Math.Max(0, step + rows.Taps - sequenceEnd), width = rows.Channels;
                     for (long c = 0; c < width; c += T.Width)
                     {
@@ -235,7 +238,7 @@ internal sealed unsafe partial class CpuBackend
                         T sum = T.Zero;
                         float* w = rows.Weight + (rows.Taps - 1) * width + c, d = dPre + row + c;
                         for (long k = rows.Taps - 1; k >= firstTap; k--, w -= width, d += width) sum = T.MulAdd(T.LoadUpTo(w, rest), T.LoadUpTo(d, rest), sum);
-                        sum.StoreUpTo(dx + row + c, rest);
+                        sum.StoreUpTo(to + c, rest);
                     }
                 }
             }

@@ -15,8 +15,8 @@ internal sealed unsafe partial class CpuBackend
         float* dB = scratch.Data, dC = dB + scan.Blocks * rows * scan.N;
         var sums = (double*)(dC + scan.Blocks * rows * scan.N);                     // per part and channel: N of dA, then dD and d bias
         For(parts * scan.Blocks, 1, new ScanBackwardKernel(scan, rows, perPart, F32(states), F32(dy), F32(dFinalState), F32(d.U), F32(d.Dt), F32(d.Z), F32(d.InitialState), dB, dC, sums));
-        SumGroupBlocks(scan.Groups, scan.BlocksPerGroup, scan.N, rows, dB, F32(d.B));
-        SumGroupBlocks(scan.Groups, scan.BlocksPerGroup, scan.N, rows, dC, F32(d.C));
+        SumGroupBlocks(scan.Groups, scan.BlocksPerGroup, scan.N, rows, dB, F32(d.B), scan.Groups * scan.N);
+        SumGroupBlocks(scan.Groups, scan.BlocksPerGroup, scan.N, rows, dC, F32(d.C), scan.Groups * scan.N);
         For(scan.Channels, RowGrain(scan.N * parts), new ScanSumPartsKernel(scan, parts, sums, F32(d.A), F32(d.D), F32(d.DtBias)));
     }
 

@@ -12,10 +12,12 @@ internal sealed unsafe partial class CpuBackend
 
     internal override long SsdChunkLength(long wanted, long length, long headDimension, long states) => wanted > 0 ? wanted : Math.Clamp(length, 1, 64);
 
-    internal override void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated)
+    internal override long SsdSquares(long heads, long headDimension) => heads;
+
+    internal override void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated, SsdGate? gate)
     {
         var scan = new SsdView(x);
-        For(scan.Units, 1, new SsdForwardKernel(scan, F32(y), F32(finalState), F32(states), F32(ungated)));
+        For(scan.Units, 1, new SsdForwardKernel(scan, F32(y), F32(finalState), F32(states), F32(ungated), F32(gate?.Weight), F32(gate?.Squares)));
     }
 
     /// <summary>Sizes, addresses and the division into pieces of work of one call.</summary>
@@ -23,6 +25,7 @@ internal sealed unsafe partial class CpuBackend
     {
         private readonly CpuSequences _sequences;
         private readonly long _blocksPerGroup;
+        private readonly float* _a;
 
         public SsdView(SsdScanInputs x)
         {
@@ -32,19 +35,22 @@ internal sealed unsafe partial class CpuBackend
             HeadsPerGroup = Heads / Groups;
             _blocksPerGroup = (HeadsPerGroup + SsdHeadBlock - 1) / SsdHeadBlock;
             (X, Dt, B, C, Z) = (new SsdOperand(x.X), new SsdOperand(x.Dt), new SsdOperand(x.B), new SsdOperand(x.C), new SsdOperand(x.Z));
-            A = F32(x.A);
+            _a = F32(x.A);
             D = F32(x.D);
             DtBias = F32(x.DtBias);
             InitialState = F32(x.InitialState);
             IsSkipPerChannel = x.D is { Rank: 2 };
-            (HasSoftplus, MinDelta, MaxDelta) = (x.Options.HasSoftplus, x.Options.MinDelta, x.Options.MaxDelta);
+            (HasSoftplus, HasLogA, MinDelta, MaxDelta) = (x.Options.HasSoftplus, x.Options.HasLogA, x.Options.MinDelta, x.Options.MaxDelta);
         }
 
         public readonly SsdOperand X, Dt, B, C, Z;
-        public readonly float* A, D, DtBias, InitialState;
+        public readonly float* D, DtBias, InitialState;
         public readonly long Length, Heads, P, Groups, N, Q, HeadsPerGroup;
-        public readonly bool IsSkipPerChannel, HasSoftplus;
+        public readonly bool IsSkipPerChannel, HasSoftplus, HasLogA;
         public readonly float MinDelta, MaxDelta;
+
+        /// <summary>A of a head.</summary>
+        public float Rate(long head) => HasLogA ? -(float)Math.Exp(_a[head]) : _a[head];
 
         public long Sequences => _sequences.Count;
 
@@ -132,7 +138,7 @@ internal sealed unsafe partial class CpuBackend
                 if (scan.HasSoftplus) value = CpuMath.Softplus(value);
                 T.Max(least, T.Min(most, value)).StoreUpTo(Delta + i, q - i);
             }
-            double sum = 0, a = scan.A[head];
+            double sum = 0, a = scan.Rate(head);
             for (long i = 0; i < q; i++)
             {
                 sum += Delta[i] * a;
@@ -162,7 +168,7 @@ internal sealed unsafe partial class CpuBackend
         }
     }
 
-    private readonly struct SsdForwardKernel(SsdView scan, float* y, float* finalState, float* states, float* ungated) : IKernel
+    private readonly struct SsdForwardKernel(SsdView scan, float* y, float* finalState, float* states, float* ungated, float* norm, float* squares) : IKernel
     {
         public void Run<T>(long begin, long end) where T : struct, IFloats<T>
         {
@@ -283,6 +289,7 @@ internal sealed unsafe partial class CpuBackend
         {
             long at = scan.Dense(row, step, head), n = scan.P;
             float* x = scan.X.At(row, step, head), z = scan.Z.IsPresent ? scan.Z.At(row, step, head) : null;
+            T sum = T.Zero;
             for (long i = 0; i < n; i += T.Width)
             {
                 T value = T.LoadUpTo(output + i, n - i);
@@ -292,9 +299,15 @@ internal sealed unsafe partial class CpuBackend
                 {
                     if (ungated != null) value.StoreUpTo(ungated + at + i, n - i);
                     value *= Silu.Value(T.LoadUpTo(z + i, n - i));
+                    if (norm != null)
+                    {
+                        sum = T.MulAdd(value, value, sum);
+                        value *= T.LoadUpTo(norm + head * n + i, n - i);
+                    }
                 }
                 value.StoreUpTo(y + at + i, n - i);
             }
+            if (norm != null) squares[(row * scan.Length + step) * scan.Heads + head] = sum.Sum();
         }
 
         /// <summary>y *= x.</summary>

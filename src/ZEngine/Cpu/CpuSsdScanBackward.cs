@@ -11,9 +11,9 @@ internal sealed unsafe partial class CpuBackend
         using var scratch = new CpuScratch(2 * scan.HeadBlocks * rows * scan.N + 2 * scan.Sequences * scan.Heads * sums);
         float* dB = scratch.Data, dC = dB + scan.HeadBlocks * rows * scan.N;
         var perHead = (double*)(dC + scan.HeadBlocks * rows * scan.N);
-        For(scan.Units, 1, new SsdBackwardKernel(scan, rows, F32(states), F32(ungated), F32(dy), F32(dFinalState), F32(d.X), F32(d.Dt), F32(d.Z), F32(d.InitialState), dB, dC, perHead));
-        SumGroupBlocks(scan.Groups, scan.BlocksPerGroup, scan.N, rows, dB, F32(d.B));
-        SumGroupBlocks(scan.Groups, scan.BlocksPerGroup, scan.N, rows, dC, F32(d.C));
+        For(scan.Units, 1, new SsdBackwardKernel(scan, rows, F32(states), F32(ungated), F32(dy), F32(dFinalState), F32(d.X), StepStride(d.X), F32(d.Dt), StepStride(d.Dt), F32(d.Z), F32(d.InitialState), dB, dC, perHead));
+        SumGroupBlocks(scan.Groups, scan.BlocksPerGroup, scan.N, rows, dB, F32(d.B), StepStride(d.B));
+        SumGroupBlocks(scan.Groups, scan.BlocksPerGroup, scan.N, rows, dC, F32(d.C), StepStride(d.C));
         for (long head = 0; head < scan.Heads; head++)
         {
             (double dA, double dBias) = (0, 0);
@@ -22,11 +22,14 @@ internal sealed unsafe partial class CpuBackend
                 double* own = perHead + (sequence * scan.Heads + head) * sums;
                 (dA, dBias) = (dA + own[0], dBias + own[1]);
             }
-            F32(d.A)[head] = (float)dA;
+            F32(d.A)[head] = (float)(scan.HasLogA ? dA * scan.Rate(head) : dA);
             if (d.DtBias is not null) F32(d.DtBias)[head] = (float)dBias;
             if (d.D is not null) SumSkip(scan, perHead, sums, head, F32(d.D));
         }
     }
+
+    /// <summary>Elements from a step of a tensor [B, L, ...] to the next: its batches follow one another.</summary>
+    private static long StepStride(Tensor tensor) => tensor.Shape[1] == 1 ? tensor.Strides[0] : tensor.Strides[1];
 
     private static void SumSkip(in SsdView scan, double* perHead, long sums, long head, float* dD)
     {
@@ -43,7 +46,7 @@ internal sealed unsafe partial class CpuBackend
 
     /// <summary>Walks the chunks of a sequence backwards with the gradient of the state, for a few heads of one group.</summary>
     private readonly struct SsdBackwardKernel(
-        SsdView scan, long rows, float* states, float* ungated, float* dy, float* dFinal, float* dx, float* dDt, float* dz, float* dInitial, float* dBBlocks, float* dCBlocks, double* perHead) : IKernel
+        SsdView scan, long rows, float* states, float* ungated, float* dy, float* dFinal, float* dx, long strideDx, float* dDt, long strideDt, float* dz, float* dInitial, float* dBBlocks, float* dCBlocks, double* perHead) : IKernel
     {
         /// <summary>Per sequence and head: dA, d bias, and P sums for the skip.</summary>
         public static long Sums(long p) => 2 + p;
@@ -204,8 +207,8 @@ internal sealed unsafe partial class CpuBackend
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
         private void FinishStep<T>(in SsdBackwardTiles t, long row, long start, long i, long head, double* sums) where T : struct, IFloats<T>
         {
-            long p = scan.P, at = scan.Dense(row, start + i, head);
-            float* x = scan.X.At(row, start + i, head), dDeltaX = t.DDeltaX + i * p;
+            long p = scan.P, at = row * scan.Length + start + i;
+            float* x = scan.X.At(row, start + i, head), dDeltaX = t.DDeltaX + i * p, to = dx + at * strideDx + head * p;
             (float delta, float raw, float dA) = (t.Decay.Delta[i], t.Decay.Raw[i], t.DExponent[i]);
             T scale = T.Broadcast(delta);
             for (long c = 0; c < p; c += T.Width)
@@ -213,14 +216,14 @@ internal sealed unsafe partial class CpuBackend
                 T d = T.LoadUpTo(dDeltaX + c, p - c) * scale;
                 if (scan.D != null)
                     d = T.MulAdd(scan.IsSkipPerChannel ? T.LoadUpTo(scan.D + head * p + c, p - c) : T.Broadcast(scan.D[head]), T.LoadUpTo(t.DOutput + i * p + c, p - c), d);
-                d.StoreUpTo(dx + at + c, p - c);
+                d.StoreUpTo(to + c, p - c);
             }
             sums[0] += (double)dA * delta;
-            double dDelta = (double)dA * scan.A[head] + CpuTiles.Dot<T>(dDeltaX, x, p);
+            double dDelta = (double)dA * scan.Rate(head) + CpuTiles.Dot<T>(dDeltaX, x, p);
             double unlimited = scan.HasSoftplus ? Math.Max(raw, 0) + Math.Log(1 + Math.Exp(-Math.Abs((double)raw))) : raw;
             if (unlimited < scan.MinDelta || unlimited > scan.MaxDelta) dDelta = 0;
             if (scan.HasSoftplus) dDelta /= 1 + Math.Exp(-(double)raw);
-            dDt[(row * scan.Length + start + i) * scan.Heads + head] = (float)dDelta;
+            dDt[at * strideDt + head] = (float)dDelta;
             sums[1] += dDelta;
         }
     }

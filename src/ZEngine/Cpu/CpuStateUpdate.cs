@@ -17,7 +17,7 @@ internal sealed unsafe partial class CpuBackend
         var step = new SsdScanInputs(
             parts[0].Reshape(batch, 1, heads, p), x.Dt.Reshape(batch, 1, heads), x.A, parts[1].Reshape(batch, 1, groups, n), parts[2].Reshape(batch, 1, groups, n),
             x.D, x.Z?.Reshape(batch, 1, heads, p), x.DtBias, states, x.Options with { ChunkLength = 1 });
-        SsdScanForward(step, y.Reshape(batch, 1, heads, p), nextStates, null, null);
+        SsdScanForward(step, y.Reshape(batch, 1, heads, p), nextStates, null, null, null);
         Scatter(nextInputs, slots, convolution);
         Scatter(nextStates, slots, scan);
         for (long b = 0; b < batch; b++)

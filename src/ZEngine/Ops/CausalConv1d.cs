@@ -42,7 +42,7 @@ public static partial class Ops
                 Bias = x.Bias is null ? null : Tensor.EmptyLike(x.Bias),
                 InitialState = x.InitialState is null ? null : Tensor.EmptyLike(x.InitialState),
             };
-            x.X.Backend.CausalConv1dBackward(x, dy, dOutputs[1]?.Contiguous(), d);
+            x.X.Backend.CausalConv1dBackward(x, dy, dOutputs[1]?.Contiguous(), d, null);
             return [d.X, d.Weight, d.Bias, d.InitialState];
         });
 }
@@ -55,6 +55,6 @@ public abstract partial class Backend
     /// <summary>Writes y [B, L, D] and the last K-1 inputs of every sequence.</summary>
     internal abstract void CausalConv1dForward(CausalConv1dInputs x, Tensor y, Tensor finalState);
 
-    /// <summary>Overwrites <paramref name="d"/> with the gradients of <paramref name="x"/>.</summary>
-    internal abstract void CausalConv1dBackward(CausalConv1dInputs x, Tensor dy, Tensor? dFinalState, CausalConv1dInputs d);
+    /// <summary>Overwrites <paramref name="d"/> with the gradients of <paramref name="x"/>; rows of d.X may be parts of wider rows. <paramref name="sums"/> may take the last sums.</summary>
+    internal abstract void CausalConv1dBackward(CausalConv1dInputs x, Tensor dy, Tensor? dFinalState, CausalConv1dInputs d, PartialSums? sums);
 }

@@ -56,14 +56,14 @@ public static partial class Ops
     private static Tensor RecordMatMul(MatMulInputs x, Tensor a, Tensor b, Tensor? bias, Tensor y)
     {
         bool needsA = Tape.Tracks(a), needsB = Tape.Tracks(b), needsBias = bias is not null && Tape.Tracks(bias);
-        bool isStack = x.A.Rank != a.Rank;
+        bool isStack = x.A.Rank != a.Rank, isParameter = b.Parameter is not null;
         return Tape.Record(y, [a, b, bias], [needsB ? x.A : null, needsA ? x.B : null], dy =>
         {
             Tensor gradient = (isStack ? dy.Reshape(-1, dy.Shape[^1]) : dy).WithEvenRows();
             return
             [
                 needsA ? GradientOfA(x, gradient).Reshape(a.Shape) : null,
-                needsB ? GradientOfB(x, gradient) : null,
+                needsB ? GradientOfB(x, gradient, isParameter ? DType.Float32 : dy.DType) : null,
                 needsBias ? Sum(gradient.Reshape(-1, gradient.Shape[^1]), 0) : null,
             ];
         });
@@ -71,23 +71,23 @@ public static partial class Ops
 
     /// <summary>dA = dY·Bᵀ, or its transpose B·dYᵀ.</summary>
     private static Tensor GradientOfA(MatMulInputs x, Tensor dy) => x.TransposeA
-        ? Multiply(new MatMulInputs(x.B.To(dy.DType), dy, x.TransposeB, true, null), dy)
-        : Multiply(new MatMulInputs(dy, x.B, false, !x.TransposeB, null), dy);
+        ? Multiply(new MatMulInputs(x.B.To(dy.DType), dy, x.TransposeB, true, null), dy.DType)
+        : Multiply(new MatMulInputs(dy, x.B, false, !x.TransposeB, null), dy.DType);
 
-    /// <summary>dB = Aᵀ·dY, or its transpose dYᵀ·A.</summary>
-    private static Tensor GradientOfB(MatMulInputs x, Tensor dy) => x.TransposeB
-        ? Multiply(new MatMulInputs(dy, x.A, true, x.TransposeA, null), dy)
-        : Multiply(new MatMulInputs(x.A, dy, !x.TransposeA, false, null), dy);
+    /// <summary>dB = Aᵀ·dY, or its transpose dYᵀ·A; of a parameter in Float32, as its gradients add up.</summary>
+    private static Tensor GradientOfB(MatMulInputs x, Tensor dy, DType dtype) => x.TransposeB
+        ? Multiply(new MatMulInputs(dy, x.A, true, x.TransposeA, null), dtype)
+        : Multiply(new MatMulInputs(x.A, dy, !x.TransposeA, false, null), dtype);
 
-    private static Tensor Multiply(MatMulInputs x, Tensor like)
+    private static Tensor Multiply(MatMulInputs x, DType dtype)
     {
         Span<long> shape = stackalloc long[Tensor.MaxRank];
         x.A.Shape.CopyTo(shape);
         int rank = x.A.Rank;
         shape[rank - 2] = x.TransposeA ? x.A.Shape[^1] : x.A.Shape[^2];
         shape[rank - 1] = x.TransposeB ? x.B.Shape[^2] : x.B.Shape[^1];
-        Tensor y = Tensor.Empty(shape[..rank], like.DType, like.Device);
-        like.Backend.MatMul(x, y, isAdding: false);
+        Tensor y = Tensor.Empty(shape[..rank], dtype, x.A.Device);
+        y.Backend.MatMul(x, y, isAdding: false);
         return y;
     }
 
@@ -98,6 +98,6 @@ internal readonly record struct MatMulInputs(Tensor A, Tensor B, bool TransposeA
 
 public abstract partial class Backend
 {
-    /// <summary>y = a·b (+ bias), or y += a·b; the leading axes of a, b and y are equal, y is contiguous.</summary>
+    /// <summary>y = a·b (+ bias), or y += a·b; the leading axes of a, b and y are equal, y is contiguous and of the type of a, or Float32.</summary>
     internal abstract void MatMul(MatMulInputs x, Tensor y, bool isAdding);
 }

@@ -80,9 +80,18 @@ public static partial class Ops
 
 public abstract partial class Backend
 {
+    /// <summary>What several backward ops may be given, so that their last sums are made together; null where a device makes them at once.</summary>
+    internal virtual PartialSums? NewPartialSums() => null;
+
     /// <summary>Reduces the middle axis of x [outer, count, inner] to y [outer, inner].</summary>
     internal abstract void ReduceForward(Reduction reduction, Tensor x, long outer, long count, long inner, Tensor y);
 
     /// <summary>dx [outer, count, inner] from dy [outer, inner]; x is given for Max alone.</summary>
     internal abstract void ReduceBackward(Reduction reduction, Tensor? x, Tensor dy, long outer, long count, long inner, Tensor dx);
+}
+
+/// <summary>Sums of the partial results that several ops left: a device that collects them adds them up in one go when this is disposed.</summary>
+internal abstract class PartialSums : IDisposable
+{
+    public abstract void Dispose();
 }

@@ -6,14 +6,34 @@ namespace ZEngine;
 /// <param name="MaxDelta">Δ is at most this, after softplus.</param>
 /// <param name="ChunkLength">Q, steps that are worked out as one matrix product; 0 lets the device choose, which also takes fewer where its tiles hold fewer. The result does not depend on it, up to rounding.</param>
 /// <param name="Layout">Boundaries of packed sequences, or null.</param>
-public sealed record SsdScanOptions(bool HasSoftplus = true, float MinDelta = float.NegativeInfinity, float MaxDelta = float.PositiveInfinity, long ChunkLength = 0, SequenceLayout? Layout = null);
+/// <param name="HasLogA">Whether A is given as ln(-A), as models keep it: then -exp of it is taken, and the gradient is that of the logarithm.</param>
+public sealed record SsdScanOptions(
+    bool HasSoftplus = true, float MinDelta = float.NegativeInfinity, float MaxDelta = float.PositiveInfinity, long ChunkLength = 0, SequenceLayout? Layout = null, bool HasLogA = false);
+
+/// <summary>How <see cref="Ops.Mamba2Scan"/> treats its input.</summary>
+/// <param name="Groups">G: heads h·G/H.. share one group's B and C.</param>
+/// <param name="NormEpsilon">Added to the norm's mean square.</param>
+/// <param name="NormGroupSize">Channels that are normalised together; a divisor of H·P, or 0 for all.</param>
+/// <param name="DefersScale">
+/// Whether the norm's factor of each row may be left to <see cref="Ops.AddRmsNorm"/>, which is right where nothing but a product with a weight stands in between. It is left
+/// where the norm runs over whole rows, and the type holds what is not normalised: not in Float16.
+/// </param>
+/// <param name="Scan">Of the scan, and the boundaries of packed sequences.</param>
+public sealed record Mamba2ScanOptions(long Groups, float NormEpsilon, long NormGroupSize = 0, bool DefersScale = false, SsdScanOptions? Scan = null);
+
+/// <summary>What <see cref="Ops.Mamba2Scan"/> returns.</summary>
+/// <param name="Y">[B, L, H·P].</param>
+/// <param name="Scale">The factor of each row that is still to be applied, or null.</param>
+/// <param name="ConvState">The final state of the convolution, of the shape of the initial one.</param>
+/// <param name="ScanState">The final state of the scan, of the shape of the initial one.</param>
+public sealed record Mamba2ScanResult(Tensor Y, RowScale? Scale, Tensor ConvState, Tensor ScanState);
 
 public static partial class Ops
 {
     /// <summary>State-space dual (SSD) scan: the recurrence at the heart of Mamba-2, worked out chunk by chunk.</summary>
     /// <param name="x">[B, L, H, P].</param>
     /// <param name="dt">[B, L, H], before softplus.</param>
-    /// <param name="A">[H], Float32, negative for a decaying state.</param>
+    /// <param name="A">[H], Float32, negative for a decaying state; or its logarithm, see <see cref="SsdScanOptions.HasLogA"/>.</param>
     /// <param name="B">[B, L, G, N]; heads h·G/H.. share one group.</param>
     /// <param name="C">[B, L, G, N].</param>
     /// <param name="D">[H] or [H, P], Float32, the skip; or null.</param>
@@ -58,7 +78,7 @@ public static partial class Ops
             x.Backend.SsdScanForward(inputs, y, finalState, null, null);
             return (scope.Keep(y), scope.Keep(finalState));
         }
-        Tensor states = Tensor.Empty([inputs.Chunks(), shape['H'], shape['N'], shape['P']], x.Backend.SsdStateType(x.DType), x.Device);
+        Tensor states = inputs.NewStates();
         Tensor? ungated = z is null ? null : Tensor.EmptyLike(y);
         x.Backend.SsdScanForward(inputs, y, finalState, states, ungated);
         RecordSsdScan(inputs, y, finalState, states, ungated);
@@ -74,6 +94,58 @@ public static partial class Ops
             x.X.Backend.SsdScanBackward(x, states, ungated, dy, dOutputs[1]?.Contiguous(), d);
             return [d.X, d.Dt, d.A, d.B, d.C, d.D, d.Z, d.DtBias, d.InitialState];
         });
+
+    /// <summary>What stands between the projections of a Mamba-2 layer: causal convolution with silu, SSD scan, gate and norm.</summary>
+    /// <param name="projected">[B, L, 2·H·P + 2·G·N + H], rows [z; x; B; C; dt].</param>
+    /// <param name="A">[H], Float32, negative for a decaying state; or its logarithm, see <see cref="SsdScanOptions.HasLogA"/>.</param>
+    /// <param name="weight">[D, 1, K], Float32, the taps of the convolution's D = H·P + 2·G·N channels.</param>
+    /// <param name="norm">[H·P], Float32, weight of the norm.</param>
+    /// <param name="options">Groups, norm, scan.</param>
+    /// <param name="bias">[D], Float32, of the convolution; or null.</param>
+    /// <param name="D">[H], Float32, the skip; or null.</param>
+    /// <param name="dtBias">[H], Float32, added to dt; or null.</param>
+    /// <param name="convState">[B, K-1, D], Float32, or null for zeros; with packed sequences one per sequence.</param>
+    /// <param name="scanState">[B, H, P, N], Float32, or null for zeros; with packed sequences one per sequence.</param>
+    /// <remarks>
+    /// The numbers are those of <see cref="CausalConv1d"/>, <see cref="SsdScan"/> and <see cref="RmsNorm"/> with the gate before the norm, one after the other. The gradient of
+    /// projected is written into one buffer by the ops that make its parts. Dao and Gu 2024, arXiv:2405.21060, section 7.
+    /// </remarks>
+    public static Mamba2ScanResult Mamba2Scan(
+        Tensor projected, Tensor A, Tensor weight, Tensor norm, Mamba2ScanOptions options, Tensor? bias = null, Tensor? D = null, Tensor? dtBias = null, Tensor? convState = null, Tensor? scanState = null)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        var shape = new ShapeContract(nameof(Mamba2Scan));
+        shape.Require(projected, "B L width");
+        shape.RequireFloat32(A, "H");
+        shape.RequireFloat32(weight, "D 1 K");
+        shape.RequireFloat32(norm, "inner");
+        shape.OptionalFloat32(bias, "D");
+        shape.OptionalFloat32(D, "H");
+        shape.OptionalFloat32(dtBias, "H");
+        SsdScanOptions scan = options.Scan ?? new SsdScanOptions();
+        (long heads, long inner, long channels, long groups) = (shape['H'], norm.Shape[0], shape['D'], options.Groups);
+        shape.Require(shape['K'] >= 1, "weight must have at least one tap.");
+        shape.Require(groups > 0 && heads % groups == 0, $"G = {groups} does not divide H = {heads}.");
+        shape.Require(heads > 0 && inner % heads == 0, $"H = {heads} does not divide the norm's H·P = {inner}.");
+        shape.Require(channels >= inner && (channels - inner) % (2 * groups) == 0, $"weight has D = {channels} channels, which are not H·P + 2·G·N with H·P = {inner} and G = {groups}.");
+        shape.Require(projected.Shape[2] == inner + channels + heads, $"projected {Tensor.ShapeText(projected.Shape)} must have rows of H·P + D + H = {inner + channels + heads}.");
+        long normGroup = options.NormGroupSize == 0 ? inner : options.NormGroupSize;
+        shape.Require(normGroup > 0 && inner % normGroup == 0, $"NormGroupSize {normGroup} does not divide H·P = {inner}.");
+        shape.RequireLayout(scan.Layout);
+        shape.Require(scan.ChunkLength is >= 0 and <= 4096, $"ChunkLength must be from 0 to 4096, got {scan.ChunkLength}.");
+        shape.Require(scan.MinDelta <= scan.MaxDelta, $"MinDelta {scan.MinDelta} is above MaxDelta {scan.MaxDelta}.");
+        long sequences = scan.Layout?.Count ?? shape['B'], states = (channels - inner) / (2 * groups);
+        shape.OptionalStates(convState, [sequences, shape['K'] - 1, channels]);
+        shape.OptionalStates(scanState, [sequences, heads, inner / heads, states]);
+
+        Tensor?[] inputs = [projected, A, weight, norm, bias, D, dtBias, convState, scanState];
+        bool isTracked = TapeState.Current is { } tape && tape.TracksAny(inputs);
+        using TensorScope scope = TensorScope.Enter();
+        Mamba2Pass pass;
+        using (Tape.NoGrad()) pass = new Mamba2Pass(inputs, options with { NormGroupSize = normGroup, Scan = scan }, isTracked);
+        if (isTracked) pass.Record(inputs);
+        return new Mamba2ScanResult(scope.Keep(pass.Y), pass.Squares is null ? null : new RowScale(scope.Keep(pass.Squares), inner, options.NormEpsilon), scope.Keep(pass.ConvState), scope.Keep(pass.ScanState));
+    }
 }
 
 /// <summary>The last axis of x, dt, B, C and z is dense; their other axes may have any strides. All other tensors are contiguous.</summary>
@@ -89,6 +161,9 @@ internal sealed record SsdScanInputs(Tensor X, Tensor Dt, Tensor A, Tensor B, Te
         return chunks;
     }
 
+    /// <summary>Room for the states at the borders of chunks.</summary>
+    public Tensor NewStates() => Tensor.Empty([Chunks(), X.Shape[2], B.Shape[3], X.Shape[3]], X.Backend.SsdStateType(X.DType), X.Device);
+
     public bool IsTracked() => TapeState.Current is { } tape && tape.TracksAny([X, Dt, A, B, C, D, Z, DtBias, InitialState]);
 
     public SsdScanInputs EmptyLike() => new(
@@ -97,8 +172,14 @@ internal sealed record SsdScanInputs(Tensor X, Tensor Dt, Tensor A, Tensor B, Te
     private static Tensor? Like(Tensor? tensor) => tensor is null ? null : Tensor.Empty(tensor.Shape, tensor.DType, tensor.Device);
 }
 
+/// <summary>With z: y is multiplied by <see cref="Weight"/> [H·P] behind the gate, and sums of squares before that are left in <see cref="Squares"/> [B, L, parts].</summary>
+internal sealed record SsdGate(Tensor Weight, Tensor Squares);
+
 public abstract partial class Backend
 {
+    /// <summary>In how many parts a row's squares are left, see <see cref="SsdGate"/>.</summary>
+    internal abstract long SsdSquares(long heads, long headDimension);
+
     /// <summary>The chunk length that the device works with: the one asked for, as far as its tiles hold it; for 0 the one that suits it.</summary>
     internal abstract long SsdChunkLength(long wanted, long length, long headDimension, long states);
 
@@ -106,8 +187,8 @@ public abstract partial class Backend
     internal virtual DType SsdStateType(DType activations) => DType.Float32;
 
     /// <summary>Writes y and the final states; where given, also the state [N, P] at the start of every chunk and head, and y before the gate.</summary>
-    internal abstract void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated);
+    internal abstract void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated, SsdGate? gate = null);
 
-    /// <summary>Overwrites <paramref name="d"/> (all contiguous) with the gradients of <paramref name="x"/>.</summary>
+    /// <summary>Overwrites <paramref name="d"/> with the gradients of <paramref name="x"/>: all contiguous, but steps of x, dt, B and C may be parts of wider rows.</summary>
     internal abstract void SsdScanBackward(SsdScanInputs x, Tensor states, Tensor? ungated, Tensor dy, Tensor? dFinalState, SsdScanInputs d);
 }

@@ -17,7 +17,7 @@ public static partial class Ops
     /// <summary>One more step of every sequence through a Mamba-2 layer, between its projections: convolution with silu, Δ, state, skip and gate. The states change in place.</summary>
     /// <param name="x">[B, D]: the convolution's input, rows [x; B; C] of widths H·P, G·N, G·N.</param>
     /// <param name="dt">[B, H], before softplus.</param>
-    /// <param name="A">[H], Float32, negative for a decaying state.</param>
+    /// <param name="A">[H], Float32, negative for a decaying state; or its logarithm, see <see cref="SsdScanOptions.HasLogA"/>.</param>
     /// <param name="weight">[D, K], Float32, the taps; the last meets this step.</param>
     /// <param name="cache">The states.</param>
     /// <param name="bias">[D], Float32, of the convolution; or null.</param>
@@ -25,7 +25,7 @@ public static partial class Ops
     /// <param name="dtBias">[H], Float32, added to dt; or null.</param>
     /// <param name="z">[B, H·P], a gate: y is multiplied by silu(z); or null.</param>
     /// <param name="slots">[B], the slot of each sequence, no two the same; a negative one is idle: it gets y = 0 and nothing of it changes. Null where sequence b stands in slot b.</param>
-    /// <param name="options">Softplus and limits of Δ.</param>
+    /// <param name="options">Softplus, limits of Δ, and whether A is a logarithm.</param>
     /// <returns>y [B, H·P]. It is not recorded: the states are overwritten.</returns>
     /// <remarks>
     /// The numbers are those of <see cref="CausalConv1d"/> and <see cref="SsdScan"/>, one after the other. What a sequence gets depends on no other and not on its slot,

@@ -48,8 +48,9 @@ public sealed class CudaTrainingTests
 
     /// <summary>What one Mamba-2 layer launches, forward and backward, and the bytes of its own kernels between the projections.</summary>
     /// <remarks>
-    /// The peers have about 10 and 25 launches. Of ours forward, two make -exp(A) and the rest are the norm, two projections, the convolution, the scan, the gated norm and the sum;
-    /// backward the scan has 3, and what stands beside the kernels of the ops are the tape's sums, conversions and copies.
+    /// The peers have about 10 and 25 launches. Ours forward are the projection, the convolution, the scan with gate and weight of the norm, the projection, and the sum with the
+    /// norm's factor and the next norm; backward two products for each projection, the norm with the sum and its weight, the gated norm, three of the scan, the convolution, and one
+    /// that adds up the weights of these two.
     /// </remarks>
     [Fact]
     public void Launches_and_bytes_of_a_Mamba2_layer_are_counted()
@@ -75,15 +76,15 @@ public sealed class CudaTrainingTests
         // The second layer's alone.
         string[] Names(LaunchProfile[] launches) => [.. launches.Select(launch => launch.Kernel)];
         int forward = Names(two[0]).Length - Names(one[0]).Length, backward = Names(two[1]).Length - Names(one[1]).Length;
-        Assert.True(forward is > 5 and <= 9, $"{forward} launches forward: {string.Join(", ", Names(two[0]))}");
-        Assert.True(backward is > 8 and <= 28, $"{backward} launches backward: {string.Join(", ", Names(two[1]))}");
+        Assert.True(forward is > 3 and <= 5, $"{forward} launches forward: {string.Join(", ", Names(two[0]))}");
+        Assert.True(backward is > 8 and <= 12, $"{backward} launches backward: {string.Join(", ", Names(two[1]))}");
 
         // Bytes per token of what stands between the projections, against each operand once: [z; x; B; C; dt] in, the normed y out.
         const long tokens = 128, inner = 128, channels = inner + 128, half = 2;
         long Moved(LaunchProfile[] launches) => launches.Where(launch => launch.Kernel.Contains("ssd_scan", StringComparison.Ordinal) || launch.Kernel.Contains("causal_conv1d", StringComparison.Ordinal)
             || launch.Kernel.Contains("rms_norm", StringComparison.Ordinal)).Sum(launch => launch.GlobalBytesRead + launch.GlobalBytesWritten);
         double least = tokens * half * (inner + channels + 4 + inner), moved = Moved(two[0]) - Moved(one[0]);
-        Assert.InRange(moved / least, 1, 6);
+        Assert.InRange(moved / least, 1, 5.2);
     }
 
     [Fact]

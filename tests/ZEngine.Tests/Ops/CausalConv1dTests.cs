@@ -131,7 +131,7 @@ public sealed class CausalConv1dTests
         LaunchProfile[] backward = counted.Launches();
         CountedDevice.Are(["causal_conv1d_forward"], forward);
         CountedDevice.Moved((length + inner + tiles * (taps + 1)) * row, (length + taps - 1) * row, forward[0]);
-        CountedDevice.Are(["causal_conv1d_backward", "causal_conv1d_weight_backward"], backward);
+        CountedDevice.Are(["causal_conv1d_backward", "reduce_sums"], backward);
         CountedDevice.Moved((length + 2 * inner + length + inner + tiles * (taps + 1)) * row, (length + taps + 1) * row, backward[0]);
         CountedDevice.Moved((taps + 1) * row, (taps + 1) * row, backward[1]);
         foreach (LaunchProfile launch in (ReadOnlySpan<LaunchProfile>)[forward[0], backward[0]])

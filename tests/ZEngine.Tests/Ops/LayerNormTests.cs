@@ -78,7 +78,7 @@ public sealed class LayerNormTests
         CountedDevice.Moved(3 * bytes, bytes + 2 * 4 * rows, forward[0]);
         Assert.Equal(3 * bytes / 32, forward[0][InstructionClass.GlobalLoad].Sectors);
         Assert.Equal(3 * bytes / 16, forward[0][InstructionClass.GlobalLoad].Threads);
-        CountedDevice.Are(["layer_norm_backward", "layer_norm_weight_backward"], backward);
+        CountedDevice.Are(["layer_norm_backward", "reduce_sums"], backward);
         CountedDevice.Moved(4 * bytes + rows * threads * 8, bytes + 2 * bytes, backward[0]);     // a block a row: P = R; every thread asks for mean and s
         CountedDevice.Moved(2 * bytes, 2 * 4 * width, backward[1]);
         Assert.Equal(3 * bytes / 16, backward[0][InstructionClass.GlobalStore].Threads);

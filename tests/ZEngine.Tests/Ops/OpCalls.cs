@@ -29,6 +29,7 @@ internal static class OpCalls
         new OpCall("GatedActivation(gate, up, function)", t => Engine.GatedActivation(t["gate"], t["up"], Pointwise.Silu)).Float("gate", 2, 4).Float("up", 2, 4),
         new OpCall("GatedActivation(gateUp, function)", t => Engine.GatedActivation(t["gateUp"], Pointwise.Silu)).Float("gateUp", 2, 4).Allow(AnyRank, "gateUp", "rank", "axis 0").Allow(Alone, "gateUp", "device"),
         new OpCall("RmsNorm(x, weight, epsilon, z, gateOrder, groupSize)", t => Engine.RmsNorm(t["x"], t["weight"], 1e-5f, t["z"])).Float("x", 2, 4).Float("weight", 4).Float("z", 2, 4),
+        new OpCall("AddRmsNorm(x, residual, weight, epsilon, scale)", t => Engine.AddRmsNorm(t["x"], t["residual"], t["weight"], 1e-5f)).Float("x", 2, 4).Float("residual", 2, 4).Float("weight", 4),
         new OpCall("LayerNorm(x, weight, bias, epsilon)", t => Engine.LayerNorm(t["x"], t["weight"], t["bias"], 1e-5f)).Float("x", 2, 4).Float("weight", 4).Float("bias", 4).Allow(AnyRank, "x", "rank", "axis 0"),
         new OpCall("Rope(x, cosine, sine, offset, style, layout)", t => Engine.Rope(t["x"], t["cosine"], t["sine"])).Float("x", 2, 3, 2, 4).Float("cosine", 3, 2).Float("sine", 3, 2)
             .Allow(OwnSize, "x", "axis 0", "axis 2", "axis 3"),
@@ -66,6 +67,9 @@ internal static class OpCalls
         new OpCall("SsdScan(x, dt, A, B, C, D, z, dtBias, initialState, options)",
                 t => Engine.SsdScan(t["x"], t["dt"], t["A"], t["B"], t["C"], t["D"], t["z"], t["dtBias"], t["initialState"]))
             .Float("x", 2, 5, 4, 3).Float("dt", 2, 5, 4).Float("A", 4).Float("B", 2, 5, 2, 6).Float("C", 2, 5, 2, 6).Float("D", 4).Float("z", 2, 5, 4, 3).Float("dtBias", 4).Float("initialState", 2, 4, 3, 6),
+        new OpCall("Mamba2Scan(projected, A, weight, norm, options, bias, D, dtBias, convState, scanState)",
+                t => Engine.Mamba2Scan(t["projected"], t["A"], t["weight"], t["norm"], new Mamba2ScanOptions(2, 1e-5f), t["bias"], t["D"], t["dtBias"], t["convState"], t["scanState"]))
+            .Float("projected", 2, 5, 52).Float("A", 4).Float("weight", 36, 1, 4).Float("norm", 12).Float("bias", 36).Float("D", 4).Float("dtBias", 4).Float("convState", 2, 3, 36).Float("scanState", 2, 4, 3, 6),
         new OpCall("StateUpdate(x, dt, A, weight, cache, bias, D, dtBias, z, slots, options)",
                 t => Engine.StateUpdate(t["x"], t["dt"], t["A"], t["weight"], new StateCache(t["cache.Convolution"], t["cache.Scan"], t["cache.Tickets"]), t["bias"], t["D"], t["dtBias"], t["z"], t["slots"]))
             .Float("x", 2, 36).Float("dt", 2, 4).Float("A", 4).Float("weight", 36, 4).Float("cache.Convolution", 3, 3, 36).Float("cache.Scan", 3, 4, 3, 6).Index("cache.Tickets", 3, 2)

@@ -33,6 +33,67 @@ public sealed class RmsNormTests
         Assert.Equal(ZEngine.Ops.RmsNorm(x.Clone(), w, 1e-5f, z.Clone()).ToArray<float>(), ZEngine.Ops.RmsNorm(x, w, 1e-5f, z).ToArray<float>());
     }
 
+    public static TheoryData<string> DeviceNames => [.. Devices.Names];
+
+    /// <summary>A sum with its norm is the sum, then the norm, to the bit; its gradient is that of both.</summary>
+    [Theory, MemberData(nameof(DeviceNames))]
+    public void Sum_and_norm_equal_one_after_the_other(string name)
+    {
+        Device device = Devices.Open(name);
+        foreach (DType dtype in name == "cpu" ? [DType.Float32] : (ReadOnlySpan<DType>)[DType.Float32, DType.BFloat16])
+        foreach (long width in (ReadOnlySpan<long>)[40, 33])
+        {
+            using Tape tape = Tape.Begin();
+            Tensor Random(ulong seed, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(seed)).To(device);
+            Tensor x = tape.Watch(Random(1, 2, 5, width + 8).To(dtype)), residual = tape.Watch(Random(2, 2, 5, width).To(dtype)), weight = tape.Watch(Random(3, width));
+            Tensor part = x.Slice(-1, 8, width), dy = Random(4, 2, 5, width).To(dtype), dSum = Random(5, 2, 5, width).To(dtype);
+            (Tensor y, Tensor sum) = ZEngine.Ops.AddRmsNorm(part, residual, weight, 1e-5f);
+            Tensor sumAlone = ZEngine.Ops.Add(part, residual), alone = ZEngine.Ops.RmsNorm(sumAlone, weight, 1e-5f);
+            Assert.Equal(Floats(sumAlone), Floats(sum));
+            Assert.Equal(Floats(alone), Floats(y));
+            tape.Backward([y, sum], [dy, dSum]);
+            float[][] got = Gradients(tape, x, residual, weight);
+            tape.Backward([alone, sumAlone], [dy, dSum]);      // adds the same once more
+            float[][] twice = Gradients(tape, x, residual, weight);
+            double unit = dtype == DType.Float32 ? 1e-6 : Close.BFloat16Epsilon;
+            for (int k = 0; k < got.Length; k++)
+            for (int i = 0; i < got[k].Length; i++) Assert.InRange(twice[k][i] - 2 * got[k][i], -4 * unit * (1 + Math.Abs(got[k][i])), 4 * unit * (1 + Math.Abs(got[k][i])));
+        }
+    }
+
+    /// <summary>A factor that the norm's squares leave, against the same by single ops.</summary>
+    [Theory, MemberData(nameof(DeviceNames))]
+    public void Deferred_factor_equals_its_product(string name)
+    {
+        Device device = Devices.Open(name);
+        const long rows = 6, width = 40, parts = 3, count = 24;
+        using Tape tape = Tape.Begin();
+        Tensor Random(ulong seed, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(seed)).To(device);
+        Tensor x = tape.Watch(Random(1, rows, width)), residual = tape.Watch(Random(2, rows, width)), weight = tape.Watch(Random(3, width)), squares = tape.Watch(ZEngine.Ops.Map(Pointwise.Square, Random(4, rows, parts)));
+        Tensor[] watched = [x, residual, weight, squares];
+        Tensor dy = Random(5, rows, width), dSum = Random(6, rows, width);
+        (Tensor y, Tensor sum) = ZEngine.Ops.AddRmsNorm(x, residual, weight, 1e-5f, new RowScale(squares, count, 1e-3f));
+        Tensor epsilon = Tensor.Empty([1], DType.Float32, device);
+        ZEngine.Ops.Fill(epsilon, 1e-3f);
+        Tensor factor = ZEngine.Ops.Map(Pointwise.Rsqrt, ZEngine.Ops.Add(ZEngine.Ops.Scale(ZEngine.Ops.Sum(squares, 1, keepAxis: true), 1f / count), epsilon));
+        Tensor sumAlone = ZEngine.Ops.Add(ZEngine.Ops.Multiply(x, factor), residual), alone = ZEngine.Ops.RmsNorm(sumAlone, weight, 1e-5f);
+        tape.Backward([y, sum], [dy, dSum]);
+        float[][] got = [Floats(y), Floats(sum), .. Gradients(tape, watched)];
+        tape.Backward([alone, sumAlone], [dy, dSum]);
+        float[][] want = [Floats(alone), Floats(sumAlone), .. Gradients(tape, watched)];
+        for (int k = 0; k < got.Length; k++)
+        for (int i = 0; i < got[k].Length; i++) Assert.Equal(want[k][i] - (k < 2 ? 0 : got[k][i]), got[k][i], 2e-5f * (1 + MathF.Abs(got[k][i])));
+    }
+
+    private static float[][] Gradients(Tape tape, params Tensor[] tensors)
+    {
+        var gradients = new float[tensors.Length][];
+        for (int i = 0; i < tensors.Length; i++) gradients[i] = Floats(tape.GradientOf(tensors[i]));
+        return gradients;
+    }
+
+    private static float[] Floats(Tensor tensor) => tensor.To(DType.Float32).ToArray<float>();
+
     [Fact]
     public void Rejects_a_group_that_does_not_divide_the_channels()
     {
@@ -55,7 +116,7 @@ public sealed class RmsNormTests
         LaunchProfile[] backward = counted.Launches();
         CountedDevice.Are(["rms_norm_forward"], forward);
         CountedDevice.Moved(2 * floats, floats + 4 * rows, forward[0]);
-        CountedDevice.Are(["rms_norm_backward", "rms_norm_weight_backward"], backward);
+        CountedDevice.Are(["rms_norm_backward", "reduce_sums"], backward);
         CountedDevice.Moved(4 * floats + 4 * rows * threads, floats + floats, backward[0]);    // one block a row: as many partial sums as elements
         CountedDevice.Moved(floats, 4 * width, backward[1]);
         // Stores fill whole sectors; each row's scale is one sector more.

@@ -69,6 +69,95 @@ public sealed class SsdScanTests
 
     [Theory]
     [MemberData(nameof(DeviceNames))]
+    public void Logarithm_of_A_gives_the_same_and_a_gradient_of_its_own(string name)
+    {
+        Device device = Devices.Open(name);
+        using Tape tape = Tape.Begin();
+        Tensor Random(ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(9, stream)).To(device);
+        foreach (long length in (ReadOnlySpan<long>)[1, 70])
+        {
+            Tensor logA = tape.Watch(Random(3, 4)), A = tape.Watch(ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, logA.Detach()), -1));
+            Tensor x = Random(1, 2, length, 4, 8), dt = Random(2, 2, length, 4), B = Random(4, 2, length, 2, 16), C = Random(5, 2, length, 2, 16), state = Random(6, 2, 4, 8, 16), dy = Random(7, 2, length, 4, 8);
+            Tensor want = ZEngine.Ops.SsdScan(x, dt, A, B, C, initialState: state).Y, got = ZEngine.Ops.SsdScan(x, dt, logA, B, C, initialState: state, options: new SsdScanOptions(HasLogA: true)).Y;
+            Near(want, got, 1e-6);
+            using (Tape.NoGrad()) Near(want, ZEngine.Ops.SsdScan(x, dt, logA, B, C, initialState: state, options: new SsdScanOptions(HasLogA: true)).Y, 1e-6);
+            tape.Backward([want, got], [dy, dy]);
+            using (Tape.NoGrad()) Near(ZEngine.Ops.Multiply(tape.GradientOf(A), A), tape.GradientOf(logA), 1e-5);
+        }
+    }
+
+    /// <summary>A layer between its projections as one op and as its parts: the same numbers and the same gradients, on both ways of the norm.</summary>
+    [Theory]
+    [MemberData(nameof(DeviceNames))]
+    public void Mamba2_scan_equals_its_parts(string name)
+    {
+        foreach (DType dtype in name == "cpu" ? [DType.Float32] : (ReadOnlySpan<DType>)[DType.Float32, DType.BFloat16])
+        foreach (bool isPacked in (ReadOnlySpan<bool>)[false, true])
+        foreach ((long heads, long p, long groups, long states, bool defers) in ((long, long, long, long, bool)[])[(4, 8, 1, 16, true), (4, 8, 2, 16, false), (3, 40, 1, 5, true), (2, 72, 1, 72, true)])
+        {
+            Device device = Devices.Open(name);
+            Tensor[] want = Layer(device, dtype, isPacked, heads, p, groups, states, defers, isOne: false), got = Layer(device, dtype, isPacked, heads, p, groups, states, defers, isOne: true);
+            for (int i = 0; i < want.Length; i++)
+            {
+                Near(want[i], got[i], dtype == DType.Float32 ? 2e-5 : 8 * Oracles.Close.BFloat16Epsilon);
+                want[i].Dispose();
+                got[i].Dispose();
+            }
+        }
+    }
+
+    /// <summary>Mixed, projected, added to a residual and normalised; then the gradients of everything, and the final states.</summary>
+    private static Tensor[] Layer(Device device, DType dtype, bool isPacked, long heads, long p, long groups, long states, bool defers, bool isOne)
+    {
+        const long length = 70, hidden = 16, taps = 4;
+        (long inner, long batch) = (heads * p, isPacked ? 1 : 2);
+        long channels = inner + 2 * groups * states, sequences = 2;
+        var layout = isPacked ? new SequenceLayout(0, 3, length) : null;
+        using Tape tape = Tape.Begin();
+        ulong stream = 0;
+        Tensor Random(DType type, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(5, ++stream)).To(DType.BFloat16).To(type).To(device);
+        Tensor[] x =
+        [
+            Random(dtype, batch, length, inner + channels + heads), Random(DType.Float32, heads), Random(DType.Float32, channels, 1, taps), Random(DType.Float32, inner), Random(DType.Float32, channels),
+            Random(DType.Float32, heads), Random(DType.Float32, heads), Random(DType.Float32, sequences, taps - 1, channels), Random(DType.Float32, sequences, heads, p, states),
+            Random(dtype, hidden, inner), Random(dtype, batch, length, hidden), Random(DType.Float32, hidden),
+        ];
+        foreach (Tensor tensor in x) tape.Watch(tensor);
+        var options = new SsdScanOptions(Layout: layout, HasLogA: true);
+        Tensor mixed, conv, scan;
+        RowScale? scale = null;
+        if (isOne)
+        {
+            (mixed, scale, conv, scan) = ZEngine.Ops.Mamba2Scan(x[0], x[1], x[2], x[3], new Mamba2ScanOptions(groups, 1e-5f, defers ? 0 : inner / groups, defers, options), x[4], x[5], x[6], x[7], x[8]);
+            Assert.Equal(defers, scale is not null);
+        }
+        else
+        {
+            Tensor[] parts = ZEngine.Ops.Split(x[0], inner, channels, heads);
+            (Tensor c, conv) = ZEngine.Ops.CausalConv1d(parts[1], x[2].Reshape(channels, taps), x[4], hasSilu: true, x[7], layout);
+            Tensor[] xBC = ZEngine.Ops.Split(c, inner, groups * states, groups * states);
+            (Tensor y, scan) = ZEngine.Ops.SsdScan(
+                xBC[0].Reshape(batch, length, heads, p), parts[2], x[1], xBC[1].Reshape(batch, length, groups, states), xBC[2].Reshape(batch, length, groups, states), x[5], dtBias: x[6], initialState: x[8], options: options);
+            mixed = ZEngine.Ops.RmsNorm(y.Reshape(batch, length, inner), x[3], 1e-5f, parts[0], groupSize: defers ? 0 : inner / groups);
+        }
+        (Tensor normed, Tensor sum) = ZEngine.Ops.AddRmsNorm(ZEngine.Ops.Linear(mixed, x[9]), x[10], x[11], 1e-5f, scale);
+        tape.Backward([normed, sum, conv, scan], [Random(dtype, batch, length, hidden), Random(dtype, batch, length, hidden), Random(DType.Float32, conv.Shape.ToArray()), Random(DType.Float32, scan.Shape.ToArray())]);
+        List<Tensor> results = [normed, sum, conv, scan];
+        foreach (Tensor tensor in x) results.Add(tape.GradientOf(tensor));
+        return [.. results.Select(result => TensorScope.Release(result.To(DType.Float32).Clone()))];
+    }
+
+    private static void Near(Tensor want, Tensor got, double tolerance)
+    {
+        Assert.Equal(want.Shape.ToArray(), got.Shape.ToArray());
+        float[] wanted = want.To(DType.Float32).ToArray<float>(), gotten = got.To(DType.Float32).ToArray<float>();
+        double scale = Math.Sqrt(wanted.Average(w => (double)w * w));
+        for (int i = 0; i < wanted.Length; i++)
+            if (!(Math.Abs(wanted[i] - gotten[i]) <= tolerance * (4 * scale + Math.Abs(wanted[i])))) Assert.Fail($"{want} at {i}: got {gotten[i]:R}, want {wanted[i]:R}");
+    }
+
+    [Theory]
+    [MemberData(nameof(DeviceNames))]
     public void Split_sequence_equals_whole_and_packed_equals_separate(string name)
     {
         Device device = Devices.Open(name);

@@ -84,7 +84,7 @@ public sealed partial class Kernels
     private static int Registers(string variant) => variant.Split('<')[0] switch
     {
         "adamw" => 56,
-        "rms_norm_forward" or "rms_norm_weight_backward" or "gated_activation_forward" or "gated_activation_backward" => 48,
+        "rms_norm_forward" or "reduce_sums" or "gated_activation_forward" or "gated_activation_backward" => 48,
         "rms_norm_backward" or "cross_entropy_forward" or "cross_entropy_backward" => 64,
         "rope" => 80,
         "causal_conv1d_forward" or "causal_conv1d_backward" => 168,

@@ -115,6 +115,16 @@ internal sealed class MatMulScenario : OpScenario
         Case("matmul", "scenario, tile").With("transpose_b", true).Normal("a", [70, 130]).Normal("b", [70, 130]).Build(),
         Case("matmul", "scenario, rows").With("transpose_b", true).Normal("a", [1, 40]).Normal("b", [5, 40]).Build(),
     ];
+
+    /// <summary>16-bit operands with a float result, which leaves in two halves.</summary>
+    protected override void More(CudaDevice device)
+    {
+        Tensor a = ZEngine.Ops.RandomNormal([130, 72], Device.Cpu, new RandomStream(1)).To(DType.BFloat16), b = ZEngine.Ops.RandomNormal([130, 72], Device.Cpu, new RandomStream(2)).To(DType.BFloat16);
+        Tensor y = Tensor.Empty([72, 72], DType.Float32, device);
+        device.Backend.MatMul(new MatMulInputs(a.To(device), b.To(device), true, false, null), y, isAdding: false);
+        float[] want = ZEngine.Ops.MatMul(a.To(DType.Float32), b.To(DType.Float32), transposeA: true).ToArray<float>(), got = y.ToArray<float>();
+        for (int i = 0; i < want.Length; i++) Assert.Equal(want[i], got[i], 1e-3f);
+    }
 }
 
 internal sealed class RandomScenario : OpScenario
@@ -155,6 +165,18 @@ internal sealed class ReduceScenario : OpScenario
         Tensor x = Tensor.Zeros([1 << 17], DType.Float32, device);
         ZEngine.Ops.Fill(x, 0.5f);
         Assert.Equal(1 << 16, ZEngine.Ops.Sum(x).Item());
+        // Sums of two matrices of partial results.
+        float[][] Gradients(Device on)
+        {
+            Tensor Normal(ulong seed, params ReadOnlySpan<long> shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(seed)).To(on);
+            using Tape tape = Tape.Begin();
+            Tensor weight = tape.Watch(Normal(1, 40)), bias = tape.Watch(Normal(2, 40));
+            tape.Backward(ZEngine.Ops.LayerNorm(Normal(3, 20, 40), weight, bias, 1e-5f), Normal(4, 20, 40));
+            return [tape.GradientOf(weight).ToArray<float>(), tape.GradientOf(bias).ToArray<float>()];
+        }
+        float[][] want = Gradients(Device.Cpu), got = Gradients(device);
+        for (int k = 0; k < 2; k++)
+        for (int i = 0; i < 40; i++) Assert.Equal(want[k][i], got[k][i], 1e-5f);
     }
 }
 
@@ -163,6 +185,24 @@ internal sealed class RmsNormScenario : OpScenario
     public override string File => "RmsNorm.cu";
     public override IEnumerable<Survivor> Survivors => [FirstSum("rms_norm_forward")];
     protected override IEnumerable<OpCase> Cases => [Case("rms_norm", "scenario").With("gated", true).With("group_size", 35).Normal("x", [3, 70]).Normal("z", [3, 70]).Normal("weight", [70]).Build()];
+
+    /// <summary>A sum with a factor of each row, which is a sum over the block too.</summary>
+    protected override void More(CudaDevice device)
+    {
+        const long rows = 3, width = 70;
+        float[][] Results(Device on)
+        {
+            Tensor Normal(ulong seed, params ReadOnlySpan<long> shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(seed)).To(on);
+            using Tape tape = Tape.Begin();
+            Tensor x = tape.Watch(Normal(1, rows, width)), residual = tape.Watch(Normal(2, rows, width)), squares = tape.Watch(ZEngine.Ops.Map(Pointwise.Square, Normal(3, rows, 40)));
+            (Tensor y, Tensor sum) = ZEngine.Ops.AddRmsNorm(x, residual, Normal(4, width), 1e-5f, new RowScale(squares, width, 1e-5f));
+            tape.Backward([y, sum], [Normal(5, rows, width), Normal(6, rows, width)]);
+            return [y.ToArray<float>(), sum.ToArray<float>(), tape.GradientOf(x).ToArray<float>(), tape.GradientOf(residual).ToArray<float>(), tape.GradientOf(squares).ToArray<float>()];
+        }
+        float[][] want = Results(Device.Cpu), got = Results(device);
+        for (int k = 0; k < want.Length; k++)
+        for (int i = 0; i < want[k].Length; i++) Assert.Equal(want[k][i], got[k][i], 1e-5f);
+    }
 }
 
 internal sealed class RopeScenario : OpScenario

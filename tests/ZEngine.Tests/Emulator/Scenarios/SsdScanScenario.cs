@@ -44,11 +44,20 @@ internal abstract class SsdScanScenario : KernelScenario
         Assert.Empty(driver.Faults);
     }
 
+    /// <summary>As <see cref="Forward"/>, with a norm's weight and the squares before it.</summary>
+    protected static Tensor[] Weighted(SsdScanInputs x)
+    {
+        Tensor squares = Tensor.Empty([1, L, x.X.Backend.SsdSquares(H, P)], DType.Float32, x.X.Device), weight = ZEngine.Ops.RandomNormal([H * P], Device.Cpu, new RandomStream(12)).To(x.X.Device);
+        return [.. Forward(x, new SsdGate(weight, squares)), ZEngine.Ops.Sum(squares, 2)];
+    }
+
     /// <summary>y, final state, states at borders and y before the gate.</summary>
-    protected static Tensor[] Forward(SsdScanInputs x)
+    protected static Tensor[] Forward(SsdScanInputs x) => Forward(x, null);
+
+    private static Tensor[] Forward(SsdScanInputs x, SsdGate? gate)
     {
         Tensor y = Tensor.EmptyLike(x.X), ungated = Tensor.EmptyLike(x.X), final = Tensor.Empty([1, H, P, x.B.Shape[3]], DType.Float32, x.X.Device), states = Tensor.Empty([x.Chunks(), H, x.B.Shape[3], P], x.X.Backend.SsdStateType(x.X.DType), x.X.Device);
-        x.X.Backend.SsdScanForward(x, y, final, states, ungated);
+        x.X.Backend.SsdScanForward(x, y, final, states, ungated, gate);
         return [y, final, states, ungated];
     }
 }
@@ -61,7 +70,7 @@ internal sealed class SsdScanForwardScenario : SsdScanScenario
     public override void Run(EmulatorOptions options)
     {
         Compare(options, OneSlice, Forward);
-        Compare(options, SeveralSlices, Forward);
+        Compare(options, SeveralSlices, Weighted);
         Compare(options, OneSlice, Forward, chunk: 1);         // so many chunks that they are walked in segments
     }
 }
