@@ -8,7 +8,9 @@
 //            A stretch runs forward from its kept state in quarters; then each quarter, from the last on, again with its states and decays in registers,
 //            and back. Sums over states (4 lanes) and over channels (8 lanes, 4 warps) halve the values at each exchange of lanes. The block's
 //            sums for B and C are partial sums, which selective_scan_sum_backward adds in order, as it does for A, D and dtBias those of the
-//            segments of sequences, of which there are several as in SelectiveScanForward.cu. N > kBand in bands of kBand states; their gradients wait in `carry` between stretches.
+//            segments of sequences, of which there are several as in SelectiveScanForward.cu. States are kept at every stretch, for 4·N / kStretch bytes a step and
+//            channel: fewer would be walked to once more, and float operations bind this pass, not bytes. N > kBand in bands of kBand states; their gradients wait in
+//            `carry` between stretches.
 // Layout     u, dt, z [B, L, D] and B, C [B, L, G, N] with the given strides, the last axis dense; dy, du, ddt, dz [B, L, D]; dB, dC [B, L, G, N]; states, starts
 //            as in SelectiveScanForward.cu; A, dA [D, N], D, dtBias and their gradients [D], dfinal, dinitial [sequences, D, N] float; partial
 //            [blocksPerGroup, 2, B·L, G, N], sums [sequences·segments, N + 2, D] float; carry 16 floats for each thread and band, or null.

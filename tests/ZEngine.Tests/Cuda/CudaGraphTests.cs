@@ -104,7 +104,7 @@ public sealed class CudaGraphTests : IDisposable
 
     /// <summary>A graph of one token's step decodes as many tokens as it is launched for: nothing of it depends on how many came before.</summary>
     [Theory]
-    [InlineData("Mamba2", DType.Float32), InlineData("Mamba2", DType.BFloat16), InlineData("Mamba", DType.Float32), InlineData("Zamba2", DType.Float32), InlineData("Zamba2", DType.BFloat16)]
+    [InlineData("Mamba2", DType.Float32), InlineData("Mamba2", DType.BFloat16), InlineData("Mamba", DType.Float32), InlineData("Mamba", DType.BFloat16), InlineData("Zamba2", DType.Float32), InlineData("Zamba2", DType.BFloat16)]
     public void Captured_token_steps_equal_plain_ones(string name, DType dtype)
     {
         using LanguageModel model = name switch

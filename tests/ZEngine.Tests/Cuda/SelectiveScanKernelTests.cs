@@ -65,6 +65,41 @@ public sealed class SelectiveScanKernelTests
         foreach (LaunchProfile launch in (ReadOnlySpan<LaunchProfile>)[.. forward, .. backward]) Assert.Equal(0, launch[InstructionClass.Atomic].Executions);
     }
 
+    /// <summary>
+    /// What the multiprocessors read and write against what any scan must. Of the backward pass the kept states are what is over: a state for 16 steps is as much as two rows of
+    /// 16 bits. Fewer of them would be made up for by walking a third time, and both passes are bound by exponentials and float operations, not by bytes.
+    /// </summary>
+    [Fact]
+    public void Bytes_stay_near_the_least()
+    {
+        using var counted = new CountedDevice();
+        const long length = 512, half = 2, state = 4 * Channels * States, parameters = 8 * Channels, matrices = 2 * length * States * half, kept = length / 16 * state;
+        long forward = 0, backward = 0;
+        using (TensorScope scope = TensorScope.Enter())
+        {
+            var x = new Inputs(counted, DType.BFloat16, length);
+            counted.Launches();
+            x.Scan();
+            forward = Bytes(counted.Launches());
+        }
+        using (Tape tape = Tape.Begin())
+        {
+            var x = new Inputs(counted, DType.BFloat16, length);
+            x.Watch(tape);
+            Tensor dy = counted.Normal(10, 1, length, Channels).To(DType.BFloat16), y = x.Scan().Y;
+            counted.Launches();
+            tape.Backward(y, dy);
+            backward = Bytes(counted.Launches());
+        }
+        const double leastForward = 4 * length * Channels * half + matrices + 3 * state + parameters, leastBackward = 7 * length * Channels * half + 3 * matrices + 3 * state + 2 * parameters;
+        TestContext.Current.SendDiagnosticMessage($"bytes against the least: forward {forward / leastForward:F2}, backward {backward / leastBackward:F2}, without kept states {(backward - kept) / leastBackward:F2}");
+        Assert.InRange(forward / leastForward, 1, 1.3);
+        Assert.InRange((backward - kept) / leastBackward, 1, 1.3);
+        Assert.InRange(backward / leastBackward, 1, 1.6);
+
+        static long Bytes(LaunchProfile[] launches) => launches.Sum(launch => launch.GlobalBytesRead + launch.GlobalBytesWritten);
+    }
+
     /// <summary>Few channels and many steps: one more launch forward and one more backward, which read their rows once more and leave one state for at least 256 steps.</summary>
     [Fact]
     public void Traffic_of_segments_equals_the_header()
@@ -110,6 +145,7 @@ public sealed class SelectiveScanKernelTests
         Assert.Equal(new ScanSegments(5, 1648), ScanSegments.For(16, 1536, 1, 16384, 8192));
         Assert.Equal(new ScanSegments(1, 8192), ScanSegments.For(16, 1536, 1, 3 * 8192, 8192));
         Assert.Equal(new ScanSegments(32, 2048), ScanSegments.For(16, 128, 1, 65536, 65536));
+        foreach (int size in (ReadOnlySpan<int>)[2, 4]) Assert.InRange(SelectiveScanPlan.For(16, 5120, 8, 132).SharedBytes(16, size), 0, 48 << 10);
         Assert.Equal(21_504, SelectiveScanPlan.For(16, 5120, 8, 132).SegmentSharedBytes(16, 2));
     }
 
