@@ -8,17 +8,20 @@
 //            A stretch runs forward from its kept state in quarters; then each quarter, from the last on, again with its states and decays in registers,
 //            and back. Sums over states (4 lanes) and over channels (8 lanes, 4 warps) halve the values at each exchange of lanes. The block's
 //            sums for B and C are partial sums, which selective_scan_sum_backward adds in order, as it does for A, D and dtBias those of the
-//            sequences. N > kBand in bands of kBand states; their gradients wait in `carry` between stretches.
+//            segments of sequences, of which there are several as in SelectiveScanForward.cu. States are kept at every stretch, for 4·N / kStretch bytes a step and
+//            channel: fewer would be walked to once more, and float operations bind this pass, not bytes. N > kBand in bands of kBand states; their gradients wait in
+//            `carry` between stretches.
 // Layout     u, dt, z [B, L, D] and B, C [B, L, G, N] with the given strides, the last axis dense; dy, du, ddt, dz [B, L, D]; dB, dC [B, L, G, N]; states, starts
 //            as in SelectiveScanForward.cu; A, dA [D, N], D, dtBias and their gradients [D], dfinal, dinitial [sequences, D, N] float; partial
-//            [blocksPerGroup, 2, B·L, G, N], sums [sequences, N + 2, D] float; carry 16 floats for each thread and band, or null.
-// Launch     selective_scan_backward: grid sequences·G·blocksPerGroup with blocksPerGroup = ceil(D / G / 64), block 128, dynamic shared memory of 4096 elements
+//            [blocksPerGroup, 2, B·L, G, N], sums [sequences·segments, N + 2, D] float; carry 16 floats for each thread and band, or null.
+// Launch     selective_scan_backward: grid sequences·segments·G·blocksPerGroup with blocksPerGroup = ceil(D / G / 64), block 128, dynamic shared memory of 4096 elements
 //            and 47,744 bytes. selective_scan_sum_backward: grid ceil(2·B·L·G·N / 32) + ceil((N + 2)·D / 32), block 256.
 // Traffic    reads (3, or 4 with z)·D + 2·G·N·blocksPerGroup elements a step and N·D floats a stretch, writes (2, or 3)·D elements and
-//            2·G·N·blocksPerGroup floats a step; each sequence reads A, D, dtBias and dfinal, writes dinitial and (N + 2)·D floats of sums.
+//            2·G·N·blocksPerGroup floats a step; each sequence reads A, D, dtBias and dfinal, writes dinitial and (N + 2)·D floats of sums; each
+//            segment the same, but with N·D + D floats for each one behind it instead of dfinal.
 //            selective_scan_sum_backward reads the partial sums and writes the gradients.
 // Precision  loads T, computes and accumulates f32, stores T. exp as in SelectiveScanForward.cu; 1.75 of them for each step, channel and state.
-//            Deterministic: no atomics, fixed order of additions.
+//            Deterministic: no atomics, fixed order of additions; segments are another order, by sizes alone.
 // Limits     N ≤ 256. isWide: addresses, strides, D / G and N are multiples of 16 bytes.
 // Variants   selective_scan_backward<{f32|bf16|f16}, {true|false}>; selective_scan_sum_backward<{f32|bf16|f16}>
 #include "common/Columns.cuh"
@@ -326,6 +329,12 @@ struct BackwardStretch
     }
 };
 
+// A row of sums: of a state, or behind the last of D and of dtBias.
+__device__ inline i64 sum_row(const SelectiveScanShape& shape, const ScanPlace& place, i32 n)
+{
+    return ((place.sequence * shape.segments + place.segment) * (shape.N + 2) + n) * shape.channels;
+}
+
 // The states of this thread in one band, from stretch to stretch.
 template <typename T>
 struct BackwardBand
@@ -342,6 +351,8 @@ struct BackwardBand
     {
         const SelectiveScanShape& shape = args.shape;
         if (!isFirst && bands == 1) return;                   // everything is in registers
+        const ScanPlace here(shape, shape.segments, 0, block_again());
+        const i32 last = here.isLast ? here.segment : here.segment + (i32)((here.stop - here.begin - 1) / shape.segmentSteps);
         #pragma unroll
         for (int c = 0; c < 2; c++)
         {
@@ -356,7 +367,8 @@ struct BackwardBand
             }
             #pragma unroll
             for (int s = 0; s < 4; s++) own.dh[c][s] = own.dA[c][s] = 0;
-            if (has(c) && args.dfinal) load_states(own.dh[c], args.dfinal + (place.sequence * shape.channels + d(c)) * shape.N, n(), shape);
+            if (has(c) && !here.isLast) join_ends(own.dh[c], own.a[c], shape, here.sequence, d(c), n(), last - 1, last - here.segment, -1);
+            else if (has(c) && args.dfinal) load_states(own.dh[c], args.dfinal + (here.sequence * shape.channels + d(c)) * shape.N, n(), shape);
         }
     }
 
@@ -364,6 +376,7 @@ struct BackwardBand
     {
         const SelectiveScanShape& shape = args.shape;
         if (!isLast && bands == 1) return;
+        const ScanPlace here(shape, shape.segments, 0, block_again());
         #pragma unroll
         for (int c = 0; c < 2; c++)
         {
@@ -374,10 +387,10 @@ struct BackwardBand
             }
             else if (has(c))
             {
-                if (args.dinitial) store_states(args.dinitial + (place.sequence * shape.channels + d(c)) * shape.N, own.dh[c], n(), shape);
+                if (args.dinitial && here.segment == 0) store_states(args.dinitial + (here.sequence * shape.channels + d(c)) * shape.N, own.dh[c], n(), shape);
                 #pragma unroll
                 for (int s = 0; s < 4; s++)
-                    if (n() + s < shape.N) args.sums[(place.sequence * (shape.N + 2) + n() + s) * shape.channels + d(c)] = own.dA[c][s] * kLn2;
+                    if (n() + s < shape.N) args.sums[sum_row(shape, here, n() + s) + d(c)] = own.dA[c][s] * kLn2;
             }
         }
     }
@@ -400,15 +413,21 @@ __global__ void __launch_bounds__(kBackThreads, kBackBlocks) selective_scan_back
 {
     extern __shared__ __align__(16) u8 sMemory[];
     const SelectiveScanShape& shape = args.shape;
-    const ScanPlace place(shape);
+    const ScanPlace place(shape, shape.segments, 0);
+    if (!place.exists)                                        // a sequence with fewer segments adds nothing
+    {
+        for (int i = threadIdx.x; i < (shape.N + 2) * kWidth; i += kBackThreads)
+            if (i % kWidth < place.columns) args.sums[sum_row(shape, place, i / kWidth) + place.first + i % kWidth] = 0;
+        return;
+    }
     BackwardTile& tile = *reinterpret_cast<BackwardTile*>(sMemory);
     T* sRows = reinterpret_cast<T*>(sMemory + sizeof(BackwardTile));
     constexpr int kRows = kStretch * kWidth;
     const int c = threadIdx.x % kWidth;
-    const i64 d = place.first + c, stretches = (place.end - place.begin + kStretch - 1) / kStretch;
+    const i64 stretches = (place.end - place.begin + kStretch - 1) / kStretch;
     const bool isUpper = threadIdx.x >= kWidth;               // the lower half of the threads holds channels' biases, the upper their skips
     const f32* parameter = isUpper ? shape.D : shape.dtBias;
-    (isUpper ? tile.sSkip : tile.sBias)[c] = parameter && c < place.columns ? parameter[d] : 0.0f;
+    (isUpper ? tile.sSkip : tile.sBias)[c] = parameter && c < place.columns ? parameter[place.first + c] : 0.0f;
     BackwardLane own;
     f32 sum = 0;
     const i32 bands = max(1, (shape.N + kBand - 1) / kBand);
@@ -438,14 +457,16 @@ __global__ void __launch_bounds__(kBackThreads, kBackBlocks) selective_scan_back
         sum += stretch.sum_channel();
         __syncthreads();                                      // the rows have been read by all
     }
-    if (c < place.columns) args.sums[(place.sequence * (shape.N + 2) + shape.N + (isUpper ? 0 : 1)) * shape.channels + d] = sum;
+    const ScanPlace end(shape, shape.segments, 0, block_again());
+    const int column = thread_again() % kWidth;
+    if (column < end.columns) args.sums[sum_row(shape, end, shape.N + (thread_again() >= kWidth ? 0 : 1)) + end.first + column] = sum;
 }
 
 template <typename T>
 struct SelectiveScanSumArgs                                   // mirrored in CudaSelectiveScan.cs, field for field
 {
     const f32* partial; const f32* sums; T* dB; T* dC; f32* dA; f32* dD; f32* dbias;
-    i64 width, channels, sequences;                           // width: of dB and of dC
+    i64 width, channels, segments;                            // width: of dB and of dC; segments: of all sequences
     i32 N, blocksPerGroup, blocks;                            // blocks that add for B and C; the rest add for the parameters
 };
 
@@ -456,7 +477,7 @@ __global__ void __launch_bounds__(kColumnWarps * kWarp) selective_scan_sum_backw
     const bool isOfInputs = blockIdx.x < args.blocks;
     const i64 column = (i64)(isOfInputs ? blockIdx.x : blockIdx.x - args.blocks) * kWarp + threadIdx.x % kWarp;
     const i64 width = isOfInputs ? 2 * args.width : (args.N + 2) * args.channels;
-    const f32 sum = column_sum(isOfInputs ? args.partial : args.sums, isOfInputs ? args.blocksPerGroup : args.sequences, width, column, sSums);
+    const f32 sum = column_sum(isOfInputs ? args.partial : args.sums, isOfInputs ? args.blocksPerGroup : args.segments, width, column, sSums);
     if (threadIdx.x >= kWarp || column >= width) return;
     if (isOfInputs)
     {

@@ -15,7 +15,7 @@
 // Limits     N ≤ 256; a slot outside the cache traps.
 // Variants   state_update<{f32|bf16|f16}>
 #include "common/Copy.cuh"
-#include "common/Pointwise.cuh"
+#include "common/StateSlots.cuh"
 #include "common/Tickets.cuh"
 #include "common/Warp.cuh"
 
@@ -30,32 +30,7 @@ struct StateUpdateArgs                                        // mirrored in Cud
     i64 xBatch, dtBatch, zBatch, slotCount;
     i32 H, P, G, N, K, hasSoftplus, hasLogA, isLong, isStateWide;
     f32 minDelta, maxDelta;
-
-    __device__ inline i64 slot_of(i64 b) const
-    {
-        const i64 slot = !slots ? b : isLong ? static_cast<const i64*>(slots)[b] : static_cast<const i32*>(slots)[b];
-        if (slot >= slotCount) trap();
-        return slot;
-    }
 };
-
-// A channel of the convolution: silu of its sum. Where `moves`, its inputs move up by one.
-template <bool moves, typename T>
-__device__ inline f32 convolve(const StateUpdateArgs<T>& args, f32* inputs, i64 width, const T* x, int channel)
-{
-    f32 sum = args.bias ? args.bias[channel] : 0.0f;
-    const f32* taps = args.weight + (i64)channel * args.K;
-    inputs += channel;
-    for (int k = 0; k < args.K - 1; k++)
-    {
-        const f32 input = inputs[k * width];
-        sum = fmaf(taps[k], input, sum);
-        if (moves && k > 0) inputs[(k - 1) * width] = input;
-    }
-    const f32 newest = to_f32(x[channel]);
-    if (moves && args.K > 1) inputs[(args.K - 2) * width] = newest;
-    return to_f32(from_f32<T>(silu(fmaf(taps[args.K - 1], newest, sum))));
-}
 
 // Moves a channel's inputs up by one.
 template <typename T>
@@ -102,7 +77,7 @@ __global__ void __launch_bounds__(kThreads) state_update(const StateUpdateArgs<T
     f32* sC = sB + args.N;                                    // [N]
     f32* sX = sC + args.N;                                    // [kChannels]
     const int slices = (args.P + kChannels - 1) / kChannels, slice = blockIdx.x % slices * kChannels, head = blockIdx.x / slices % args.H, headsOfGroup = args.H / args.G, group = head / headsOfGroup;
-    const i64 b = blockIdx.x / slices / args.H, slot = args.slot_of(b);
+    const i64 b = blockIdx.x / slices / args.H, slot = slot_of(args.slots, args.isLong, args.slotCount, b);
     const int lane = threadIdx.x % kWarp, first = threadIdx.x / kWarp * kChannelsOfWarp, inner = args.H * args.P;
     T* y = args.y + b * inner + head * args.P + slice;        // B·H·P may exceed 2³¹
     const int mine = min(kChannels, args.P - slice);
@@ -114,11 +89,12 @@ __global__ void __launch_bounds__(kThreads) state_update(const StateUpdateArgs<T
     const i64 width = inner + 2 * args.G * args.N;
     f32* inputs = args.convolution + slot * (args.K - 1) * width;
     const T* x = args.x + b * args.xBatch;
+    const StepTaps taps = { args.weight, args.bias, args.K };
     for (int i = threadIdx.x; i < 2 * args.N + mine; i += kThreads)
     {
         const int n = i - mine, channel = n < 0 ? head * args.P + slice + i : inner + (n / args.N * args.G + group) * args.N + n % args.N;
-        if (n < 0) sX[i] = convolve<true>(args, inputs, width, x, channel);
-        else sB[n] = convolve<false>(args, inputs, width, x, channel);
+        if (n < 0) sX[i] = convolve<true>(taps, inputs, width, x, channel);
+        else sB[n] = convolve<false>(taps, inputs, width, x, channel);
     }
     __syncthreads();                                          // x, B and C are there, and the inputs have been read
     if (threadIdx.x == 0) sIsLast = is_last(args.tickets + slot * args.G + group, headsOfGroup * slices);

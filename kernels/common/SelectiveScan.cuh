@@ -1,29 +1,35 @@
-// SelectiveScan.cuh: what the forward and the backward selective scan share: sizes, the sequence and channels of a block, states, rows.
+// SelectiveScan.cuh: what the kernels of the selective scan share: sizes, the segment and channels of a block, states, rows.
 #pragma once
 #include "common/Async.cuh"
 #include "common/Copy.cuh"
 #include "common/Exponent.cuh"
 #include "common/Pointwise.cuh"
+#include "common/Warp.cuh"
 
 constexpr int kStretch = 16;                                  // steps from one kept state to the next
+constexpr int kSteps = 8;                                     // of a tile of the kernels that walk a channel in a thread
+constexpr int kMaxThreads = 640;                              // of their blocks there are at most 512; so many leave each 96 registers
 
 struct SelectiveScanShape                                     // mirrored in CudaSelectiveScan.cs, field for field
 {
-    const f32* A; const f32* D; const f32* dtBias; const i64* starts;
-    i64 L, channels, uBatch, uStep, dtBatch, dtStep, zBatch, zStep, bBatch, bStep, bGroup, cBatch, cStep, cGroup;
-    i32 N, G, channelsPerGroup, blocksPerGroup, width, sequences, hasSoftplus, areStatesWide;
+    const f32* A; const f32* D; const f32* dtBias; const i64* starts; const f32* ends; const f32* deltas;
+    i64 L, channels, uBatch, uStep, dtBatch, dtStep, zBatch, zStep, bBatch, bStep, bGroup, cBatch, cStep, cGroup, segmentSteps;
+    i32 N, G, channelsPerGroup, blocksPerGroup, width, sequences, segments, hasSoftplus, areStatesWide;
 };
 
-// The sequence and the channels of a block.
+// The segment of a sequence and the channels of a block.
 struct ScanPlace
 {
-    i64 sequence, row, begin, end, kept, group, part, first;  // the sequence is [begin, end) of the row; its first kept state; the first channel
-    i32 columns;
+    i64 sequence, row, begin, end, stop, kept, group, part, first; // the segment is [begin, end) of the row, the sequence ends at stop; its first kept state; the first channel
+    i32 segment, columns;
+    bool exists, isLast;                                      // whether the sequence has this segment, and none behind it
 
-    __device__ inline ScanPlace(const SelectiveScanShape& shape)
+    // A grid with `segments` of each sequence, from firstSegment on.
+    __device__ inline ScanPlace(const SelectiveScanShape& shape, i32 segments, i32 firstSegment, u32 number = blockIdx.x)
     {
-        const u32 blocks = (u32)shape.G * shape.blocksPerGroup, block = blockIdx.x % blocks;
-        sequence = blockIdx.x / blocks;
+        const u32 blocks = (u32)shape.G * shape.blocksPerGroup, block = number % blocks, outer = number / blocks;
+        sequence = outer / segments;
+        segment = outer % segments + firstSegment;
         group = block / shape.blocksPerGroup;
         part = block % shape.blocksPerGroup;
         first = group * shape.channelsPerGroup + part * shape.width;
@@ -32,6 +38,15 @@ struct ScanPlace
         begin = shape.starts ? shape.starts[sequence] : 0;
         end = shape.starts ? shape.starts[sequence + 1] : shape.L;
         kept = shape.starts ? shape.starts[shape.sequences + 1 + sequence] : sequence * ((shape.L + kStretch - 1) / kStretch);
+        if (segment > 0)
+        {
+            begin += segment * shape.segmentSteps;            // whole stretches
+            kept += segment * (shape.segmentSteps / kStretch);
+        }
+        stop = end;
+        exists = segment == 0 || begin < end;
+        isLast = end - begin <= shape.segmentSteps;
+        if (!isLast) end = begin + shape.segmentSteps;
     }
 };
 
@@ -74,6 +89,25 @@ __device__ inline void store_states(f32* to, const f32 (&from)[S], i32 n, const 
             #pragma unroll
             for (int i = 0; i < 4; i++)
                 if (n + s + i < shape.N) to[n + s + i] = four[i];
+    }
+}
+
+// The state at the border of a segment: from the ends of those that were walked before it, `count` of them from `slot` on in steps of `way`, in that order. Each
+// end but the first was walked to from 0, and takes what came before it times its decay.
+template <int S>
+__device__ inline void join_ends(f32 (&h)[S], const f32 (&a)[S], const SelectiveScanShape& shape, i64 sequence, i64 d, i32 n, i32 slot, i32 count, i32 way)
+{
+    #pragma unroll
+    for (int s = 0; s < S; s++) h[s] = 0;
+    #pragma unroll 1
+    for (i32 i = 0; i < count; i++, slot += way)
+    {
+        const i64 at = (sequence * (shape.segments - 1) + slot) * shape.channels + d;
+        const f32 scaled = scale_exponent(shape.deltas[at]);
+        f32 end[S];
+        load_states(end, shape.ends + at * shape.N, n, shape);
+        #pragma unroll
+        for (int s = 0; s < S; s++) h[s] = h[s] == 0.0f ? end[s] : fmaf(power_of_two(scaled * a[s]), h[s], end[s]);
     }
 }
 

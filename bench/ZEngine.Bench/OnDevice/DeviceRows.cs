@@ -161,14 +161,18 @@ internal static class DeviceRows
     private static IEnumerable<DeviceRow> Scans(DeviceSizes s, double e)
     {
         const long states = 16, headDimension = 64, chunk = 128;
-        double flops = 6.0 * s.T * s.ScanChannels * states, channels = e * s.T * s.ScanChannels, shared = 2 * e * s.T * states;
-        foreach (DeviceRow row in Pair("SelectiveScan", Sizes(("B", s.B), ("L", s.L), ("D", s.ScanChannels), ("N", states)), (flops, 3 * flops), (4 * channels + shared, 11 * channels + 4 * shared), o =>
+        // A batch, and one long sequence, whose time is walked in segments.
+        foreach ((long batch, long length) in ((long, long)[])[(s.B, s.L), (1, 8 * s.L)])
         {
-            (Tensor u, Tensor dt, Tensor z) = (o.Normal(s.B, s.L, s.ScanChannels), o.Normal(s.B, s.L, s.ScanChannels), o.Normal(s.B, s.L, s.ScanChannels));
-            (Tensor b, Tensor c, Tensor d) = (o.Normal(s.B, s.L, 1, states), o.Normal(s.B, s.L, 1, states), o.Float(s.ScanChannels));
-            Tensor a = o.Own(Ops.Scale(o.Own(Ops.Map(Pointwise.Exp, o.Float(s.ScanChannels, states))), -1));
-            return (() => Ops.SelectiveScan(u, dt, a, b, c, d, z).Y, [u, dt, a, b, c, d, z]);
-        })) yield return row;
+            double tokens = batch * length, operations = 6 * tokens * s.ScanChannels * states, channels = e * tokens * s.ScanChannels, shared = 2 * e * tokens * states;
+            foreach (DeviceRow row in Pair("SelectiveScan", Sizes(("B", batch), ("L", length), ("D", s.ScanChannels), ("N", states)), (operations, 3 * operations), (4 * channels + shared, 11 * channels + 4 * shared), o =>
+            {
+                (Tensor u, Tensor dt, Tensor z) = (o.Normal(batch, length, s.ScanChannels), o.Normal(batch, length, s.ScanChannels), o.Normal(batch, length, s.ScanChannels));
+                (Tensor b, Tensor c, Tensor d) = (o.Normal(batch, length, 1, states), o.Normal(batch, length, 1, states), o.Float(s.ScanChannels));
+                Tensor a = o.Own(Ops.Scale(o.Own(Ops.Map(Pointwise.Exp, o.Float(s.ScanChannels, states))), -1));
+                return (() => Ops.SelectiveScan(u, dt, a, b, c, d, z).Y, [u, dt, a, b, c, d, z]);
+            })) yield return row;
+        }
 
         double steps = s.T, heads = s.SsdHeads, n = s.SsdStates, rows = e * steps * heads * headDimension, groups = 2 * e * steps * n;
         double forward = steps * (chunk * n + heads * (chunk * headDimension + 4 * n * headDimension)), backward = steps * (3 * chunk * n + heads * (2 * chunk * headDimension + 8 * n * headDimension));

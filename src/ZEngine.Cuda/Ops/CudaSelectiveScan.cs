@@ -2,7 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace ZEngine.Cuda;
 
-/// <summary>How a selective scan is divided: by sizes alone, and never so that a sequence's numbers depend on what else is computed.</summary>
+/// <summary>How channels and states of a selective scan are dealt out: by sizes alone, and never so that a sequence's numbers depend on what else is computed.</summary>
 /// <param name="States">States of one thread of the forward kernel.</param>
 /// <param name="Parts">Threads that share a channel.</param>
 /// <param name="Width">Channels of a block.</param>
@@ -27,11 +27,55 @@ internal readonly record struct SelectiveScanPlan(int States, int Parts, int Wid
 
     /// <summary>Dynamic shared memory of a forward block.</summary>
     public int SharedBytes(int n, int elementSize) => 2 * Steps * (3 * Width + 2 * n) * elementSize + Steps * (2 * States * Parts + Width + Width * Parts) * sizeof(float);
+
+    /// <summary>The same of a block that walks a segment for its end alone.</summary>
+    public int SegmentSharedBytes(int n, int elementSize) => 2 * Steps * (3 * Width + n) * elementSize + Steps * (2 * Width + States * Parts) * sizeof(float);
+}
+
+/// <summary>
+/// Segments of time that are walked at once, where there are too few sequences and channels to occupy a GPU and the sequences are long. They are another order of additions,
+/// so they are a function of sizes alone: every device gives the same bits.
+/// </summary>
+/// <param name="Count">Segments of the longest sequence; 1 where it is walked whole.</param>
+/// <param name="Steps">Steps of a segment, whole stretches; of the last of a sequence what is left.</param>
+internal readonly record struct ScanSegments(int Count, long Steps)
+{
+    /// <summary>As kStretch in kernels/common/SelectiveScan.cuh.</summary>
+    public const int Stretch = 16;
+
+    /// <summary>Warps that occupy the largest GPUs; the least segments that make up for the work that is done twice; the most, as each joins the ends of all before it; and their least length.</summary>
+    private const long Warps = 512, Least = 4, Most = 32, LeastSteps = 256;
+
+    /// <param name="n">States of a channel.</param>
+    /// <param name="channels">Channels of a group.</param>
+    /// <param name="groups">Groups.</param>
+    /// <param name="steps">Steps of all sequences.</param>
+    /// <param name="longest">Steps of the longest.</param>
+    public static ScanSegments For(long n, long channels, long groups, long steps, long longest)
+    {
+        if (longest < Least * LeastSteps) return new(1, longest);
+        long warps = (steps + longest - 1) / longest * groups * ((channels + 31) / 32) * ((n + 15) / 16);
+        long count = Math.Min(Math.Min(Most, longest / LeastSteps), Warps / Math.Max(1, warps));
+        if (count < Least) return new(1, longest);
+        long length = ((longest + count - 1) / count + Stretch - 1) / Stretch * Stretch;
+        return new((int)((longest + length - 1) / length), length);
+    }
+
+    public static ScanSegments For(SelectiveScanInputs x)
+    {
+        long longest = x.U.Shape[1];
+        if (x.Layout is { } layout)
+        {
+            longest = 0;
+            for (int i = 0; i < layout.Count; i++) longest = Math.Max(longest, layout.End(i) - layout.Start(i));
+        }
+        return For(x.A.Shape[1], x.U.Shape[2] / x.B.Shape[2], x.B.Shape[2], x.U.Shape[0] * x.U.Shape[1], longest);
+    }
 }
 
 internal sealed partial class CudaBackend
 {
-    private const string SelectiveScanForwardFile = "SelectiveScanForward.cu", SelectiveScanBackwardFile = "SelectiveScanBackward.cu";
+    private const string SelectiveScanStateFile = "SelectiveScanState.cu", SelectiveScanForwardFile = "SelectiveScanForward.cu", SelectiveScanBackwardFile = "SelectiveScanBackward.cu";
 
     /// <summary>As in kernels/SelectiveScanBackward.cu: channels and threads of a block, states of a band, and bytes of its shared memory without the rows.</summary>
     private const int ScanBackWidth = 64, ScanBackThreads = 128, ScanBand = 16, ScanBackShared = 47_744, ScanRowElements = 4 * 16 * ScanBackWidth;
@@ -40,9 +84,9 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct SelectiveScanShape
     {
-        public ulong A, D, DtBias, Starts;
-        public long L, Channels, UBatch, UStep, DtBatch, DtStep, ZBatch, ZStep, BBatch, BStep, BGroup, CBatch, CStep, CGroup;
-        public int N, G, ChannelsPerGroup, BlocksPerGroup, Width, Sequences, HasSoftplus, AreStatesWide;
+        public ulong A, D, DtBias, Starts, Ends, Deltas;
+        public long L, Channels, UBatch, UStep, DtBatch, DtStep, ZBatch, ZStep, BBatch, BStep, BGroup, CBatch, CStep, CGroup, SegmentSteps;
+        public int N, G, ChannelsPerGroup, BlocksPerGroup, Width, Sequences, Segments, HasSoftplus, AreStatesWide;
     }
 
     /// <summary>Mirrors SelectiveScanArgs in kernels/SelectiveScanForward.cu, field for field.</summary>
@@ -50,6 +94,15 @@ internal sealed partial class CudaBackend
     private struct SelectiveScanArgs
     {
         public ulong U, Dt, B, C, Z, Initial, Y, FinalState, States;
+        public SelectiveScanShape Shape;
+    }
+
+    /// <summary>Mirrors SelectiveScanStateArgs in kernels/SelectiveScanState.cu, field for field.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct SelectiveScanStateArgs
+    {
+        public ulong Input, Dt, Z, Matrix, First, Ends, Deltas;
+        public long InputBatch, InputStep, MatrixBatch, MatrixStep, MatrixGroup;
         public SelectiveScanShape Shape;
     }
 
@@ -67,19 +120,20 @@ internal sealed partial class CudaBackend
     private struct SelectiveScanSumArgs
     {
         public ulong Partial, Sums, DB, DC, DA, DD, Dbias;
-        public long Width, Channels, Sequences;
+        public long Width, Channels, Segments;
         public int N, BlocksPerGroup, Blocks;
     }
 
-    /// <summary>As kStretch in kernels/common/SelectiveScan.cuh: what the backward kernel walks with everything in shared memory.</summary>
-    internal override long SelectiveScanStretch => 16;
+    /// <summary>What the backward kernel walks with everything in shared memory.</summary>
+    internal override long SelectiveScanStretch => ScanSegments.Stretch;
 
     internal override void SelectiveScanForward(SelectiveScanInputs x, Tensor y, Tensor finalState, Tensor? states)
     {
-        long channels = x.U.Shape[2], groups = x.B.Shape[2];
-        var plan = SelectiveScanPlan.For(x.A.Shape[1], channels / groups, finalState.Shape[0] * groups, device.Multiprocessors);
-        using Tensor? starts = UploadScanSequences(x.Layout);
-        SelectiveScanShape shape = ScanShape(x, starts, plan.Width, IsAligned(finalState, 4));
+        var segments = ScanSegments.For(x);
+        SelectiveScanPlan plan = ScanPlan(x, segments);
+        using TensorScope scope = TensorScope.Enter();
+        SelectiveScanShape shape = ScanShape(x, UploadScanSequences(x.Layout), segments, plan.Width, IsAligned(finalState, 4));
+        if (segments.Count > 1) WalkSegments(x, plan, ref shape, isBackward: false, x.U, x.B, x.InitialState);
         Kernel(SelectiveScanForwardFile, $"selective_scan_forward<{y.DType}, {plan.States}, {IsScanWide(x, y)}>").Launch(ScanBlocks(shape), plan.Threads, plan.SharedBytes(shape.N, y.DType.Size), new SelectiveScanArgs
         {
             U = Pointer(x.U), Dt = Pointer(x.Dt), B = Pointer(x.B), C = Pointer(x.C), Z = Pointer(x.Z), Initial = Pointer(x.InitialState),
@@ -95,12 +149,14 @@ internal sealed partial class CudaBackend
             foreach (Tensor? parameter in (ReadOnlySpan<Tensor?>)[d.A, d.D, d.DtBias]) parameter?.Clear();
             return;
         }
-        using Tensor? starts = UploadScanSequences(x.Layout);
-        SelectiveScanShape shape = ScanShape(x, starts, ScanBackWidth, IsAligned(dFinalState, 4) && IsAligned(d.InitialState, 4));
+        var segments = ScanSegments.For(x);
+        using TensorScope scope = TensorScope.Enter();
+        SelectiveScanShape shape = ScanShape(x, UploadScanSequences(x.Layout), segments, ScanBackWidth, IsAligned(dFinalState, 4) && IsAligned(d.InitialState, 4));
+        if (segments.Count > 1) WalkSegments(x, ScanPlan(x, segments), ref shape, isBackward: true, dy, x.C, dFinalState);
         long rows = x.U.Shape[0] * shape.L, n = shape.N;
         int bands = (int)Math.Max(1, (n + ScanBand - 1) / ScanBand), blocks = ScanBlocks(shape);
-        using Tensor partial = Tensor.Empty([shape.BlocksPerGroup, 2, rows, shape.G, n], DType.Float32, dy.Device), sums = Tensor.Empty([shape.Sequences, n + 2, shape.Channels], DType.Float32, dy.Device);
-        using Tensor? carry = bands > 1 ? Tensor.Empty([blocks, bands, ScanBackThreads, 16], DType.Float32, dy.Device) : null;
+        Tensor partial = Tensor.Empty([shape.BlocksPerGroup, 2, rows, shape.G, n], DType.Float32, dy.Device), sums = Tensor.Empty([shape.Sequences, segments.Count, n + 2, shape.Channels], DType.Float32, dy.Device);
+        Tensor? carry = bands > 1 ? Tensor.Empty([blocks, bands, ScanBackThreads, 16], DType.Float32, dy.Device) : null;
         Kernel(SelectiveScanBackwardFile, $"selective_scan_backward<{dy.DType}, {IsScanWide(x, dy)}>").Launch(blocks, ScanBackThreads, ScanBackShared + ScanRowElements * dy.DType.Size, new SelectiveScanBackwardArgs
         {
             U = Pointer(x.U), Dt = Pointer(x.Dt), B = Pointer(x.B), C = Pointer(x.C), Z = Pointer(x.Z), Dy = Pointer(dy), States = Pointer(states), Dfinal = Pointer(dFinalState),
@@ -112,7 +168,28 @@ internal sealed partial class CudaBackend
         Kernel(SelectiveScanBackwardFile, $"selective_scan_sum_backward<{dy.DType}>").Launch(Blocks("SelectiveScan", (long)inputBlocks + parameterBlocks), ColumnSumThreads, 0, new SelectiveScanSumArgs
         {
             Partial = Pointer(partial), Sums = Pointer(sums), DB = Pointer(d.B), DC = Pointer(d.C), DA = Pointer(d.A), DD = Pointer(d.D), Dbias = Pointer(d.DtBias),
-            Width = width, Channels = shape.Channels, Sequences = shape.Sequences, N = shape.N, BlocksPerGroup = shape.BlocksPerGroup, Blocks = inputBlocks,
+            Width = width, Channels = shape.Channels, Segments = (long)shape.Sequences * shape.Segments, N = shape.N, BlocksPerGroup = shape.BlocksPerGroup, Blocks = inputBlocks,
+        });
+    }
+
+    private SelectiveScanPlan ScanPlan(SelectiveScanInputs x, ScanSegments segments)
+    {
+        long groups = x.B.Shape[2];
+        return SelectiveScanPlan.For(x.A.Shape[1], x.U.Shape[2] / groups, (x.Layout?.Count ?? x.U.Shape[0]) * segments.Count * groups, device.Multiprocessors);
+    }
+
+    /// <summary>Walks segments at once for what the others need of them, and gives it to the shape of the launches that follow.</summary>
+    private void WalkSegments(SelectiveScanInputs x, SelectiveScanPlan plan, ref SelectiveScanShape shape, bool isBackward, Tensor input, Tensor matrix, Tensor? first)
+    {
+        Tensor ends = Tensor.Empty([shape.Sequences, shape.Segments - 1, shape.Channels, shape.N], DType.Float32, input.Device), deltas = Tensor.Empty([shape.Sequences, shape.Segments - 1, shape.Channels], DType.Float32, input.Device);
+        (shape.Ends, shape.Deltas) = (Pointer(ends), Pointer(deltas));
+        SelectiveScanShape own = shape;
+        (own.Width, own.BlocksPerGroup) = (plan.Width, ScanBlocksPerGroup(shape.ChannelsPerGroup, plan.Width));
+        int blocks = Blocks("SelectiveScan", checked((long)own.Sequences * (own.Segments - 1) * own.G * own.BlocksPerGroup));
+        Kernel(SelectiveScanStateFile, $"selective_scan_state<{input.DType}, {plan.States}, {IsScanWide(x, input)}, {isBackward}>").Launch(blocks, plan.Threads, plan.SegmentSharedBytes(own.N, input.DType.Size), new SelectiveScanStateArgs
+        {
+            Input = Pointer(input), Dt = Pointer(x.Dt), Z = isBackward ? Pointer(x.Z) : 0, Matrix = Pointer(matrix), First = Pointer(first), Ends = shape.Ends, Deltas = shape.Deltas,
+            InputBatch = input.Strides[0], InputStep = input.Strides[1], MatrixBatch = matrix.Strides[0], MatrixStep = matrix.Strides[1], MatrixGroup = matrix.Strides[2], Shape = own,
         });
     }
 
@@ -127,7 +204,7 @@ internal sealed partial class CudaBackend
         return Upload<long>(table);
     }
 
-    private static SelectiveScanShape ScanShape(SelectiveScanInputs x, Tensor? starts, int width, bool areOtherStatesAligned)
+    private static SelectiveScanShape ScanShape(SelectiveScanInputs x, Tensor? starts, ScanSegments segments, int width, bool areOtherStatesAligned)
     {
         long channels = x.U.Shape[2], groups = x.B.Shape[2], n = x.A.Shape[1];
         int perGroup = Size32("SelectiveScan", "D / G", channels / groups);
@@ -136,13 +213,16 @@ internal sealed partial class CudaBackend
             A = Pointer(x.A), D = Pointer(x.D), DtBias = Pointer(x.DtBias), Starts = Pointer(starts), L = x.U.Shape[1], Channels = channels,
             UBatch = x.U.Strides[0], UStep = x.U.Strides[1], DtBatch = x.Dt.Strides[0], DtStep = x.Dt.Strides[1], ZBatch = x.Z?.Strides[0] ?? 0, ZStep = x.Z?.Strides[1] ?? 0,
             BBatch = x.B.Strides[0], BStep = x.B.Strides[1], BGroup = x.B.Strides[2], CBatch = x.C.Strides[0], CStep = x.C.Strides[1], CGroup = x.C.Strides[2],
-            N = (int)n, G = Size32("SelectiveScan", "G", groups), ChannelsPerGroup = perGroup, BlocksPerGroup = (int)(((long)perGroup + width - 1) / width), Width = width,
+            N = (int)n, G = Size32("SelectiveScan", "G", groups), ChannelsPerGroup = perGroup, BlocksPerGroup = ScanBlocksPerGroup(perGroup, width), Width = width,
+            Segments = segments.Count, SegmentSteps = segments.Steps,
             Sequences = Size32("SelectiveScan", "the number of sequences", x.Layout?.Count ?? x.U.Shape[0]), HasSoftplus = x.HasSoftplus ? 1 : 0,
             AreStatesWide = n % 4 == 0 && areOtherStatesAligned && IsAligned(x.A, 4) && IsAligned(x.InitialState, 4) ? 1 : 0,
         };
     }
 
-    private static int ScanBlocks(in SelectiveScanShape shape) => Blocks("SelectiveScan", checked((long)shape.Sequences * shape.G * shape.BlocksPerGroup));
+    private static int ScanBlocksPerGroup(int channels, int width) => (int)(((long)channels + width - 1) / width);
+
+    private static int ScanBlocks(in SelectiveScanShape shape) => Blocks("SelectiveScan", checked((long)shape.Sequences * shape.Segments * shape.G * shape.BlocksPerGroup));
 
     private static bool IsScanWide(SelectiveScanInputs x, Tensor y)
     {

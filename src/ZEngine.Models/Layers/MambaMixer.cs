@@ -44,6 +44,8 @@ internal sealed class MambaMixer : Mixer
         (long batch, long length, long inner) = (x.Shape[0], x.Shape[1], o.InnerSize);
         using TensorScope scope = TensorScope.Enter();
         Tensor[] xz = Ops.Split(_inProjection.Project(x, _inBias), inner, inner);
+        if (length == 1 && layout is null && state?.SelectiveInPlace is { } cache && _xProjection.Update is null && _dtProjection.Update is null)
+            return scope.Keep(_outProjection.Project(Step(xz[0].Reshape(batch, inner), xz[1].Reshape(batch, inner), cache).Reshape(batch, 1, inner), _outBias));
         (Tensor u, Tensor convState) = Ops.CausalConv1d(
             xz[0], _convWeight.Effective().Reshape(inner, o.ConvKernel), _convBias?.Effective(), hasSilu: true, state?.Convolution, layout);
         Tensor[] parts = Ops.Split(_xProjection.Project(u), o.TimeStepRank, o.StateSize, o.StateSize);        // dt, B, C
@@ -55,6 +57,17 @@ internal sealed class MambaMixer : Mixer
             _skip.Effective(), xz[1], _dtBias.Effective(), state?.Scan, hasSoftplus: true, layout);
         if (state is not null) (state.Convolution, state.Scan) = (convState, scanState);
         return (scope.Keep(_outProjection.Project(y, _outBias)), null);
+    }
+
+    /// <summary>One step of every sequence, in place.</summary>
+    private Tensor Step(Tensor x, Tensor z, SelectiveStateCache cache)
+    {
+        MambaMixerOptions o = _options;
+        (long inner, long rows) = (o.InnerSize, o.TimeStepRank + 2L * o.StateSize);
+        var layer = new SelectiveStateLayer(
+            _convWeight.Effective().Reshape(inner, o.ConvKernel), _convBias?.Effective(), _xProjection.Value.Reshape(1, rows, inner), _dtProjection.Value, _logA.Effective(), _skip.Effective(), _dtBias.Effective(),
+            o.ProjectionNormEpsilon);
+        return Ops.SelectiveStateUpdate(x, layer, cache, z);
     }
 
     /// <summary>RMSNorm without a learned weight: Falcon-Mamba's, on dt, B and C.</summary>

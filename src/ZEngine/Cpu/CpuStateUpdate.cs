@@ -8,7 +8,7 @@ internal sealed unsafe partial class CpuBackend
         using TensorScope scope = TensorScope.Enter();
         (Tensor convolution, Tensor scan) = (x.Cache.Convolution, x.Cache.Scan);
         (long batch, long heads, long p, long n, long groups) = (x.X.Shape[0], scan.Shape[1], scan.Shape[2], scan.Shape[3], x.Cache.Tickets.Shape[1]);
-        long[] slots = SlotsOf(x.Slots, batch, scan.Shape[0]);
+        long[] slots = SlotsOf(nameof(StateUpdate), x.Slots, batch, scan.Shape[0]);
         long inner = heads * p;
         Tensor inputs = Gather(convolution, slots), states = Gather(scan, slots);
         Tensor mixed = Tensor.Empty([batch, 1, convolution.Shape[2]], DType.Float32, y.Device), nextInputs = Tensor.EmptyLike(inputs), nextStates = Tensor.EmptyLike(states);
@@ -24,13 +24,13 @@ internal sealed unsafe partial class CpuBackend
             if (slots[b] < 0) y.Slice(0, b, 1).Clear();
     }
 
-    private static long[] SlotsOf(Tensor? slots, long batch, long count)
+    private static long[] SlotsOf(string op, Tensor? slots, long batch, long count)
     {
         var values = new long[batch];
         for (long b = 0; b < batch; b++)
         {
             values[b] = slots is null ? b : slots.DType == DType.Int64 ? ((long*)slots.Address)[b] : ((int*)slots.Address)[b];
-            if (values[b] >= count) throw new ArgumentException($"StateUpdate: slots[{b}] is {values[b]}, but there are {count} slots.");
+            if (values[b] >= count) throw new ArgumentException($"{op}: slots[{b}] is {values[b]}, but there are {count} slots.");
         }
         return values;
     }

@@ -104,7 +104,7 @@ public sealed class CudaGraphTests : IDisposable
 
     /// <summary>A graph of one token's step decodes as many tokens as it is launched for: nothing of it depends on how many came before.</summary>
     [Theory]
-    [InlineData("Mamba2", DType.Float32), InlineData("Mamba2", DType.BFloat16), InlineData("Mamba", DType.Float32), InlineData("Zamba2", DType.Float32), InlineData("Zamba2", DType.BFloat16)]
+    [InlineData("Mamba2", DType.Float32), InlineData("Mamba2", DType.BFloat16), InlineData("Mamba", DType.Float32), InlineData("Mamba", DType.BFloat16), InlineData("Zamba2", DType.Float32), InlineData("Zamba2", DType.BFloat16)]
     public void Captured_token_steps_equal_plain_ones(string name, DType dtype)
     {
         using LanguageModel model = name switch
@@ -134,6 +134,27 @@ public sealed class CudaGraphTests : IDisposable
         // The graph has taken in tokens of which the host knows nothing; a text of several goes on behind them.
         using Tensor expected = plain.Append(prompt), got = captured.Append(prompt);
         Assert.Equal(expected.To(DType.Float32).ToArray<float>(), got.To(DType.Float32).ToArray<float>());
+    }
+
+    /// <summary>Of a Mamba layer's step two launches lie between the projections, Falcon-Mamba's norms among them.</summary>
+    [Theory, InlineData(null), InlineData(1e-6)]
+    public void A_token_step_of_Mamba_has_a_fixed_number_of_launches(double? epsilon)
+    {
+        MambaConfig config = Models.SmallModels.Mamba with { ProjectionNormEpsilon = epsilon };
+        using LanguageModel model = new Mamba(config, _device, 1);
+        using Session session = model.NewSession();
+        using Tensor token = Tensor.From<int>([3], [1, 1], _device);
+        session.Step(token).Dispose();
+        _device.Synchronize();
+        int before = _driver.Profiles.Count;
+        (long waits, long reserved) = (_device.Waits, _device.ReservedBytes);
+        session.Step(token).Dispose();
+        Assert.Equal((waits, reserved), (_device.Waits, _device.ReservedBytes));
+        _device.Synchronize();
+        string[] kernels = [.. _driver.Profiles.Skip(before).Select(profile => profile.Kernel)];
+        // Embedding, last norm and head; of a layer the norm, the outer projections, the inner one with its convolution, the step and the sum.
+        Assert.Equal(3 + 6 * config.Layers, kernels.Length);
+        foreach (string kernel in (string[])["selective_state_project", "selective_state_update"]) Assert.Equal(config.Layers, kernels.Count(name => name.Contains(kernel, StringComparison.Ordinal)));
     }
 
     /// <summary>Of a Mamba-2 layer's step one launch lies between the projections: the count of a token's launches says so.</summary>

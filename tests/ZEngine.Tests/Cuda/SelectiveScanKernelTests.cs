@@ -65,6 +65,90 @@ public sealed class SelectiveScanKernelTests
         foreach (LaunchProfile launch in (ReadOnlySpan<LaunchProfile>)[.. forward, .. backward]) Assert.Equal(0, launch[InstructionClass.Atomic].Executions);
     }
 
+    /// <summary>
+    /// What the multiprocessors read and write against what any scan must. Of the backward pass the kept states are what is over: a state for 16 steps is as much as two rows of
+    /// 16 bits. Fewer of them would be made up for by walking a third time, and both passes are bound by exponentials and float operations, not by bytes.
+    /// </summary>
+    [Fact]
+    public void Bytes_stay_near_the_least()
+    {
+        using var counted = new CountedDevice();
+        const long length = 512, half = 2, state = 4 * Channels * States, parameters = 8 * Channels, matrices = 2 * length * States * half, kept = length / 16 * state;
+        long forward = 0, backward = 0;
+        using (TensorScope scope = TensorScope.Enter())
+        {
+            var x = new Inputs(counted, DType.BFloat16, length);
+            counted.Launches();
+            x.Scan();
+            forward = Bytes(counted.Launches());
+        }
+        using (Tape tape = Tape.Begin())
+        {
+            var x = new Inputs(counted, DType.BFloat16, length);
+            x.Watch(tape);
+            Tensor dy = counted.Normal(10, 1, length, Channels).To(DType.BFloat16), y = x.Scan().Y;
+            counted.Launches();
+            tape.Backward(y, dy);
+            backward = Bytes(counted.Launches());
+        }
+        const double leastForward = 4 * length * Channels * half + matrices + 3 * state + parameters, leastBackward = 7 * length * Channels * half + 3 * matrices + 3 * state + 2 * parameters;
+        TestContext.Current.SendDiagnosticMessage($"bytes against the least: forward {forward / leastForward:F2}, backward {backward / leastBackward:F2}, without kept states {(backward - kept) / leastBackward:F2}");
+        Assert.InRange(forward / leastForward, 1, 1.3);
+        Assert.InRange((backward - kept) / leastBackward, 1, 1.3);
+        Assert.InRange(backward / leastBackward, 1, 1.6);
+
+        static long Bytes(LaunchProfile[] launches) => launches.Sum(launch => launch.GlobalBytesRead + launch.GlobalBytesWritten);
+    }
+
+    /// <summary>Few channels and many steps: one more launch forward and one more backward, which read their rows once more and leave one state for at least 256 steps.</summary>
+    [Fact]
+    public void Traffic_of_segments_equals_the_header()
+    {
+        using var counted = new CountedDevice();
+        using Tape tape = Tape.Begin();
+        const long length = 1024, segments = 4, steps = 256;
+        var x = new Inputs(counted, DType.BFloat16, length);
+        x.Watch(tape);
+        Tensor dy = counted.Normal(10, 1, length, Channels).To(DType.BFloat16);
+        counted.Launches();
+        Tensor y = x.Scan().Y;
+        LaunchProfile[] forward = counted.Launches();
+        tape.Backward(y, dy);
+        LaunchProfile[] backward = counted.Launches();
+        CountedDevice.Are(["selective_scan_state", "selective_scan_forward"], forward);
+        CountedDevice.Are(["selective_scan_state", "selective_scan_backward", "selective_scan_sum_backward"], backward);
+
+        const long half = 2, vector = 4 * Channels, state = vector * States, end = state + vector, joins = segments * (segments - 1) / 2;
+        const long forwardBlocks = Channels / 32, backwardBlocks = Channels / 64, matrix = half * States, rows = half * Channels, sums = (States + 2) * vector, partial = backwardBlocks * 2 * length * States * 4;
+        CountedDevice.Moved((segments - 1) * (steps * (2 * rows + matrix * forwardBlocks) + state + vector) + state, (segments - 1) * end, forward[0]);
+        CountedDevice.Moved(length * (3 * rows + 2 * matrix * forwardBlocks) + segments * (state + 2 * vector) + state + joins * end, length * rows + (1 + length / 16) * state, forward[1]);
+        CountedDevice.Moved((segments - 1) * (steps * (3 * rows + matrix * forwardBlocks) + state + vector), (segments - 1) * end, backward[0]);
+        CountedDevice.Moved(length * (4 * rows + 2 * matrix * backwardBlocks + state / 16) + segments * (state + 2 * vector) + joins * (state + 4 * vector), length * 3 * rows + partial + segments * sums + state, backward[1]);
+        CountedDevice.Moved(partial + segments * sums, length * 2 * matrix + state + 2 * vector, backward[2]);
+        foreach (LaunchProfile launch in (ReadOnlySpan<LaunchProfile>)[.. forward, .. backward]) Assert.Equal(0, launch[InstructionClass.Atomic].Executions);
+        // One exponential for each step, channel and state of the segments that are walked twice; beside the states softplus, and backward the gate.
+        Assert.Equal((segments - 1) * steps * Channels * (States + 1), forward[0].Of("ex2").Threads);
+        Assert.Equal((segments - 1) * steps * Channels * (States + 2), backward[0].Of("ex2").Threads);
+    }
+
+    [Fact]
+    public void Segments_are_for_few_channels_and_long_sequences_and_a_function_of_sizes()
+    {
+        // Channels and sequences that fill a GPU, and sequences that are not long: walked whole.
+        Assert.Equal(new ScanSegments(1, 2048), ScanSegments.For(16, 5120, 1, 8 * 2048, 2048));
+        Assert.Equal(new ScanSegments(1, 1023), ScanSegments.For(16, 64, 1, 1023, 1023));
+        Assert.Equal(new ScanSegments(1, 0), ScanSegments.For(16, 64, 1, 0, 0));
+        // A sequence of the small Mamba: 48 warps, ten segments of whole stretches. More states are more warps; so are more sequences.
+        Assert.Equal(new ScanSegments(8, 256), ScanSegments.For(16, 1536, 1, 2048, 2048));
+        Assert.Equal(new ScanSegments(10, 832), ScanSegments.For(16, 1536, 1, 8192, 8192));
+        Assert.Equal(new ScanSegments(5, 1648), ScanSegments.For(32, 1536, 1, 8192, 8192));
+        Assert.Equal(new ScanSegments(5, 1648), ScanSegments.For(16, 1536, 1, 16384, 8192));
+        Assert.Equal(new ScanSegments(1, 8192), ScanSegments.For(16, 1536, 1, 3 * 8192, 8192));
+        Assert.Equal(new ScanSegments(32, 2048), ScanSegments.For(16, 128, 1, 65536, 65536));
+        foreach (int size in (ReadOnlySpan<int>)[2, 4]) Assert.InRange(SelectiveScanPlan.For(16, 5120, 8, 132).SharedBytes(16, size), 0, 48 << 10);
+        Assert.Equal(21_504, SelectiveScanPlan.For(16, 5120, 8, 132).SegmentSharedBytes(16, 2));
+    }
+
     [Fact]
     public void Exponentials_and_float_operations_of_a_state_and_step_are_counted()
     {
@@ -91,6 +175,30 @@ public sealed class SelectiveScanKernelTests
             Assert.True(load.Bytes >= 110 * load.Wavefronts && store.Bytes >= 85 * store.Wavefronts, "shared memory moves 128 bytes a pass at most");
             Assert.InRange(floats, 4, operations);
         }
+    }
+
+    /// <summary>What one state more costs a step and channel: the recurrence, its share of sums, and the part of a channel's work that threads of other states repeat.</summary>
+    [Fact]
+    public void Float_operations_of_a_state_are_few()
+    {
+        using var counted = new CountedDevice();
+        (long Forward, long Backward) Count(long states, long length)
+        {
+            using Tape tape = Tape.Begin();
+            Tensor u = tape.Watch(counted.Normal(1, 1, length, Channels)), dt = tape.Watch(counted.Normal(2, 1, length, Channels)), B = tape.Watch(counted.Normal(4, 1, length, 1, states)), C = tape.Watch(counted.Normal(5, 1, length, 1, states));
+            Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(6, Channels, states)), -1), dy = counted.Normal(10, 1, length, Channels);
+            counted.Launches();
+            Tensor y = ZEngine.Ops.SelectiveScan(u, dt, A, B, C).Y;
+            long forward = counted.Launches()[0][InstructionClass.Float].Threads;
+            tape.Backward(y, dy);
+            return (forward, counted.Launches()[0][InstructionClass.Float].Threads);
+        }
+        (long Forward, long Backward) Steps(long states) => (Count(states, 64).Forward - Count(states, 32).Forward, Count(states, 64).Backward - Count(states, 32).Backward);
+        ((long Forward, long Backward) some, (long Forward, long Backward) more) = (Steps(16), Steps(32));
+        const double elements = 32.0 * 16 * Channels;
+        TestContext.Current.SendDiagnosticMessage($"float operations of a step, channel and state: forward {(more.Forward - some.Forward) / elements:F2}, backward {(more.Backward - some.Backward) / elements:F2}; with all else of a channel {some.Forward / elements:F2} and {some.Backward / elements:F2}");
+        Assert.InRange((more.Forward - some.Forward) / elements, 4, 5);
+        Assert.InRange((more.Backward - some.Backward) / elements, 13, 15);
     }
 
     [Fact]
@@ -122,12 +230,14 @@ public sealed class SelectiveScanKernelTests
     }
 
     /// <summary>Rows that stand 2³⁰ elements apart, in memory that nothing touches between them.</summary>
-    [Fact]
-    public void Rows_beyond_two_to_the_31_elements_are_found()
+    [Theory]
+    [InlineData(3)]
+    [InlineData(1030)]
+    public void Rows_beyond_two_to_the_31_elements_are_found(long length)
     {
         using var counted = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
-        const long batch = 3, length = 3, width = 8, tall = (1L << 30) / width;
+        const long batch = 3, width = 8, tall = (1L << 30) / width;
         Tensor all = Tensor.Empty([batch, tall, width], DType.BFloat16, counted.Device);
         Assert.True(all.Strides[0] * (batch - 1) >= 1L << 31);
         Tensor Rows(ulong seed, long first)
@@ -136,7 +246,7 @@ public sealed class SelectiveScanKernelTests
             for (long b = 0; b < batch; b++) ZEngine.Ops.Copy(values.Slice(0, b, 1), all.Slice(0, b, 1).Slice(1, first, length));
             return all.Slice(1, first, length);
         }
-        Tensor[] far = [Rows(1, 0), Rows(2, tall - 3), Rows(3, 6), Rows(4, tall / 2), Rows(5, 12)];
+        Tensor[] far = [Rows(1, 0), Rows(2, tall - length), Rows(3, 2 * length), Rows(4, tall / 2), Rows(5, 4 * length)];
         Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(6, width, width)), -1);
         float[][] Results(Func<Tensor, Tensor> choose)
         {
@@ -185,7 +295,7 @@ public sealed class SelectiveScanKernelTests
     [InlineData("sm_90")]
     public void Registers_leave_room_for_four_blocks_forward_and_three_backward(string architecture)
     {
-        foreach ((string file, string name, int most) in (ReadOnlySpan<(string, string, int)>)[("SelectiveScanForward.cu", "selective_scan_forward<bf16, 16, true>", 96), ("SelectiveScanForward.cu", "selective_scan_forward<f32, 16, true>", 96), ("SelectiveScanBackward.cu", "selective_scan_backward<bf16, true>", 168), ("SelectiveScanBackward.cu", "selective_scan_backward<f32, true>", 168)])
+        foreach ((string file, string name, int most) in (ReadOnlySpan<(string, string, int)>)[("SelectiveScanForward.cu", "selective_scan_forward<bf16, 16, true>", 96), ("SelectiveScanForward.cu", "selective_scan_forward<f32, 16, true>", 96), ("SelectiveScanState.cu", "selective_scan_state<bf16, 16, true, false>", 96), ("SelectiveScanState.cu", "selective_scan_state<f32, 16, true, true>", 96), ("SelectiveScanBackward.cu", "selective_scan_backward<bf16, true>", 168), ("SelectiveScanBackward.cu", "selective_scan_backward<f32, true>", 168)])
         {
             ModuleImage image = Compiler.CompileKernel(file, architecture, name);
             KernelResources used = image.Resources[image.Lowered(name)];

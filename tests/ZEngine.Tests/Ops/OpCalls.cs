@@ -6,7 +6,7 @@ namespace ZEngine.Tests.Ops;
 /// <summary>One valid call of every public op.</summary>
 internal static class OpCalls
 {
-    private const string Alone = "the only tensor of the call", AnyRank = "leading axes are free", OwnSize = "nothing else has this size", Broadcast = "shapes broadcast", AnyType = "any element type will do";
+    private const string Alone = "the only tensor of the call", AnyRank = "leading axes are free", OwnSize = "nothing else has this size", Broadcast = "shapes broadcast", AnyType = "any element type will do", MayBeAbsent = "a layer may be without it";
 
     public static OpCall[] All { get; } =
     [
@@ -74,7 +74,14 @@ internal static class OpCalls
                 t => Engine.StateUpdate(t["x"], t["dt"], t["A"], t["weight"], new StateCache(t["cache.Convolution"], t["cache.Scan"], t["cache.Tickets"]), t["bias"], t["D"], t["dtBias"], t["z"], t["slots"]))
             .Float("x", 2, 36).Float("dt", 2, 4).Float("A", 4).Float("weight", 36, 4).Float("cache.Convolution", 3, 3, 36).Float("cache.Scan", 3, 4, 3, 6).Index("cache.Tickets", 3, 2)
             .Float("bias", 36).Float("D", 4).Float("dtBias", 4).Float("z", 2, 12).Index("slots", 2),
+        new OpCall("SelectiveStateUpdate(x, layer, cache, z, slots)",
+                t => Engine.SelectiveStateUpdate(t["x"], SelectiveLayer(t), new SelectiveStateCache(t["cache.Convolution"], t["cache.Scan"]), t["z"], t["slots"]))
+            .Float("x", 2, 12).Float("layer.Weight", 12, 4).Float("layer.Bias", 12).Float("layer.Projection", 2, 13, 6).Float("layer.DtProjection", 12, 3).Float("layer.LogA", 12, 5).Float("layer.D", 12).Float("layer.DtBias", 12)
+            .Float("cache.Convolution", 3, 3, 12).Float("cache.Scan", 3, 12, 5).Float("z", 2, 12).Index("slots", 2)
+            .Allow(MayBeAbsent, "layer.Bias", "null").Allow(MayBeAbsent, "layer.D", "null").Allow(MayBeAbsent, "layer.DtBias", "null"),
     ];
+
+    private static SelectiveStateLayer SelectiveLayer(Call t) => new(t["layer.Weight"], t["layer.Bias"], t["layer.Projection"], t["layer.DtProjection"], t["layer.LogA"], t["layer.D"], t["layer.DtBias"]);
 
     private static IEnumerable<OpCall> Attentions() =>
     [

@@ -39,6 +39,11 @@ public sealed class SelectiveScanTests
         Scan("decays next to 1", 130, 4, 8).Uniform("A", [4, 8], -1e-4, -1e-6).Build(),
         Scan("packed", 90, 20, 6).With("cu_seqlens", new[] { 0, 1, 3, 80, 90 }).Normal("initial_state", [4, 20, 6]).Normal("D", [20]).Normal("z", [1, 90, 20]).Build(),
         Scan("more sequences than parts", 40, 4, 3, batch: 1).With("cu_seqlens", Enumerable.Range(0, 41).ToArray()).Normal("initial_state", [40, 4, 3]).Normal("D", [4]).Normal("dt_bias", [4]).Build(),
+        Scan("segments of time", 1100, 5, 3).Normal("D", [5]).Normal("z", [1, 1100, 5]).Normal("dt_bias", [5]).Normal("initial_state", [1, 5, 3]).Build(),
+        Scan("segments, packed, groups, whole accesses", 1500, 16, 8, groups: 2).With("cu_seqlens", new[] { 0, 1030, 1031, 1320, 1500 }).Normal("initial_state", [4, 16, 8]).Normal("z", [1, 1500, 16]).Build(),
+        Scan("segments, more states than a band, no initial state", 1025, 3, 20, batch: 2).Build(),
+        Scan("segments, extreme dt", 1100, 4, 8).ExtremeDt("dt", [1, 1100, 4]).Normal("dt_bias", [4]).Build(),
+        Scan("segments, decays next to 1", 1200, 4, 8).Uniform("A", [4, 8], -1e-4, -1e-6).Build(),
         Scan("many rows", 3, 4, 3, batch: 19).Normal("D", [4]).Build(),
     ]);
 
@@ -52,12 +57,17 @@ public sealed class SelectiveScanTests
     public void Extreme_steps_give_no_NaN_forward_or_backward(string name)
     {
         Device device = Devices.Open(name);
+        foreach (int length in (ReadOnlySpan<int>)[200, 1100]) Extreme_steps_give_no_NaN(device, length);
+    }
+
+    private static void Extreme_steps_give_no_NaN(Device device, int length)
+    {
         using Tape tape = Tape.Begin();
-        Tensor u = tape.Watch(Random(device, 1, 1, 200, 2));
-        var steps = new float[400];
+        Tensor u = tape.Watch(Random(device, 1, 1, length, 2));
+        var steps = new float[2 * length];
         for (int i = 0; i < steps.Length; i++) steps[i] = (i % 7) switch { 0 => 1e5f, 1 => -1e5f, 2 => 60, 3 => 1e30f, _ => 0.1f };
-        Tensor dt = tape.Watch(Tensor.From<float>(steps, [1, 200, 2], device)), A = tape.Watch(Tensor.From<float>([-1e4f, -1e-9f, -1f, -3e38f], [2, 2], device));
-        Tensor B = tape.Watch(Random(device, 2, 1, 200, 1, 2)), C = tape.Watch(Random(device, 3, 1, 200, 1, 2));
+        Tensor dt = tape.Watch(Tensor.From<float>(steps, [1, length, 2], device)), A = tape.Watch(Tensor.From<float>([-1e4f, -1e-9f, -1f, -3e38f], [2, 2], device));
+        Tensor B = tape.Watch(Random(device, 2, 1, length, 1, 2)), C = tape.Watch(Random(device, 3, 1, length, 1, 2));
         (Tensor y, Tensor final) = ZEngine.Ops.SelectiveScan(u, dt, A, B, C);
         tape.Backward(ZEngine.Ops.Add(ZEngine.Ops.Mean(ZEngine.Ops.Scale(y, 1e-20f)), ZEngine.Ops.Mean(ZEngine.Ops.Scale(final, 1e-20f))));
         foreach (Tensor tensor in (ReadOnlySpan<Tensor>)[y, final, tape.GradientOf(u), tape.GradientOf(dt), tape.GradientOf(A), tape.GradientOf(B), tape.GradientOf(C)])
@@ -127,6 +137,32 @@ public sealed class SelectiveScanTests
         (Tensor alone, Tensor aloneFinal) = ZEngine.Ops.SelectiveScan(u.Slice(0, 77, 1), dt.Slice(0, 77, 1), A, B.Slice(0, 77, 1), C.Slice(0, 77, 1));
         Assert.Equal(One(y), alone.ToArray<float>());
         Assert.Equal(One(final), aloneFinal.ToArray<float>());
+    }
+
+    /// <summary>Segments are another order of additions, and a function of sizes alone.</summary>
+    [Fact]
+    public void Segments_of_time_give_the_same_bits_on_every_device_and_nearly_those_of_the_whole()
+    {
+        const int length = 1100, split = 300;
+        float[] Bits(int architecture)
+        {
+            using var counted = new CountedDevice(architecture);
+            using Tape tape = Tape.Begin();
+            Tensor u = tape.Watch(counted.Normal(1, 1, length, 40)), dt = tape.Watch(counted.Normal(2, 1, length, 40)), A = tape.Watch(ZEngine.Ops.Scale(Decays(counted.Device, 3, 40, 8), 1e-3f)), B = tape.Watch(counted.Normal(4, 1, length, 1, 8)), C = tape.Watch(counted.Normal(5, 1, length, 1, 8));
+            (Tensor y, Tensor final) = ZEngine.Ops.SelectiveScan(u, dt, A, B, C);
+            Tensor State(long from, long count, Tensor? state) => ZEngine.Ops.SelectiveScan(u.Slice(1, from, count), dt.Slice(1, from, count), A, B.Slice(1, from, count), C.Slice(1, from, count), initialState: state).FinalState;
+            // Each part alone is too short for segments.
+            float[] want = State(split, length - split, State(0, split, null)).ToArray<float>(), got = final.ToArray<float>();
+            Assert.NotEqual(want, got);
+            for (int i = 0; i < want.Length; i++) Assert.Equal(want[i], got[i], 3e-5f * (1 + Math.Abs(want[i])));
+            tape.Backward([y, final], [counted.Normal(6, 1, length, 40), counted.Normal(7, 1, 40, 8)]);
+            List<float> bits = [.. y.ToArray<float>(), .. got];
+            foreach (Tensor x in (ReadOnlySpan<Tensor>)[u, dt, A, B, C]) bits.AddRange(tape.GradientOf(x).ToArray<float>());
+            return [.. bits];
+        }
+        float[] first = Bits(80);
+        Assert.Equal(first, Bits(80));
+        Assert.Equal(first, Bits(90));
     }
 
     [Theory, MemberData(nameof(DeviceNames))]

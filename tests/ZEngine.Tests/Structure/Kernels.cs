@@ -88,6 +88,10 @@ public sealed partial class Kernels
         "rms_norm_backward" or "cross_entropy_forward" or "cross_entropy_backward" => 64,
         "rope" => 80,
         "causal_conv1d_forward" or "causal_conv1d_backward" => 168,
+        "selective_scan_forward" or "selective_scan_state" => 96,
+        "selective_scan_backward" => 168,
+        "state_update" or "selective_state_update" => 64,
+        "selective_state_project" => 128,
         _ => 255,
     };
 

@@ -236,6 +236,34 @@ internal sealed class SsdScanStepScenario : OpScenario
     ];
 }
 
+internal sealed class SelectiveStateUpdateScenario : OpScenario
+{
+    public override string File => "SelectiveStateUpdate.cu";
+    protected override IEnumerable<OpCase> Cases => [];
+
+    /// <summary>Two steps of two sequences, with more channels than are convolved at a time and more states than a thread has, and one with norms, against the CPU.</summary>
+    protected override void More(CudaDevice device)
+    {
+        Tensor Normal(ulong seed, params ReadOnlySpan<long> shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(seed));
+        float[] Steps(Device on, long channels, float? epsilon)
+        {
+            const long n = 20, rank = 9;
+            var layer = new SelectiveStateLayer(
+                Normal(1, channels, 3).To(on), null, ZEngine.Ops.Scale(Normal(2, 1, rank + 2 * n, channels), 0.05f).To(on), Normal(3, channels, rank).To(on), Normal(4, channels, n).To(on), Normal(5, channels).To(on), NormEpsilon: epsilon);
+            SelectiveStateCache cache = SelectiveStateCache.Zeros(on, 3, channels, n, 3);
+            Tensor slots = Tensor.From<int>([2, 0], [2], on), x = Normal(6, 2, 2, channels).To(on), z = Normal(7, 2, 2, channels).To(on);
+            Tensor[] y = [.. Enumerable.Range(0, 2).Select(i => ZEngine.Ops.SelectiveStateUpdate(x.Slice(0, i, 1).Reshape(2, channels), layer, cache, z.Slice(0, i, 1).Reshape(2, channels), slots))];
+            return [.. y[0].ToArray<float>(), .. y[1].ToArray<float>(), .. cache.Convolution.ToArray<float>(), .. cache.Scan.ToArray<float>()];
+        }
+        foreach ((long channels, float? epsilon) in (ReadOnlySpan<(long, float?)>)[(1030, null), (40, 1e-5f)])
+        {
+            float[] want = Steps(Device.Cpu, channels, epsilon), got = Steps(device, channels, epsilon);
+            for (int i = 0; i < want.Length; i++)
+                if (!(Math.Abs(want[i] - got[i]) <= 2e-5f * (1 + Math.Abs(want[i])))) Assert.Fail($"at {i}: got {got[i]:R}, want {want[i]:R}");
+        }
+    }
+}
+
 internal sealed class StateUpdateScenario : OpScenario
 {
     public override string File => "StateUpdate.cu";

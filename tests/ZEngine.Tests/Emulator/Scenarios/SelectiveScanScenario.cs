@@ -3,16 +3,16 @@ using ZEngine.Emulator;
 namespace ZEngine.Tests.Emulator.Scenarios;
 
 /// <summary>A scan whose sequences have several tiles and stretches and whose states fill more than one band, against the CPU.</summary>
-internal abstract class SelectiveScanScenario(bool isBackward) : KernelScenario
+internal abstract class SelectiveScanScenario(bool isBackward, int length = 44, int channels = 36) : KernelScenario
 {
-    private const int Length = 44, Channels = 36, States = 20;
-    private readonly Lazy<float[][]> _want = new(() => Results(Device.Cpu, isBackward));
+    private const int States = 20;
+    private readonly Lazy<float[][]> _want = new(() => Results(Device.Cpu, isBackward, length, channels));
 
     public override void Run(EmulatorOptions options)
     {
         using var driver = new EmulatedCudaDriver(options);
         using Device device = Devices.OpenEmulated(driver);
-        float[][] want = _want.Value, got = Results(device, isBackward);
+        float[][] want = _want.Value, got = Results(device, isBackward, length, channels);
         for (int k = 0; k < want.Length; k++)
         {
             double scale = Math.Sqrt(want[k].Average(x => (double)x * x));
@@ -21,7 +21,7 @@ internal abstract class SelectiveScanScenario(bool isBackward) : KernelScenario
         Assert.Empty(driver.Faults);
     }
 
-    private static float[][] Results(Device device, bool isBackward)
+    private static float[][] Results(Device device, bool isBackward, int length, int channels)
     {
         Tensor From(int seed, params long[] shape)
         {
@@ -30,13 +30,13 @@ internal abstract class SelectiveScanScenario(bool isBackward) : KernelScenario
             return Tensor.From<float>(values, shape, device);
         }
         using Tape tape = Tape.Begin();
-        Tensor A = From(0, Channels, States), u = From(1, 1, Length, Channels), dt = From(2, 1, Length, Channels), z = From(3, 1, Length, Channels), B = From(4, 1, Length, 1, States), C = From(5, 1, Length, 1, States);
-        Tensor D = From(6, Channels), bias = From(7, Channels), state = From(8, 2, Channels, States);
+        Tensor A = From(0, channels, States), u = From(1, 1, length, channels), dt = From(2, 1, length, channels), z = From(3, 1, length, channels), B = From(4, 1, length, 1, States), C = From(5, 1, length, 1, States);
+        Tensor D = From(6, channels), bias = From(7, channels), state = From(8, 2, channels, States);
         Tensor[] inputs = isBackward ? [A, u, dt, z, B, C, D, bias, state] : [];
         foreach (Tensor input in inputs) tape.Watch(input);
-        (Tensor y, Tensor final) = ZEngine.Ops.SelectiveScan(u, dt, A, B, C, D, z, bias, state, layout: new SequenceLayout(0, 7, Length));
+        (Tensor y, Tensor final) = ZEngine.Ops.SelectiveScan(u, dt, A, B, C, D, z, bias, state, layout: new SequenceLayout(0, 7, length));
         var results = new List<float[]> { y.ToArray<float>(), final.ToArray<float>() };
-        if (isBackward) tape.Backward([y, final], [From(9, 1, Length, Channels), From(10, 2, Channels, States)]);
+        if (isBackward) tape.Backward([y, final], [From(9, 1, length, channels), From(10, 2, channels, States)]);
         foreach (Tensor input in inputs) results.Add(tape.GradientOf(input).ToArray<float>());
         return [.. results];
     }
@@ -50,4 +50,12 @@ internal sealed class SelectiveScanForwardScenario() : SelectiveScanScenario(fal
 internal sealed class SelectiveScanBackwardScenario() : SelectiveScanScenario(true)
 {
     public override string File => "SelectiveScanBackward.cu";
+}
+
+/// <summary>Long enough, and of so few channels, that time is walked in segments.</summary>
+internal sealed class SelectiveScanStateScenario() : SelectiveScanScenario(true, length: 1031, channels: 4)
+{
+    public override string File => "SelectiveScanState.cu";
+
+    public override bool Owns(string kernel) => kernel.Contains("selective_scan_state", StringComparison.Ordinal);
 }
