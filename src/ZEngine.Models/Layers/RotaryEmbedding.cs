@@ -213,10 +213,12 @@ public sealed class RotaryEmbedding : IDisposable
         for (long i = 0; i < pairs; i++)
         {
             (double s, double c) = Math.SinCos(p * frequencies[i]);
-            (cosine[p * pairs + i], sine[p * pairs + i]) = ((float)(c * Multiplier), (float)(s * Multiplier));
+            (cosine[p * pairs + i], sine[p * pairs + i]) = (Rounded((float)(c * Multiplier)), Rounded((float)(s * Multiplier)));
         }
         return new Table(TensorScope.Release(Tensor.From<float>(cosine, [rows, pairs], _device)), TensorScope.Release(Tensor.From<float>(sine, [rows, pairs], _device)));
     }
+
+    private float Rounded(float x) => Options.HasRoundedTables ? (float)(BFloat16)x : x;
 
     private sealed class Table(Tensor cosine, Tensor sine) : IDisposable
     {

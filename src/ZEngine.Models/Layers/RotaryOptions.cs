@@ -43,6 +43,9 @@ public sealed record RotaryOptions
     /// <summary>What cosines and sines are multiplied with, for YaRN and LongRope; null is each rule's own formula.</summary>
     public double? AttentionFactor { get; init; }
 
+    /// <summary>Whether cosines and sines are rounded to BFloat16, as the tables that Samba was trained with.</summary>
+    public bool HasRoundedTables { get; init; }
+
     /// <summary>YaRN: the multiplier is m(mscale) / m(mscaleAllDim) where both are given and not 0.</summary>
     public double? Mscale { get; init; }
 
@@ -133,8 +136,8 @@ public sealed record RotaryOptions
     /// <summary>Equal values, the lists of divisors included.</summary>
     public bool Equals(RotaryOptions? other) =>
         other is not null &&
-        (Theta, PartialFactor, Scaling, Factor, MaxPositions, OriginalMaxPositions, AttentionFactor)
-            == (other.Theta, other.PartialFactor, other.Scaling, other.Factor, other.MaxPositions, other.OriginalMaxPositions, other.AttentionFactor) &&
+        (Theta, PartialFactor, Scaling, Factor, MaxPositions, OriginalMaxPositions, AttentionFactor, HasRoundedTables)
+            == (other.Theta, other.PartialFactor, other.Scaling, other.Factor, other.MaxPositions, other.OriginalMaxPositions, other.AttentionFactor, other.HasRoundedTables) &&
         (Mscale, MscaleAllDim, BetaFast, BetaSlow, Truncate, LowFrequencyFactor, HighFrequencyFactor)
             == (other.Mscale, other.MscaleAllDim, other.BetaFast, other.BetaSlow, other.Truncate, other.LowFrequencyFactor, other.HighFrequencyFactor) &&
         ShortFactors.SequenceEqual(other.ShortFactors) && LongFactors.SequenceEqual(other.LongFactors);

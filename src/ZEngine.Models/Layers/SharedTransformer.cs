@@ -1,7 +1,7 @@
 namespace ZEngine.Models;
 
 /// <summary>Zamba2's shared block: attention over the hidden state beside the token embedding, then a gated MLP; low-rank adapters differ from use to use.</summary>
-internal sealed class SharedTransformer : Module
+internal sealed class SharedTransformer : SharedBlock
 {
     private readonly Zamba2Config _config;
     private readonly Parameter _inputNorm, _query, _key, _value, _output, _mlpNorm, _gateUp, _down;
@@ -36,27 +36,18 @@ internal sealed class SharedTransformer : Module
         }
     }
 
-    /// <summary>Parameters beside the adapters.</summary>
-    public long SharedCount { get; }
+    public override long SharedCount { get; }
 
-    /// <summary>Elements of the matrices among them.</summary>
-    public long SharedMatrixCount { get; }
+    public override long SharedMatrixCount { get; }
 
-    /// <param name="h">[B, L, D].</param>
-    /// <param name="embedded">[B, L, D], the token embeddings.</param>
-    /// <param name="use">J, counted over all hybrid layers.</param>
-    /// <param name="rotary">Rotation of q and k, or null.</param>
-    /// <param name="cache">Keys and values so far, or null.</param>
-    /// <param name="offset">Position of the first step.</param>
-    /// <param name="layout">Boundaries of packed sequences, or null.</param>
-    public Tensor Forward(Tensor h, Tensor embedded, int use, RotaryEmbedding? rotary, KeyValueCache? cache, long offset, SequenceLayout? layout)
+    public override Tensor Forward(Tensor h, Tensor embedded, int use, RotaryEmbedding? rotary, KeyValueCache? cache, long offset, SequenceLayout? layout)
     {
         Adapters adapters = _adapters[use];
         using TensorScope scope = TensorScope.Enter();
         Tensor u = Ops.RmsNorm(Ops.Concat(-1, h, embedded), _inputNorm.Effective(), (float)_config.NormEpsilon);
         Tensor q = Heads(Adapted(u, _query, adapters.Query), _config.AttentionHeads), k = Heads(Adapted(u, _key, adapters.Key), _config.KeyValueHeads);
         Tensor v = Heads(Adapted(u, _value, adapters.Value), _config.KeyValueHeads);
-        var options = new AttentionOptions(Scale: (float)Math.Pow(_config.AttentionHeadDimension / 2.0, -0.5), Layout: layout);
+        var options = new AttentionOptions(Scale: _config.AttentionScale, Layout: layout);
         Tensor o = KeyValueCache.Attend(cache, q, k, v, rotary, offset, options);
         Tensor a = _output.Project(o.Reshape(h.Shape[0], h.Shape[1], -1));
         Tensor gateUp = Adapted(Ops.RmsNorm(a, _mlpNorm.Effective(), (float)_config.NormEpsilon), _gateUp, adapters.GateUp);

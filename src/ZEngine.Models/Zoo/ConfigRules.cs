@@ -37,6 +37,20 @@ internal static class ConfigRules
         if (value != only) throw file.Error(key, $"must be \"{only}\", got \"{value}\"");
     }
 
+    /// <summary>R of Mamba's projection of Δ: a number, or "auto" for a sixteenth of the hidden size.</summary>
+    public static int TimeStepRank(ModelConfigFile file, string key, int hidden)
+    {
+        if (file.Has(key) && file.Kind(key) != System.Text.Json.JsonValueKind.String) return file.Int(key, max: MaxWidth);
+        if (file.String(key, "auto") is not "auto" and var other) throw file.Error(key, $"must be a number or \"auto\", got \"{other}\"");
+        return (hidden + 15) / 16;
+    }
+
+    /// <summary>A value that has one that is supported.</summary>
+    public static void RequireValue<T>(ModelConfigFile file, string key, T value, T only) where T : IEquatable<T>
+    {
+        if (!value.Equals(only)) throw file.Error(key, $"must be {only.ToString()!.ToLowerInvariant()}, got {value.ToString()!.ToLowerInvariant()}");
+    }
+
     /// <summary>Marks keys as known that do not change what the model computes: hints for kernels, or for training code elsewhere.</summary>
     public static void Ignore(ModelConfigFile file, params ReadOnlySpan<string> keys)
     {

@@ -14,7 +14,7 @@ public sealed record MambaConfig : MixerStackConfig
         if (file.String("time_step_init_scheme", "random") is not "random" and var scheme) throw file.Error("time_step_init_scheme", $"must be \"random\", got \"{scheme}\"");
         ConfigRules.Ignore(file, "use_mambapy", "use_falcon_mambapy", "use_associative_scan");
         InnerSize = file.Int("intermediate_size", checked((int)ExpandedSize(file)), max: ConfigRules.MaxWidth);
-        TimeStepRank = !file.Has("time_step_rank") || file.Kind("time_step_rank") == System.Text.Json.JsonValueKind.String ? AutomaticRank(file, HiddenSize) : file.Int("time_step_rank", max: ConfigRules.MaxWidth);
+        TimeStepRank = ConfigRules.TimeStepRank(file, "time_step_rank", HiddenSize);
         TimeStepScale = file.Float("time_step_scale", 1.0);
         ProjectionNormEpsilon = isFalcon ? file.Float("mixer_rms_eps", 1e-6) : null;
     }
@@ -34,12 +34,6 @@ public sealed record MambaConfig : MixerStackConfig
     {
         ArgumentNullException.ThrowIfNull(file);
         return new MambaConfig(file, file.String("model_type") == "falcon_mamba");
-    }
-
-    private static int AutomaticRank(ModelConfigFile file, int hidden)
-    {
-        if (file.String("time_step_rank", "auto") is not "auto" and var other) throw file.Error("time_step_rank", $"must be a number or \"auto\", got \"{other}\"");
-        return (hidden + 15) / 16;
     }
 
     /// <summary>The configuration as a file: the one it was read from while that says the same, or a new one.</summary>

@@ -23,7 +23,9 @@ internal static class Zoo
             "mamba2" => new Mamba2(Mamba2Config.Read(config)),
             "llama" or "mistral" => new Llama(LlamaConfig.Read(config)),
             "mixtral" => new Mixtral(MixtralConfig.Read(config)),
+            "samba" => new Samba(SambaConfig.Read(config)),
+            "zamba" => new Zamba(ZambaConfig.Read(config)),
             "zamba2" => new Zamba2(Zamba2Config.Read(config)),
-            var other => throw config.Error("model_type", $"must be one of falcon_mamba, llama, mamba, mamba2, mistral, mixtral, zamba2, got \"{other}\""),
+            var other => throw config.Error("model_type", $"must be one of falcon_mamba, llama, mamba, mamba2, mistral, mixtral, samba, zamba, zamba2, got \"{other}\""),
         };
 }

@@ -104,13 +104,16 @@ public sealed class CudaGraphTests : IDisposable
 
     /// <summary>A graph of one token's step decodes as many tokens as it is launched for: nothing of it depends on how many came before.</summary>
     [Theory]
-    [InlineData("Mamba2", DType.Float32), InlineData("Mamba2", DType.BFloat16), InlineData("Mamba", DType.Float32), InlineData("Mamba", DType.BFloat16), InlineData("Zamba2", DType.Float32), InlineData("Zamba2", DType.BFloat16)]
+    [InlineData("Mamba2", DType.Float32), InlineData("Mamba2", DType.BFloat16), InlineData("Mamba", DType.Float32), InlineData("Mamba", DType.BFloat16), InlineData("Zamba2", DType.Float32), InlineData("Zamba2", DType.BFloat16),
+     InlineData("Zamba", DType.Float32), InlineData("Zamba", DType.BFloat16), InlineData("Samba", DType.Float32), InlineData("Samba", DType.BFloat16)]
     public void Captured_token_steps_equal_plain_ones(string name, DType dtype)
     {
         using LanguageModel model = name switch
         {
             "Mamba2" => new Mamba2(Models.SmallModels.Mamba2, _device, 1, dtype),
             "Mamba" => new Mamba(Models.SmallModels.Mamba, _device, 1, dtype),
+            "Zamba" => new Zamba(Models.SmallModels.Zamba, _device, 1, dtype),
+            "Samba" => new Samba(Models.SmallModels.Samba, _device, 1, dtype),
             _ => new Zamba2(Models.SmallModels.Zamba2, _device, 1, dtype),
         };
         int[][] tokens = [[3, 1], [4, 1], [5, 9], [2, 6], [5, 3]];

@@ -16,6 +16,7 @@ public sealed class TreeDecodeTests
     [InlineData("llama", 4, true)]
     [InlineData("zamba2, one block, attention adapters, rope", 2, false)]
     [InlineData("zamba2, two blocks, no rope, K 3", 4, true)]
+    [InlineData("zamba", 3, false)]
     [InlineData("mamba2", 2, false)]
     public void Greedy_tokens_are_those_of_one_rank(string name, int ranks, bool isTwoLevel)
     {

@@ -9,7 +9,7 @@ public sealed class ModelGolden
     /// <summary>Stated by the golden folder: logits absolute, gradients relative to the tensor's largest entry.</summary>
     private const float LogitBound = 2e-4f, GradientBound = 1e-3f;
 
-    private static readonly string[] Supported = ["falcon_mamba", "llama", "mamba", "mamba2", "mistral", "mixtral", "zamba2"];
+    private static readonly string[] Supported = ["falcon_mamba", "llama", "mamba", "mamba2", "mistral", "mixtral", "samba", "zamba", "zamba2"];
 
     public static IEnumerable<TheoryDataRow<string, string>> Cases() =>
         from folder in GoldenFolder.Cases("models")

@@ -8,7 +8,7 @@ public sealed class CheckpointTests
 {
     private const string Weights = "model.safetensors", Config = "config.json";
 
-    public static TheoryData<string> Golden => ["mamba", "falcon_mamba", "llama", "llama_rope_scaled", "mistral_sliding", "mamba2", "zamba2_one_block", "zamba2_two_blocks"];
+    public static TheoryData<string> Golden => ["mamba", "falcon_mamba", "llama", "llama_rope_scaled", "mistral_sliding", "mamba2", "samba", "zamba", "zamba2_one_block", "zamba2_two_blocks"];
 
     [Theory, MemberData(nameof(Golden))]
     public void A_loaded_model_saves_to_the_same_bytes(string name)

@@ -70,7 +70,7 @@ public sealed class DecodeStepTests
         return new ModelState(layers);
     }
 
-    public static TheoryData<string> Attentive => ["llama", "mistral, window, biases", "zamba2, one block, attention adapters, rope", "zamba2, two blocks, odd sizes, K 2"];
+    public static TheoryData<string> Attentive => ["llama", "mistral, window, biases", "zamba2, one block, attention adapters, rope", "zamba2, two blocks, odd sizes, K 2", "zamba", "samba"];
 
     /// <summary>
     /// An element of a key or value is off by at most 1/254 of its row's largest. These models, random and of few channels, pass that on to 1 to 4 % of their

@@ -39,6 +39,27 @@ public sealed class ModelConfigTests
     [InlineData("zamba2_one_block", "rope_parameters", "{\"rope_type\": \"spiral\"}", "rope_type must be")]
     [InlineData("zamba2_one_block", "rope_parameters", "{\"rope_type\": \"default\", \"partial_rotary_factor\": 0.2}", "must be a positive even number")]
     [InlineData("zamba2_one_block", "adapter_rank", "-1", "adapter_rank must be")]
+    [InlineData("zamba", "hidden_mamba_act", "\"relu\"", "hidden_mamba_act must be \"silu\", got \"relu\"")]
+    [InlineData("zamba", "n_mamba_heads", "3", "Zamba: 3 Mamba heads do not divide 64 channels.")]
+    [InlineData("zamba", "mamba_dt_rank", "\"best\"", "mamba_dt_rank must be a number or \"auto\", got \"best\"")]
+    [InlineData("zamba", "mamba_dt_rank", "\"auto\"", "")]
+    [InlineData("zamba", "attn_layer_period", "2", "layers_block_type does not follow attn_layer_period 2 and attn_layer_offset 2, by which layers 2 are hybrid")]
+    [InlineData("zamba", "layers_block_type", "null", "")]
+    [InlineData("zamba", "num_hidden_layers", "2", "layers_block_type must name 2 layers, got 6")]
+    [InlineData("zamba", "tie_word_embeddings", "false", "tie_word_embeddings must be true, got false")]
+    [InlineData("zamba", "num_attention_heads", "3", "attention_head_dim must be 21, got 16")]
+    [InlineData("samba", "n_query_groups", "3", "Samba: 3 key and value heads do not divide 4 attention heads.")]
+    [InlineData("samba", "n_query_groups", "null", "")]
+    [InlineData("samba", "n_head", "5", "Samba: 5 heads do not divide the hidden size 32.")]
+    [InlineData("samba", "bias", "true", "bias must be false, got true")]
+    [InlineData("samba", "gla_per_layer", "2", "gla_per_layer must be -1, got 2")]
+    [InlineData("samba", "attn_layer_pos", "\"[0,]\"", "attn_layer_pos must be null")]
+    [InlineData("samba", "_mlp_class", "\"GptNeoxMLP\"", "_mlp_class must be \"LLaMAMLP\", got \"GptNeoxMLP\"")]
+    [InlineData("samba", "_norm_class", "\"LayerNorm\"", "_norm_class must be \"FusedRMSNorm\" or \"RMSNorm\", got \"LayerNorm\"")]
+    [InlineData("samba", "rotary_percentage", "0.2", "must be a positive even number")]
+    [InlineData("samba", "rotary_percentage", "2", "rotary_percentage must be above 0 and at most 1, got 2")]
+    [InlineData("samba", "condense_ratio", "0.5", "condense_ratio must be at least 1, got 0.5")]
+    [InlineData("samba", "local_window", "-2", "local_window must be")]
     public void A_broken_rule_is_one_line_that_names_the_file(string model, string key, string value, string message)
     {
         string text = File.ReadAllText(Path.Combine(GoldenFolder.Path, "models", model, "config.json"));
@@ -66,6 +87,12 @@ public sealed class ModelConfigTests
             Assert.Equal(zamba.Rotary, read.Rotary);
             Assert.Equal(zamba, read with { File = null, HybridLayers = zamba.HybridLayers });
         }
+        ZambaConfig first = SmallModels.Zamba with { MambaHeads = 4, HasBias = true, HasConvBias = false, Expand = 3 };
+        Assert.Equal(first, ZambaConfig.Read(Again(first.ToFile())) with { File = null });
+        foreach (SambaConfig samba in (SambaConfig[])[SmallModels.Samba, SmallModels.Samba with { HasRope = false, IsTied = false, SlidingWindow = 0, MambaPeriod = 0, FullPeriod = 2 },
+            SmallModels.Samba with { Rotary = new RotaryOptions { PartialFactor = 0.5, Scaling = RotaryScaling.Linear, Factor = 4, HasRoundedTables = true, MaxPositions = 64 } },
+            SmallModels.Samba with { Rotary = new RotaryOptions { Theta = 5e5, Scaling = RotaryScaling.Yarn, Factor = 4, MaxPositions = 4096, OriginalMaxPositions = 1024, HasRoundedTables = true } }])
+            Assert.Equal(samba, SambaConfig.Read(Again(samba.ToFile())) with { File = null, InitializerRange = samba.InitializerRange });
     }
 
     [Theory]

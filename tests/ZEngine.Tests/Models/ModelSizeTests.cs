@@ -68,6 +68,29 @@ public sealed class ModelSizeTests
     }
 
     [Fact]
+    public void Zamba_has_the_published_number_of_parameters()
+    {
+        using LanguageModel model = LanguageModel.Create(ModelConfigFile.Parse("""{"model_type": "zamba"}"""u8));
+        Assert.Equal(7_232_490_496, model.ParameterCount);
+        Assert.Equal(7_232_490_496, model.Parts.Sum(part => part.Parameters));
+        Assert.Equal(13, model.Parts.Single(part => part.Name == "projection of a use").Count);
+    }
+
+    [Theory]
+    [InlineData(12, 12, 1536, 4096, 421.8e6)]
+    [InlineData(18, 18, 2304, 6144, 1.330e9)]
+    public void Samba_has_the_published_number_of_parameters(int layers, int heads, int hidden, int mlp, double parameters)
+    {
+        string text = $$"""{"model_type": "samba", "vocab_size": 32000, "padding_multiple": 64, "mb_per_layer": 2, "n_layer": {{layers}}, "n_head": {{heads}}, "n_embd": {{hidden}}, "intermediate_size": {{mlp}}, "local_window": 2048, "mamba_init": true}""";
+        using LanguageModel model = LanguageModel.Create(ModelConfigFile.Parse(System.Text.Encoding.UTF8.GetBytes(text)));
+        Assert.Equal(parameters, model.ParameterCount, parameters * 4e-4);
+        Assert.Equal(model.ParameterCount, model.Parts.Sum(part => part.Parameters));
+        // A Mamba layer, [x; z], convolution and its bias, [dt; B; C], dt, A and D, output; an attention layer's four projections; an MLP and two norms each; the embedding and the last norm.
+        long d = hidden, inner = 2 * d, rank = d / 16, mamba = 2 * inner * d + 5 * inner + (rank + 32) * inner + (rank + 1) * inner + 17 * inner + inner * d, rest = 3 * d * mlp + 2 * d;
+        Assert.Equal(layers / 2 * (mamba + rest) + layers / 2 * (4 * d * d + rest) + 32000 * d + d, model.ParameterCount);
+    }
+
+    [Fact]
     public void A_structure_of_7B_parameters_is_built_in_less_than_a_second_and_without_buffers()
     {
         long buffers = Devices.LiveBuffers(Device.Cpu);

@@ -18,6 +18,17 @@ internal static class SmallModels
 
     public static readonly LlamaConfig Llama = new() { VocabularySize = 61, HiddenSize = 24, IntermediateSize = 40, Layers = 3, Heads = 4, KeyValueHeads = 2, HeadDimension = 6, InitializerRange = 0.2 };
 
+    public static readonly ZambaConfig Zamba = new()
+    {
+        VocabularySize = 61, HiddenSize = 16, Layers = 5, AttentionPeriod = 2, AttentionOffset = 1, IntermediateSize = 24, TimeStepRank = 2, StateSize = 6, AttentionHeads = 4, KeyValueHeads = 4,
+        InitializerRange = 0.2,
+    };
+
+    public static readonly SambaConfig Samba = new()
+    {
+        VocabularySize = 61, HiddenSize = 24, IntermediateSize = 40, Layers = 4, Heads = 4, KeyValueHeads = 4, SlidingWindow = 7, StateSize = 5, TimeStepRank = 3, InitializerRange = 0.2,
+    };
+
     private static readonly Dictionary<string, Func<LanguageModel>> s_all = new()
     {
         ["mamba2"] = () => new Mamba2(Mamba2),
@@ -34,6 +45,13 @@ internal static class SmallModels
             HiddenSize = 15, HybridLayers = [0, 1, 4], SharedBlocks = 2, IntermediateSize = 17, MambaHeads = 3, MambaHeadDimension = 10, StateSize = 7, MambaGroups = 3, ConvKernel = 2,
             AttentionHeads = 3, KeyValueHeads = 1, HasConvBias = false, TimeStepLimit = (0.001, 0.1),
         }),
+        ["zamba"] = () => new Zamba(Zamba),
+        ["zamba, three Mamba heads, biases, odd sizes, K 3"] = () => new Zamba(Zamba with
+        {
+            HiddenSize = 15, Layers = 6, AttentionPeriod = 3, AttentionOffset = 0, IntermediateSize = 17, MambaHeads = 3, ConvKernel = 3, StateSize = 3, AttentionHeads = 3, KeyValueHeads = 1, HasBias = true, HasConvBias = false,
+        }),
+        ["samba"] = () => new Samba(Samba),
+        ["samba, grouped heads, one layer sees all, own head, no rope"] = () => new Samba(Samba with { KeyValueHeads = 2, MambaPeriod = 3, FullPeriod = 3, SlidingWindow = 4, HasRope = false, IsTied = false, ConvKernel = 2, Expand = 1 }),
     };
 
     public static TheoryData<string> Names => [.. s_all.Keys];
