@@ -48,7 +48,13 @@ internal static unsafe class CpuRowDots
             long step = w.RowStride * TWeight.Size;
             if (m == 1)
             {
-                for (long j = begin; j < end; j++) Put(0, j, Dot<T, TWeight>(k, x, weights + j * step));
+                float* four = stackalloc float[WeightRows];
+                for (long j = begin; j < end; j += WeightRows)
+                {
+                    long rows = Math.Min(WeightRows, end - j);
+                    DotRows<T, TWeight>(k, x, weights + j * step, step, rows, four);
+                    for (long r = 0; r < rows; r++) Put(0, j + r, four[r]);
+                }
                 return;
             }
             float* sums = stackalloc float[WeightRows * MaxRows];
@@ -71,9 +77,24 @@ internal static unsafe class CpuRowDots
         }
     }
 
-    /// <summary>One row of weights after the other: a single stream, which the memory follows best.</summary>
+    /// <summary>The products of one row of x with four rows of weights, one after the other: a single stream, which the memory follows best. Rows that do not exist repeat the last one.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static float Dot<T, TWeight>(long k, float* x, byte* w) where T : struct, IFloats<T> where TWeight : struct, ICpuElements
+    private static void DotRows<T, TWeight>(long k, float* x, byte* w, long step, long rows, float* sums) where T : struct, IFloats<T> where TWeight : struct, ICpuElements
+    {
+        byte* w1 = w + Math.Min(1, rows - 1) * step, w2 = w + Math.Min(2, rows - 1) * step, w3 = w + Math.Min(3, rows - 1) * step;
+        T.SumEach(DotLanes<T, TWeight>(k, x, w), DotLanes<T, TWeight>(k, x, w1), DotLanes<T, TWeight>(k, x, w2), DotLanes<T, TWeight>(k, x, w3), sums);
+        for (long p = k / T.Width * T.Width; p < k; p++)
+        {
+            sums[0] += x[p] * TWeight.Load(w, p);
+            sums[1] += x[p] * TWeight.Load(w1, p);
+            sums[2] += x[p] * TWeight.Load(w2, p);
+            sums[3] += x[p] * TWeight.Load(w3, p);
+        }
+    }
+
+    /// <summary>The product of two rows as far as whole registers go, one sum to a lane.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static T DotLanes<T, TWeight>(long k, float* x, byte* w) where T : struct, IFloats<T> where TWeight : struct, ICpuElements
     {
         T s0 = T.Zero, s1 = T.Zero, s2 = T.Zero, s3 = T.Zero;
         long p = 0;
@@ -86,9 +107,7 @@ internal static unsafe class CpuRowDots
             s3 = T.MulAdd(T.Load(x + p + 3 * T.Width), TWeight.Load<T>(w, p + 3 * T.Width), s3);
         }
         for (; p + T.Width <= k; p += T.Width) s0 = T.MulAdd(T.Load(x + p), TWeight.Load<T>(w, p), s0);
-        float sum = (s0 + s1 + (s2 + s3)).Sum();
-        for (; p < k; p++) sum += x[p] * TWeight.Load(w, p);
-        return sum;
+        return s0 + s1 + (s2 + s3);
     }
 
     /// <summary>Adds the products of two rows of x with four rows of weights to sums [2, 4]. Rows that do not exist repeat the last one.</summary>

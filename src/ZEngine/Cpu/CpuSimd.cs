@@ -62,16 +62,20 @@ internal unsafe interface IFloats<T> where T : struct, IFloats<T>
 
     /// <summary>The largest lane.</summary>
     float Max();
+
+    /// <summary>Stores the sums of the lanes of four registers, in a fixed tree order.</summary>
+    static abstract void SumEach(T a, T b, T c, T d, float* sums);
 }
 
 /// <summary>The width of this machine's vector unit, as kernels see it.</summary>
 internal static class CpuSimd
 {
     /// <summary>Brings the cache line some bytes behind an address closer. One behind the end of the memory is harmless.</summary>
+    /// <remarks>Into the second-level cache: fetched into the first, a stream from memory ran at two thirds of the rate that it has without any fetching on a Zen 4, and no faster elsewhere.</remarks>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static unsafe void FetchAhead(void* address, int bytes)
     {
-        if (Sse.IsSupported) Sse.Prefetch0((byte*)address + bytes);
+        if (Sse.IsSupported) Sse.Prefetch1((byte*)address + bytes);
     }
 
     /// <summary>Brings all cache lines of some floats closer.</summary>
@@ -184,6 +188,12 @@ internal readonly unsafe struct Floats16(Vector512<float> value) : IFloats<Float
     {
         return new Floats8(Vector256.Max(_v.GetLower(), _v.GetUpper())).Max();
     }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void SumEach(Floats16 a, Floats16 b, Floats16 c, Floats16 d, float* sums) => Floats8.SumEach(a.Halved(), b.Halved(), c.Halved(), d.Halved(), sums);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private Floats8 Halved() => new(_v.GetLower() + _v.GetUpper());
 }
 
 /// <summary>8 floats in a 256-bit register.</summary>
@@ -286,6 +296,12 @@ internal readonly unsafe struct Floats8(Vector256<float> value) : IFloats<Floats
     {
         return new Floats4(Vector128.Max(_v.GetLower(), _v.GetUpper())).Max();
     }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void SumEach(Floats8 a, Floats8 b, Floats8 c, Floats8 d, float* sums) => Floats4.SumEach(a.Halved(), b.Halved(), c.Halved(), d.Halved(), sums);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private Floats4 Halved() => new(_v.GetLower() + _v.GetUpper());
 }
 
 /// <summary>4 floats in a 128-bit register.</summary>
@@ -378,5 +394,17 @@ internal readonly unsafe struct Floats4(Vector128<float> value) : IFloats<Floats
     {
         Vector128<float> pairs = Vector128.Max(_v, Vector128.Shuffle(_v, Vector128.Create(2, 3, 0, 1)));
         return MathF.Max(pairs[0], pairs[1]);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void SumEach(Floats4 a, Floats4 b, Floats4 c, Floats4 d, float* sums)
+    {
+        if (!Sse.IsSupported)
+        {
+            (sums[0], sums[1], sums[2], sums[3]) = (a.Sum(), b.Sum(), c.Sum(), d.Sum());
+            return;
+        }
+        Vector128<float> ab = Sse.UnpackLow(a._v, b._v) + Sse.UnpackHigh(a._v, b._v), cd = Sse.UnpackLow(c._v, d._v) + Sse.UnpackHigh(c._v, d._v);
+        (Sse.MoveLowToHigh(ab, cd) + Sse.MoveHighToLow(cd, ab)).Store(sums);
     }
 }
