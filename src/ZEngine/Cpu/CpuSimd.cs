@@ -12,6 +12,12 @@ internal unsafe interface IFloats<T> where T : struct, IFloats<T>
 
     static abstract T Load(float* p);
     static abstract T LoadBFloat16(ushort* p);
+
+    /// <summary>Loads two registers of floats: those at even places, and those at odd ones.</summary>
+    static abstract (T Even, T Odd) LoadPairs(float* p);
+
+    /// <summary>As <see cref="LoadPairs"/>: a shift and a mask where <see cref="LoadBFloat16"/> has to widen.</summary>
+    static abstract (T Even, T Odd) LoadBFloat16Pairs(ushort* p);
     static abstract T Broadcast(float x);
     void Store(float* p);
 
@@ -109,6 +115,21 @@ internal readonly unsafe struct Floats16(Vector512<float> value) : IFloats<Float
     public static Floats16 Load(float* p) => new(Vector512.Load(p));
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats16 LoadBFloat16(ushort* p) => new((Vector512.WidenLower(Vector256.Load(p).ToVector512Unsafe()) << 16).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Floats16 Even, Floats16 Odd) LoadPairs(float* p)
+    {
+        Vector512<ulong> low = Vector512.Load((ulong*)p), high = Vector512.Load((ulong*)p + 8);
+        return (new(Vector512.Narrow(low, high).AsSingle()), new(Vector512.Narrow(low >>> 32, high >>> 32).AsSingle()));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Floats16 Even, Floats16 Odd) LoadBFloat16Pairs(ushort* p)
+    {
+        Vector512<uint> pairs = Vector512.Load((uint*)p);
+        return (new((pairs << 16).AsSingle()), new((pairs & Vector512.Create(0xFFFF0000)).AsSingle()));
+    }
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats16 LoadUpTo(float* p, long count)
     {
@@ -217,6 +238,21 @@ internal readonly unsafe struct Floats8(Vector256<float> value) : IFloats<Floats
     public static Floats8 Load(float* p) => new(Vector256.Load(p));
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats8 LoadBFloat16(ushort* p) => new((Vector256.WidenLower(Vector128.Load(p).ToVector256Unsafe()) << 16).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Floats8 Even, Floats8 Odd) LoadPairs(float* p)
+    {
+        Vector256<ulong> low = Vector256.Load((ulong*)p), high = Vector256.Load((ulong*)p + 4);
+        return (new(Vector256.Narrow(low, high).AsSingle()), new(Vector256.Narrow(low >>> 32, high >>> 32).AsSingle()));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Floats8 Even, Floats8 Odd) LoadBFloat16Pairs(ushort* p)
+    {
+        Vector256<uint> pairs = Vector256.Load((uint*)p);
+        return (new((pairs << 16).AsSingle()), new((pairs & Vector256.Create(0xFFFF0000)).AsSingle()));
+    }
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats8 LoadUpTo(float* p, long count)
     {
@@ -325,6 +361,21 @@ internal readonly unsafe struct Floats4(Vector128<float> value) : IFloats<Floats
     public static Floats4 Load(float* p) => new(Vector128.Load(p));
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats4 LoadBFloat16(ushort* p) => new((Vector128.WidenLower(Vector64.Load(p).ToVector128Unsafe()) << 16).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Floats4 Even, Floats4 Odd) LoadPairs(float* p)
+    {
+        Vector128<ulong> low = Vector128.Load((ulong*)p), high = Vector128.Load((ulong*)p + 2);
+        return (new(Vector128.Narrow(low, high).AsSingle()), new(Vector128.Narrow(low >>> 32, high >>> 32).AsSingle()));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Floats4 Even, Floats4 Odd) LoadBFloat16Pairs(ushort* p)
+    {
+        Vector128<uint> pairs = Vector128.Load((uint*)p);
+        return (new((pairs << 16).AsSingle()), new((pairs & Vector128.Create(0xFFFF0000)).AsSingle()));
+    }
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats4 LoadUpTo(float* p, long count)
     {
