@@ -54,8 +54,8 @@ internal sealed class ScanState(Device device, ReadOnlySpan<long> convolution, R
 
     public Tensor Scan { get => _scan; set => Set(ref _scan, value); }
 
-    /// <summary>The states as one step brings them forward in place; null where they are replaced, or the layer is of another kind.</summary>
-    public StateCache? InPlace => _isInPlace && _tickets.Count > 0 ? new StateCache(_convolution, _scan, _tickets) : null;
+    /// <summary>The states as one step brings them forward in place; null where the layer is of another kind.</summary>
+    public StateCache? InPlace => _tickets.Count > 0 ? new StateCache(_convolution, _scan, _tickets) : null;
 
     /// <summary>The same of a layer of selective scans, which count no tickets; null where they are replaced.</summary>
     public SelectiveStateCache? SelectiveInPlace => _isInPlace && _tickets.Count == 0 ? new SelectiveStateCache(_convolution, _scan) : null;

@@ -8,6 +8,9 @@ internal sealed unsafe partial class CpuBackend
     /// <summary>Keys to a split: depends on nothing, so the bits do not either.</summary>
     private const long KeySplit = 256;
 
+    /// <summary>Keys that are taken at once, and the most heads.</summary>
+    private const long KeysAtOnce = 4, HeadsAtOnce = 8;
+
     /// <summary>How many rows of keys and values are fetched ahead of their use: those of one head stand too far apart for the processor to guess.</summary>
     private const long KeysAhead = 16;
 
@@ -105,35 +108,52 @@ internal sealed unsafe partial class CpuBackend
             {
                 (long rowAndGroup, long split) = Math.DivRem(i, splits);
                 for (long query = 0; query < view.Queries; query++)
-                for (long h = 0; h < view.HeadsPerGroup; h++)
-                    Split<T>(rowAndGroup / view.Groups, rowAndGroup % view.Groups, split, query, h, Partial(rowAndGroup, split, h * view.Queries + query));
+                for (long h = 0; h < view.HeadsPerGroup; h += HeadsAtOnce) Split<T>(rowAndGroup, split, query, h, Math.Min(HeadsAtOnce, view.HeadsPerGroup - h));
             }
         }
 
+        /// <summary>Some heads of a group with the keys of a split, four keys at a time: these stay in the first-level cache for all heads.</summary>
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-        private void Split<T>(long row, long group, long split, long query, long h, float* partial) where T : struct, IFloats<T>
+        private void Split<T>(long rowAndGroup, long split, long query, long firstHead, long heads) where T : struct, IFloats<T>
         {
-            float* scores = stackalloc float[(int)KeySplit], scratch = stackalloc float[checked((int)view.ScratchFloats)], q = view.Query(row, query, group * view.HeadsPerGroup + h);
+            (long row, long group) = Math.DivRem(rowAndGroup, view.Groups);
             (long first, long last) = view.Visible(row, query);
-            long from = Math.Max(first, split * KeySplit), count = Math.Min(last, (split + 1) * KeySplit) - from;
-            new Span<float>(partial, checked((int)view.P)).Clear();
-            (float max, float sum) = (float.NegativeInfinity, 0);
-            if (count > 0)
+            long p = view.P, from = Math.Max(first, split * KeySplit), count = Math.Min(last, (split + 1) * KeySplit) - from;
+            float* scores = stackalloc float[(int)(HeadsAtOnce * KeySplit)], scratch = stackalloc float[checked((int)(KeysAtOnce * view.ScratchFloats))];
+            float** rows = stackalloc float*[(int)KeysAtOnce];
+            for (long j = 0; j < count; j += KeysAtOnce)
             {
-                for (long j = 0; j < count; j++)
+                for (long r = 0; r < KeysAtOnce; r++)
                 {
-                    view.FetchKey(row, from + j + KeysAhead, group);
-                    scores[j] = view.Scale * CpuTiles.Dot<T>(q, view.Key(row, from + j, group, scratch), view.P);
+                    view.FetchKey(row, from + j + r + KeysAhead, group);
+                    rows[r] = view.Key(row, from + Math.Min(j + r, count - 1), group, scratch + r * view.ScratchFloats);
                 }
-                view.Mask<T>(scores, from, count, first, last);
-                Softmax<T>(scores, count, ref max, ref sum, partial, view.P);
-                for (long j = 0; j < count; j++)
-                {
-                    view.FetchValue(row, from + j + KeysAhead, group);
-                    CpuTiles.AddScaled<T>(view.Value(row, from + j, group, scratch), scores[j], partial, view.P);
-                }
+                for (long h = 0; h < heads; h++)
+                    CpuTiles.DotEach<T>(view.Query(row, query, group * view.HeadsPerGroup + firstHead + h), rows[0], rows[1], rows[2], rows[3], p, view.Scale, scores + h * KeySplit + j);
             }
-            (partial[view.P], partial[view.P + 1]) = (max, sum);
+            for (long h = 0; h < heads; h++)
+            {
+                float* partial = Partial(rowAndGroup, split, (firstHead + h) * view.Queries + query);
+                new Span<float>(partial, checked((int)p)).Clear();
+                (float max, float sum) = (float.NegativeInfinity, 0);
+                if (count > 0)
+                {
+                    view.Mask<T>(scores + h * KeySplit, from, count, first, last);
+                    Softmax<T>(scores + h * KeySplit, count, ref max, ref sum, partial, p);
+                    for (long j = count; j % KeysAtOnce != 0; j++) scores[h * KeySplit + j] = 0;
+                }
+                (partial[p], partial[p + 1]) = (max, sum);
+            }
+            for (long j = 0; j < count; j += KeysAtOnce)
+            {
+                for (long r = 0; r < KeysAtOnce; r++)
+                {
+                    view.FetchValue(row, from + j + r + KeysAhead, group);
+                    rows[r] = view.Value(row, from + Math.Min(j + r, count - 1), group, scratch + r * view.ScratchFloats);
+                }
+                for (long h = 0; h < heads; h++)
+                    CpuTiles.AddEach<T>(rows[0], rows[1], rows[2], rows[3], scores + h * KeySplit + j, Partial(rowAndGroup, split, (firstHead + h) * view.Queries + query), p);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ internal static unsafe class CpuRowDots
     /// <summary>Beyond this the packed multiplication is faster.</summary>
     public const int MaxRows = 16;
 
-    private const int PieceBytes = 32 << 10;                 // a thread that is done first waits for half a piece at most
+    private const int PieceBytes = 16 << 10;                 // a thread that is done first waits for half a piece at most
     private const int WeightRows = 4;                          // several rows of x: weights are taken by four rows
     private const int BlockK = 1024;                           // and stay in the first-level cache for all rows of x
     private const int AheadBytes = 16 << 10;                       // how far the weights are fetched ahead of their use
@@ -20,7 +20,29 @@ internal static unsafe class CpuRowDots
         // A thread's pieces follow each other, so the weights arrive as a stream however short they are.
         long rows = Math.Max(1, PieceBytes / Math.Max(1, k * w.DType.Size)), grain = Math.Clamp(n / (8 * CpuThreads.Count), 1, rows);
         grain = (grain + WeightRows - 1) / WeightRows * WeightRows;
-        CpuThreads.For(n, grain, new Job(m, k, x, xStride, w, c, rowStride, bias, isAdding));
+        if (m > 1 || w.DType != DType.BFloat16)
+        {
+            CpuThreads.For(n, grain, new Job(m, k, x, xStride, w, c, rowStride, bias, isAdding));
+            return;
+        }
+        using var paired = new CpuScratch(k);
+        if (Vector512.IsHardwareAccelerated) Pair<Floats16>(k, x, paired.Data);
+        else if (Vector256.IsHardwareAccelerated) Pair<Floats8>(k, x, paired.Data);
+        else Pair<Floats4>(k, x, paired.Data);
+        CpuThreads.For(n, grain, new Job(m, k, paired.Data, k, w, c, rowStride, bias, isAdding));
+    }
+
+    /// <summary>Brings x into the order in which <see cref="DotLanes"/> meets BFloat16 weights.</summary>
+    private static void Pair<T>(long k, float* x, float* to) where T : struct, IFloats<T>
+    {
+        long whole = k / (4 * T.Width) * (4 * T.Width);
+        for (long p = 0; p < whole; p += 2 * T.Width)
+        {
+            (T even, T odd) = T.LoadPairs(x + p);
+            even.Store(to + p);
+            odd.Store(to + p + T.Width);
+        }
+        for (long p = whole; p < k; p++) to[p] = x[p];
     }
 
     private readonly struct Job(long m, long k, float* x, long xStride, CpuMatrix w, float* c, long rowStride, float* bias, bool isAdding) : IParallelJob
@@ -48,7 +70,13 @@ internal static unsafe class CpuRowDots
             long step = w.RowStride * TWeight.Size;
             if (m == 1)
             {
-                for (long j = begin; j < end; j++) Put(0, j, Dot<T, TWeight>(k, x, weights + j * step));
+                float* four = stackalloc float[WeightRows];
+                for (long j = begin; j < end; j += WeightRows)
+                {
+                    long rows = Math.Min(WeightRows, end - j);
+                    DotRows<T, TWeight>(k, x, weights + j * step, step, rows, four);
+                    for (long r = 0; r < rows; r++) Put(0, j + r, four[r]);
+                }
                 return;
             }
             float* sums = stackalloc float[WeightRows * MaxRows];
@@ -71,24 +99,39 @@ internal static unsafe class CpuRowDots
         }
     }
 
-    /// <summary>One row of weights after the other: a single stream, which the memory follows best.</summary>
+    /// <summary>The products of one row of x with four rows of weights, one after the other: a single stream, which the memory follows best. Rows that do not exist repeat the last one.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static float Dot<T, TWeight>(long k, float* x, byte* w) where T : struct, IFloats<T> where TWeight : struct, ICpuElements
+    private static void DotRows<T, TWeight>(long k, float* x, byte* w, long step, long rows, float* sums) where T : struct, IFloats<T> where TWeight : struct, ICpuElements
+    {
+        byte* w1 = w + Math.Min(1, rows - 1) * step, w2 = w + Math.Min(2, rows - 1) * step, w3 = w + Math.Min(3, rows - 1) * step;
+        T.SumEach(DotLanes<T, TWeight>(k, x, w), DotLanes<T, TWeight>(k, x, w1), DotLanes<T, TWeight>(k, x, w2), DotLanes<T, TWeight>(k, x, w3), sums);
+        for (long p = k / T.Width * T.Width; p < k; p++)
+        {
+            sums[0] += x[p] * TWeight.Load(w, p);
+            sums[1] += x[p] * TWeight.Load(w1, p);
+            sums[2] += x[p] * TWeight.Load(w2, p);
+            sums[3] += x[p] * TWeight.Load(w3, p);
+        }
+    }
+
+    /// <summary>The product of two rows as far as whole registers go, one sum to a lane.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static T DotLanes<T, TWeight>(long k, float* x, byte* w) where T : struct, IFloats<T> where TWeight : struct, ICpuElements
     {
         T s0 = T.Zero, s1 = T.Zero, s2 = T.Zero, s3 = T.Zero;
         long p = 0;
         for (; p + 4 * T.Width <= k; p += 4 * T.Width)
         {
             FetchAhead<T, TWeight>(w, p);
-            s0 = T.MulAdd(T.Load(x + p), TWeight.Load<T>(w, p), s0);
-            s1 = T.MulAdd(T.Load(x + p + T.Width), TWeight.Load<T>(w, p + T.Width), s1);
-            s2 = T.MulAdd(T.Load(x + p + 2 * T.Width), TWeight.Load<T>(w, p + 2 * T.Width), s2);
-            s3 = T.MulAdd(T.Load(x + p + 3 * T.Width), TWeight.Load<T>(w, p + 3 * T.Width), s3);
+            (T w0, T w1) = TWeight.LoadTwo<T>(w, p);
+            (T w2, T w3) = TWeight.LoadTwo<T>(w, p + 2 * T.Width);
+            s0 = T.MulAdd(w0, T.Load(x + p), s0);
+            s1 = T.MulAdd(w1, T.Load(x + p + T.Width), s1);
+            s2 = T.MulAdd(w2, T.Load(x + p + 2 * T.Width), s2);
+            s3 = T.MulAdd(w3, T.Load(x + p + 3 * T.Width), s3);
         }
         for (; p + T.Width <= k; p += T.Width) s0 = T.MulAdd(T.Load(x + p), TWeight.Load<T>(w, p), s0);
-        float sum = (s0 + s1 + (s2 + s3)).Sum();
-        for (; p < k; p++) sum += x[p] * TWeight.Load(w, p);
-        return sum;
+        return s0 + s1 + (s2 + s3);
     }
 
     /// <summary>Adds the products of two rows of x with four rows of weights to sums [2, 4]. Rows that do not exist repeat the last one.</summary>

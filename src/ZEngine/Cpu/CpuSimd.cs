@@ -12,6 +12,12 @@ internal unsafe interface IFloats<T> where T : struct, IFloats<T>
 
     static abstract T Load(float* p);
     static abstract T LoadBFloat16(ushort* p);
+
+    /// <summary>Loads two registers of floats: those at even places, and those at odd ones.</summary>
+    static abstract (T Even, T Odd) LoadPairs(float* p);
+
+    /// <summary>As <see cref="LoadPairs"/>: a shift and a mask where <see cref="LoadBFloat16"/> has to widen.</summary>
+    static abstract (T Even, T Odd) LoadBFloat16Pairs(ushort* p);
     static abstract T Broadcast(float x);
     void Store(float* p);
 
@@ -62,16 +68,20 @@ internal unsafe interface IFloats<T> where T : struct, IFloats<T>
 
     /// <summary>The largest lane.</summary>
     float Max();
+
+    /// <summary>Stores the sums of the lanes of four registers, in a fixed tree order.</summary>
+    static abstract void SumEach(T a, T b, T c, T d, float* sums);
 }
 
 /// <summary>The width of this machine's vector unit, as kernels see it.</summary>
 internal static class CpuSimd
 {
     /// <summary>Brings the cache line some bytes behind an address closer. One behind the end of the memory is harmless.</summary>
+    /// <remarks>Into the second-level cache: fetched into the first, a stream from memory ran at two thirds of the rate that it has without any fetching on a Zen 4, and no faster elsewhere.</remarks>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static unsafe void FetchAhead(void* address, int bytes)
     {
-        if (Sse.IsSupported) Sse.Prefetch0((byte*)address + bytes);
+        if (Sse.IsSupported) Sse.Prefetch1((byte*)address + bytes);
     }
 
     /// <summary>Brings all cache lines of some floats closer.</summary>
@@ -105,6 +115,21 @@ internal readonly unsafe struct Floats16(Vector512<float> value) : IFloats<Float
     public static Floats16 Load(float* p) => new(Vector512.Load(p));
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats16 LoadBFloat16(ushort* p) => new((Vector512.WidenLower(Vector256.Load(p).ToVector512Unsafe()) << 16).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Floats16 Even, Floats16 Odd) LoadPairs(float* p)
+    {
+        Vector512<ulong> low = Vector512.Load((ulong*)p), high = Vector512.Load((ulong*)p + 8);
+        return (new(Vector512.Narrow(low, high).AsSingle()), new(Vector512.Narrow(low >>> 32, high >>> 32).AsSingle()));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Floats16 Even, Floats16 Odd) LoadBFloat16Pairs(ushort* p)
+    {
+        Vector512<uint> pairs = Vector512.Load((uint*)p);
+        return (new((pairs << 16).AsSingle()), new((pairs & Vector512.Create(0xFFFF0000)).AsSingle()));
+    }
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats16 LoadUpTo(float* p, long count)
     {
@@ -184,6 +209,12 @@ internal readonly unsafe struct Floats16(Vector512<float> value) : IFloats<Float
     {
         return new Floats8(Vector256.Max(_v.GetLower(), _v.GetUpper())).Max();
     }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void SumEach(Floats16 a, Floats16 b, Floats16 c, Floats16 d, float* sums) => Floats8.SumEach(a.Halved(), b.Halved(), c.Halved(), d.Halved(), sums);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private Floats8 Halved() => new(_v.GetLower() + _v.GetUpper());
 }
 
 /// <summary>8 floats in a 256-bit register.</summary>
@@ -207,6 +238,21 @@ internal readonly unsafe struct Floats8(Vector256<float> value) : IFloats<Floats
     public static Floats8 Load(float* p) => new(Vector256.Load(p));
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats8 LoadBFloat16(ushort* p) => new((Vector256.WidenLower(Vector128.Load(p).ToVector256Unsafe()) << 16).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Floats8 Even, Floats8 Odd) LoadPairs(float* p)
+    {
+        Vector256<ulong> low = Vector256.Load((ulong*)p), high = Vector256.Load((ulong*)p + 4);
+        return (new(Vector256.Narrow(low, high).AsSingle()), new(Vector256.Narrow(low >>> 32, high >>> 32).AsSingle()));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Floats8 Even, Floats8 Odd) LoadBFloat16Pairs(ushort* p)
+    {
+        Vector256<uint> pairs = Vector256.Load((uint*)p);
+        return (new((pairs << 16).AsSingle()), new((pairs & Vector256.Create(0xFFFF0000)).AsSingle()));
+    }
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats8 LoadUpTo(float* p, long count)
     {
@@ -286,6 +332,12 @@ internal readonly unsafe struct Floats8(Vector256<float> value) : IFloats<Floats
     {
         return new Floats4(Vector128.Max(_v.GetLower(), _v.GetUpper())).Max();
     }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void SumEach(Floats8 a, Floats8 b, Floats8 c, Floats8 d, float* sums) => Floats4.SumEach(a.Halved(), b.Halved(), c.Halved(), d.Halved(), sums);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private Floats4 Halved() => new(_v.GetLower() + _v.GetUpper());
 }
 
 /// <summary>4 floats in a 128-bit register.</summary>
@@ -309,6 +361,21 @@ internal readonly unsafe struct Floats4(Vector128<float> value) : IFloats<Floats
     public static Floats4 Load(float* p) => new(Vector128.Load(p));
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats4 LoadBFloat16(ushort* p) => new((Vector128.WidenLower(Vector64.Load(p).ToVector128Unsafe()) << 16).AsSingle());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Floats4 Even, Floats4 Odd) LoadPairs(float* p)
+    {
+        Vector128<ulong> low = Vector128.Load((ulong*)p), high = Vector128.Load((ulong*)p + 2);
+        return (new(Vector128.Narrow(low, high).AsSingle()), new(Vector128.Narrow(low >>> 32, high >>> 32).AsSingle()));
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (Floats4 Even, Floats4 Odd) LoadBFloat16Pairs(ushort* p)
+    {
+        Vector128<uint> pairs = Vector128.Load((uint*)p);
+        return (new((pairs << 16).AsSingle()), new((pairs & Vector128.Create(0xFFFF0000)).AsSingle()));
+    }
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats4 LoadUpTo(float* p, long count)
     {
@@ -378,5 +445,17 @@ internal readonly unsafe struct Floats4(Vector128<float> value) : IFloats<Floats
     {
         Vector128<float> pairs = Vector128.Max(_v, Vector128.Shuffle(_v, Vector128.Create(2, 3, 0, 1)));
         return MathF.Max(pairs[0], pairs[1]);
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void SumEach(Floats4 a, Floats4 b, Floats4 c, Floats4 d, float* sums)
+    {
+        if (!Sse.IsSupported)
+        {
+            (sums[0], sums[1], sums[2], sums[3]) = (a.Sum(), b.Sum(), c.Sum(), d.Sum());
+            return;
+        }
+        Vector128<float> ab = Sse.UnpackLow(a._v, b._v) + Sse.UnpackHigh(a._v, b._v), cd = Sse.UnpackLow(c._v, d._v) + Sse.UnpackHigh(c._v, d._v);
+        (Sse.MoveLowToHigh(ab, cd) + Sse.MoveHighToLow(cd, ab)).Store(sums);
     }
 }

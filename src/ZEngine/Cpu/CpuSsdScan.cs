@@ -43,6 +43,28 @@ internal sealed unsafe partial class CpuBackend
             (HasSoftplus, HasLogA, MinDelta, MaxDelta) = (x.Options.HasSoftplus, x.Options.HasLogA, x.Options.MinDelta, x.Options.MaxDelta);
         }
 
+        /// <summary>One step of every sequence.</summary>
+        /// <param name="x">The step.</param>
+        /// <param name="channels">[B, H·P + 2·G·N], rows [x; B; C] as the convolution leaves them.</param>
+        /// <param name="states">[at least B, H, P, N].</param>
+        public SsdView(StateUpdateInputs x, float* channels, Tensor states)
+        {
+            long batch = x.X.Shape[0], width = x.X.Shape[1];
+            (Length, Heads, P, N) = (1, states.Shape[1], states.Shape[2], states.Shape[3]);
+            (Groups, Q) = (x.Cache.Tickets.Shape[1], 1);
+            _sequences = new CpuSequences(batch, 1, null);
+            HeadsPerGroup = Heads / Groups;
+            _blocksPerGroup = (HeadsPerGroup + SsdHeadBlock - 1) / SsdHeadBlock;
+            float* b = channels + Heads * P;
+            (X, B, C) = (new SsdOperand(channels, width, P), new SsdOperand(b, width, N), new SsdOperand(b + Groups * N, width, N));
+            (Dt, Z) = (new SsdOperand(F32(x.Dt), x.Dt.Strides[0], 1), x.Z is null ? default : new SsdOperand(F32(x.Z), x.Z.Strides[0], P));
+            _a = F32(x.A);
+            D = F32(x.D);
+            DtBias = F32(x.DtBias);
+            InitialState = F32(states);
+            (HasSoftplus, HasLogA, MinDelta, MaxDelta) = (x.Options.HasSoftplus, x.Options.HasLogA, x.Options.MinDelta, x.Options.MaxDelta);
+        }
+
         public readonly SsdOperand X, Dt, B, C, Z;
         public readonly float* D, DtBias, InitialState;
         public readonly long Length, Heads, P, Groups, N, Q, HeadsPerGroup;

@@ -2,26 +2,35 @@ namespace ZEngine;
 
 internal sealed unsafe partial class CpuBackend
 {
-    /// <summary>The convolution, then the scan, on the states of the slots, which are gathered and scattered.</summary>
+    /// <summary>The convolution, then the scan: in place where sequence b stands in slot b, else on states that are gathered and scattered.</summary>
     internal override void StateUpdate(StateUpdateInputs x, Tensor y)
     {
+        if (x.Slots is null)
+        {
+            Advance(x, x.Cache.Convolution, x.Cache.Scan, y);
+            return;
+        }
         using TensorScope scope = TensorScope.Enter();
         (Tensor convolution, Tensor scan) = (x.Cache.Convolution, x.Cache.Scan);
-        (long batch, long heads, long p, long n, long groups) = (x.X.Shape[0], scan.Shape[1], scan.Shape[2], scan.Shape[3], x.Cache.Tickets.Shape[1]);
+        long batch = x.X.Shape[0];
         long[] slots = SlotsOf(nameof(StateUpdate), x.Slots, batch, scan.Shape[0]);
-        long inner = heads * p;
         Tensor inputs = Gather(convolution, slots), states = Gather(scan, slots);
-        Tensor mixed = Tensor.Empty([batch, 1, convolution.Shape[2]], DType.Float32, y.Device), nextInputs = Tensor.EmptyLike(inputs), nextStates = Tensor.EmptyLike(states);
-        CausalConv1dForward(new CausalConv1dInputs(x.X.Reshape(batch, 1, -1), x.Weight, x.Bias, inputs, HasSilu: true, null), mixed, nextInputs);
-        Tensor[] parts = Ops.Split(mixed, inner, groups * n, groups * n);
-        var step = new SsdScanInputs(
-            parts[0].Reshape(batch, 1, heads, p), x.Dt.Reshape(batch, 1, heads), x.A, parts[1].Reshape(batch, 1, groups, n), parts[2].Reshape(batch, 1, groups, n),
-            x.D, x.Z?.Reshape(batch, 1, heads, p), x.DtBias, states, x.Options with { ChunkLength = 1 });
-        SsdScanForward(step, y.Reshape(batch, 1, heads, p), nextStates, null, null, null);
-        Scatter(nextInputs, slots, convolution);
-        Scatter(nextStates, slots, scan);
+        Advance(x, inputs, states, y);
+        Scatter(inputs, slots, convolution);
+        Scatter(states, slots, scan);
         for (long b = 0; b < batch; b++)
             if (slots[b] < 0) y.Slice(0, b, 1).Clear();
+    }
+
+    /// <summary>A step of every sequence; the states, of which there may be more, are read and overwritten element by element.</summary>
+    private static void Advance(StateUpdateInputs x, Tensor convolution, Tensor scan, Tensor y)
+    {
+        long batch = x.X.Shape[0], channels = convolution.Shape[2];
+        using Tensor steps = x.X.Reshape(batch, 1, channels);
+        using var mixed = new CpuScratch(batch * channels);
+        Convolve(new CausalConv1dInputs(steps, x.Weight, x.Bias, convolution, HasSilu: true, null), mixed.Data, F32(convolution));
+        var step = new SsdView(x, mixed.Data, scan);
+        For(step.Units, 1, new SsdForwardKernel(step, F32(y), F32(scan), null, null, null, null));
     }
 
     private static long[] SlotsOf(string op, Tensor? slots, long batch, long count)

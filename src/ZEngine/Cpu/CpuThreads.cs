@@ -90,8 +90,11 @@ internal static unsafe class CpuThreads
             // Close the door, then wait for those that came in: the job lives on this stack.
             Volatile.Write(ref s_wanted, 0);
             Interlocked.MemoryBarrier();
-            var spin = new SpinWait();
-            while (Volatile.Read(ref s_active) > 0) spin.SpinOnce(sleep1Threshold: -1);
+            for (int spins = 0; Volatile.Read(ref s_active) > 0; spins++)
+            {
+                if (spins < SpinsBeforeSleep) Thread.SpinWait(1);        // mostly half a piece of work: a core given away would be missed at the next op
+                else Thread.Yield();
+            }
             s_wake.Reset();
         }
         if (s_failure is { } failure) throw new InvalidOperationException("A kernel failed on a worker thread: " + failure.Message, failure);

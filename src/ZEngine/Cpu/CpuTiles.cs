@@ -101,6 +101,42 @@ internal static unsafe class CpuTiles
         return (s + t).Sum();
     }
 
+    /// <summary>products[r] = scale·Σ a·b_r for four rows.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public static void DotEach<T>(float* a, float* b0, float* b1, float* b2, float* b3, long n, float scale, float* products) where T : struct, IFloats<T>
+    {
+        T s0 = T.Zero, s1 = T.Zero, s2 = T.Zero, s3 = T.Zero;
+        long i = 0;
+        for (; i + T.Width <= n; i += T.Width)
+        {
+            T x = T.Load(a + i);
+            (s0, s1, s2, s3) = (T.MulAdd(x, T.Load(b0 + i), s0), T.MulAdd(x, T.Load(b1 + i), s1), T.MulAdd(x, T.Load(b2 + i), s2), T.MulAdd(x, T.Load(b3 + i), s3));
+        }
+        if (i < n)
+        {
+            long rest = n - i;
+            T x = T.LoadUpTo(a + i, rest);
+            (s0, s1) = (T.MulAdd(x, T.LoadUpTo(b0 + i, rest), s0), T.MulAdd(x, T.LoadUpTo(b1 + i, rest), s1));
+            (s2, s3) = (T.MulAdd(x, T.LoadUpTo(b2 + i, rest), s2), T.MulAdd(x, T.LoadUpTo(b3 + i, rest), s3));
+        }
+        T.SumEach(s0, s1, s2, s3, products);
+        for (long r = 0; r < 4; r++) products[r] *= scale;
+    }
+
+    /// <summary>y += Σ x_r·factors[r] over four rows.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public static void AddEach<T>(float* x0, float* x1, float* x2, float* x3, float* factors, float* y, long n) where T : struct, IFloats<T>
+    {
+        T f0 = T.Broadcast(factors[0]), f1 = T.Broadcast(factors[1]), f2 = T.Broadcast(factors[2]), f3 = T.Broadcast(factors[3]);
+        long i = 0;
+        for (; i + T.Width <= n; i += T.Width)
+            T.MulAdd(T.Load(x3 + i), f3, T.MulAdd(T.Load(x2 + i), f2, T.MulAdd(T.Load(x1 + i), f1, T.MulAdd(T.Load(x0 + i), f0, T.Load(y + i))))).Store(y + i);
+        if (i == n) return;
+        long rest = n - i;
+        T low = T.MulAdd(T.LoadUpTo(x1 + i, rest), f1, T.MulAdd(T.LoadUpTo(x0 + i, rest), f0, T.LoadUpTo(y + i, rest)));
+        T.MulAdd(T.LoadUpTo(x3 + i, rest), f3, T.MulAdd(T.LoadUpTo(x2 + i, rest), f2, low)).StoreUpTo(y + i, rest);
+    }
+
     /// <summary>y = x·factor.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Scale<T>(float* x, float factor, float* y, long n) where T : struct, IFloats<T>

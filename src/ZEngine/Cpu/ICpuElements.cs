@@ -10,6 +10,9 @@ internal unsafe interface ICpuElements
     static abstract float Load(byte* data, long index);
     static abstract Vector128<float> Load4(byte* data, long index);
     static abstract T Load<T>(byte* data, long index) where T : struct, IFloats<T>;
+
+    /// <summary>Loads two registers: one after the other, but of BFloat16 the elements at even places and those at odd ones.</summary>
+    static abstract (T, T) LoadTwo<T>(byte* data, long index) where T : struct, IFloats<T>;
 }
 
 internal readonly unsafe struct Float32Elements : ICpuElements
@@ -26,6 +29,9 @@ internal readonly unsafe struct Float32Elements : ICpuElements
     public static Vector128<float> Load4(byte* data, long index) => Vector128.Load((float*)data + index);
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Load<T>(byte* data, long index) where T : struct, IFloats<T> => T.Load((float*)data + index);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (T, T) LoadTwo<T>(byte* data, long index) where T : struct, IFloats<T> => (Load<T>(data, index), Load<T>(data, index + T.Width));
 }
 
 internal readonly unsafe struct BFloat16Elements : ICpuElements
@@ -43,6 +49,9 @@ internal readonly unsafe struct BFloat16Elements : ICpuElements
         (Vector128.WidenLower(Vector128.CreateScalarUnsafe(*(ulong*)((ushort*)data + index)).AsUInt16()) << 16).AsSingle();
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Load<T>(byte* data, long index) where T : struct, IFloats<T> => T.LoadBFloat16((ushort*)data + index);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (T, T) LoadTwo<T>(byte* data, long index) where T : struct, IFloats<T> => T.LoadBFloat16Pairs((ushort*)data + index);
 }
 
 internal readonly unsafe struct Float16Elements : ICpuElements
@@ -69,4 +78,7 @@ internal readonly unsafe struct Float16Elements : ICpuElements
         for (int i = 0; i < T.Width; i++) lanes[i] = (float)((Half*)data)[index + i];
         return T.Load(lanes);
     }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static (T, T) LoadTwo<T>(byte* data, long index) where T : struct, IFloats<T> => (Load<T>(data, index), Load<T>(data, index + T.Width));
 }
