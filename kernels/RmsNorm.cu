@@ -20,7 +20,7 @@
 //            Without the stash the backward reads its elements twice, the second time from the cache.
 // Precision  loads T, computes and accumulates f32, stores T. Deterministic: no atomics, fixed order of additions.
 // Limits     isWide: D, N, strides and addresses are multiples of 16 bytes; the dynamic shared memory fits a block. A residual: no gate, N = D.
-// Variants   rms_norm_forward<{f32|bf16|f16}, {true|false}>; rms_norm_backward<{f32|bf16|f16}, {true|false}>
+// Variants   rms_norm_forward<{f32|bf16|f16}, {true|false}>; rms_norm_backward<{f32|bf16|f16}, {true|false}, {0|1|2}>
 #include "common/Block.cuh"
 #include "common/Copy.cuh"
 #include "common/Pointwise.cuh"
@@ -103,10 +103,10 @@ struct RmsNormBackwardArgs                                    // mirrored in Cud
     const T* x; const T* z; const f32* weight; const T* dy; const f32* s; const T* dsum; const T* added; const f32* factor; const f32* dgateSquares;
     T* dx; T* dz; T* dadded; f32* dsquares; f32* partial;
     i64 R, xStride, zStride, dzStride, addedStride;
-    i32 D, N, gate, isStashed, count;
+    i32 D, N, isStashed, count;
 };
 
-template <typename T, bool isWide>
+template <typename T, bool isWide, int Gate>
 __global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBackwardArgs<T> args)
 {
     constexpr int V = kVector<T, isWide>;
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBa
         const T* x = args.x + r * args.xStride + first;       // R·D may exceed 2³¹
         const T* z = args.z + r * args.zStride + first;
         const T* dy = args.dy + r * args.D + first;
-        const f32 s = args.dgateSquares ? 1.0f : args.s[r * (args.D / args.N) + first / args.N];
+        const f32 s = Gate == kGateBefore && args.dgateSquares ? 1.0f : args.s[r * (args.D / args.N) + first / args.N];
         f32 sum = 0;
         for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
         {
@@ -132,24 +132,24 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBa
             load<V>(u, x + d);
             load<V>(n, dy + d);
             load<V>(w, args.weight + first + d);
-            if (args.gate != kNoGate) load<V>(g, z + d);
+            if (Gate != kNoGate) load<V>(g, z + d);
             if (args.isStashed)
             {
                 stash<V>(sX + d, u);
                 stash<V>(sDy + d, n);
-                if (args.gate != kNoGate) stash<V>(sZ + d, g);
+                if (Gate != kNoGate) stash<V>(sZ + d, g);
             }
             #pragma unroll
             for (int v = 0; v < V; v++)
             {
-                if (args.gate == kGateBefore) u[v] *= silu(g[v]);
-                if (args.gate == kGateAfter) n[v] *= silu(g[v]);
+                if (Gate == kGateBefore) u[v] *= silu(g[v]);
+                if (Gate == kGateAfter) n[v] *= silu(g[v]);
                 sum = fmaf(w[v] * n[v], u[v], sum);
                 sWeight[first + d + v] = fmaf(n[v], u[v] * s, sWeight[first + d + v]);
             }
         }
-        const f32 k = args.dgateSquares ? -2.0f * args.dgateSquares[r] : block_sum(sum, sPartial) * s * s / args.N;
-        const f32 factor = args.added ? args.factor[r] : 0.0f;
+        const f32 k = Gate == kGateBefore && args.dgateSquares ? -2.0f * args.dgateSquares[r] : block_sum(sum, sPartial) * s * s / args.N;
+        const f32 factor = Gate == kNoGate && args.added ? args.factor[r] : 0.0f;
         f32 meets = 0;                                        // Σ of the sum's gradient times what was added
         for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
         {
@@ -159,40 +159,40 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBa
             {
                 load<V>(u, sX + d);
                 load<V>(n, sDy + d);
-                if (args.gate != kNoGate) load<V>(g, sZ + d);
+                if (Gate != kNoGate) load<V>(g, sZ + d);
             }
             else
             {
                 load<V>(u, x + d);
                 load<V>(n, dy + d);
-                if (args.gate != kNoGate) load<V>(g, z + d);
+                if (Gate != kNoGate) load<V>(g, z + d);
             }
             #pragma unroll
             for (int v = 0; v < V; v++)
             {
                 const f32 value = u[v];
-                if (args.gate == kGateBefore) u[v] *= silu(g[v]);
-                if (args.gate == kGateAfter)
+                if (Gate == kGateBefore) u[v] *= silu(g[v]);
+                if (Gate == kGateAfter)
                 {
                     dz[v] = n[v] * u[v] * s * w[v] * silu_slope(g[v]);
                     n[v] *= silu(g[v]);
                 }
                 dx[v] = s * (w[v] * n[v] - u[v] * k);
-                if (args.gate == kGateBefore)
+                if (Gate == kGateBefore)
                 {
                     dz[v] = dx[v] * value * silu_slope(g[v]);
                     dx[v] *= silu(g[v]);
                 }
             }
-            if (args.gate != kNoGate) store<V>(args.dz + r * args.dzStride + first + d, dz);
-            if (args.dsum)
+            if (Gate == kNoGate && args.dsum)
             {
                 load<V>(n, args.dsum + r * args.D + d);
                 #pragma unroll
                 for (int v = 0; v < V; v++) dx[v] += n[v];
             }
             store<V>(args.dx + r * args.D + first + d, dx);
-            if (!args.added) continue;
+            if (Gate != kNoGate) store<V>(args.dz + r * args.dzStride + first + d, dz);
+            if (Gate != kNoGate || !args.added) continue;
             load<V>(n, args.added + r * args.addedStride + d);
             #pragma unroll
             for (int v = 0; v < V; v++)
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBa
             }
             store<V>(args.dadded + r * args.D + d, dx);
         }
-        if (!args.added) continue;
+        if (Gate != kNoGate || !args.added) continue;
         meets = block_sum(meets, sPartial);
         if (threadIdx.x == 0) args.dsquares[r] = meets * (-0.5f * factor * factor * factor / args.count);
     }

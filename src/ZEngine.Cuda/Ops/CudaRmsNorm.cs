@@ -22,7 +22,7 @@ internal sealed partial class CudaBackend
     {
         public ulong X, Z, Weight, Dy, S, Dsum, Added, Factor, DgateSquares, Dx, Dz, Dadded, Dsquares, Partial;
         public long R, XStride, ZStride, DzStride, AddedStride;
-        public int D, N, Gate, IsStashed, Count;
+        public int D, N, IsStashed, Count;
     }
 
     internal override void RmsNormForward(RmsNormInputs x, Tensor y, Tensor rstd, NormSum? sum)
@@ -65,9 +65,9 @@ internal sealed partial class CudaBackend
             Dsum = Pointer(sum?.DSum), Added = Pointer(sum?.Added), Factor = Pointer(sum?.Factor), DgateSquares = Pointer(dGateSquares),
             Dx = Pointer(d.X), Dz = Pointer(d.Z), Dadded = Pointer(sum?.DAdded), Dsquares = Pointer(sum?.DSquares), Partial = Pointer(partial),
             R = rows, XStride = x.X.RowStride(), ZStride = x.Z?.RowStride() ?? 0, DzStride = d.Z?.RowStride() ?? 0, AddedStride = sum?.Added?.RowStride() ?? 0,
-            D = width, N = group, Gate = GateOf(x), IsStashed = isStashed ? 1 : 0, Count = SquaresCount(sum?.Scale),
+            D = width, N = group, IsStashed = isStashed ? 1 : 0, Count = SquaresCount(sum?.Scale),
         };
-        Kernel(RmsNormFile, $"rms_norm_backward<{dy.DType}, {isWide}>")
+        Kernel(RmsNormFile, $"rms_norm_backward<{dy.DType}, {isWide}, {GateOf(x)}>")
             .Launch(blocks, RowThreads(group, isWide ? WideElements(dy.DType) : 1), SharedRow("RmsNorm", shared + (isStashed ? stash : 0)), args);
         added.To(d.Weight, 0, width, width);
     }

@@ -69,7 +69,7 @@ internal static class OpCalls
             .Float("x", 2, 5, 4, 3).Float("dt", 2, 5, 4).Float("A", 4).Float("B", 2, 5, 2, 6).Float("C", 2, 5, 2, 6).Float("D", 4).Float("z", 2, 5, 4, 3).Float("dtBias", 4).Float("initialState", 2, 4, 3, 6),
         new OpCall("Mamba2Scan(projected, A, weight, norm, options, bias, D, dtBias, convState, scanState)",
                 t => Engine.Mamba2Scan(t["projected"], t["A"], t["weight"], t["norm"], new Mamba2ScanOptions(2, 1e-5f), t["bias"], t["D"], t["dtBias"], t["convState"], t["scanState"]))
-            .Float("projected", 2, 5, 52).Float("A", 4).Float("weight", 36, 1, 4).Float("norm", 12).Float("bias", 36).Float("D", 4).Float("dtBias", 4).Float("convState", 2, 3, 36).Float("scanState", 2, 4, 3, 6),
+            .Float("projected", 2, 5, 52).Float("A", 4).Float("weight", 36, 1, 4).Float("norm", 12).Float("bias", 36).Float("D", 4).Float("dtBias", 4).Float("convState", 2, 3, 36).Float("scanState", 2, 4, 3, 6).Allow(OwnSize, "projected", "axis 1"),
         new OpCall("StateUpdate(x, dt, A, weight, cache, bias, D, dtBias, z, slots, options)",
                 t => Engine.StateUpdate(t["x"], t["dt"], t["A"], t["weight"], new StateCache(t["cache.Convolution"], t["cache.Scan"], t["cache.Tickets"]), t["bias"], t["D"], t["dtBias"], t["z"], t["slots"]))
             .Float("x", 2, 36).Float("dt", 2, 4).Float("A", 4).Float("weight", 36, 4).Float("cache.Convolution", 3, 3, 36).Float("cache.Scan", 3, 4, 3, 6).Index("cache.Tickets", 3, 2)

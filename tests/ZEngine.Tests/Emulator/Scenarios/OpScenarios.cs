@@ -119,11 +119,14 @@ internal sealed class MatMulScenario : OpScenario
     /// <summary>16-bit operands with a float result, which leaves in two halves.</summary>
     protected override void More(CudaDevice device)
     {
-        Tensor a = ZEngine.Ops.RandomNormal([130, 72], Device.Cpu, new RandomStream(1)).To(DType.BFloat16), b = ZEngine.Ops.RandomNormal([130, 72], Device.Cpu, new RandomStream(2)).To(DType.BFloat16);
-        Tensor y = Tensor.Empty([72, 72], DType.Float32, device);
-        device.Backend.MatMul(new MatMulInputs(a.To(device), b.To(device), true, false, null), y, isAdding: false);
-        float[] want = ZEngine.Ops.MatMul(a.To(DType.Float32), b.To(DType.Float32), transposeA: true).ToArray<float>(), got = y.ToArray<float>();
-        for (int i = 0; i < want.Length; i++) Assert.Equal(want[i], got[i], 1e-3f);
+        foreach ((bool transposeA, bool transposeB) in ((bool, bool)[])[(true, false), (false, true), (false, false)])
+        {
+            Tensor Operand(ulong seed, bool isInnerFirst) => ZEngine.Ops.RandomNormal(isInnerFirst ? [136, 72] : [72, 136], Device.Cpu, new RandomStream(seed)).To(DType.BFloat16);
+            Tensor a = Operand(1, transposeA), b = Operand(2, !transposeB), y = Tensor.Empty([72, 72], DType.Float32, device);
+            device.Backend.MatMul(new MatMulInputs(a.To(device), b.To(device), transposeA, transposeB, null), y, isAdding: false);
+            float[] want = ZEngine.Ops.MatMul(a.To(DType.Float32), b.To(DType.Float32), transposeA, transposeB).ToArray<float>(), got = y.ToArray<float>();
+            for (int i = 0; i < want.Length; i++) Assert.Equal(want[i], got[i], 1e-3f);
+        }
     }
 }
 
