@@ -79,7 +79,7 @@ public sealed partial class Kernels
 
     /// <summary>
     /// The registers of a thread that a kernel may take; what waits for memory needs many threads at a time. The aims are 40 for rope, gated activations and
-    /// AdamW, and 64 for the convolution; bounds on the launch make rope and gated activations spill. These are the numbers of today, which must not grow.
+    /// AdamW; bounds on the launch make rope and gated activations spill. These are the numbers of today, which must not grow.
     /// </summary>
     private static int Registers(string variant) => variant.Split('<')[0] switch
     {
@@ -87,7 +87,7 @@ public sealed partial class Kernels
         "rms_norm_forward" or "rms_norm_weight_backward" or "gated_activation_forward" or "gated_activation_backward" => 48,
         "rms_norm_backward" or "cross_entropy_forward" or "cross_entropy_backward" => 64,
         "rope" => 80,
-        "causal_conv1d_forward" or "causal_conv1d_backward" => 168,
+        "causal_conv1d_forward" or "causal_conv1d_backward" => 64,
         _ => 255,
     };
 
