@@ -15,11 +15,11 @@
 //            Without the stash the backward reads its elements twice, the second time from the cache.
 // Precision  loads T, computes and accumulates f32, stores T. Deterministic: no atomics, fixed order of additions.
 // Limits     isWide: D, N, strides and addresses are multiples of 16 bytes; the dynamic shared memory fits a block.
-// Variants   rms_norm_forward<{f32|bf16|f16}, {true|false}>; rms_norm_backward<{f32|bf16|f16}, {true|false}>; rms_norm_weight_backward
+// Variants   rms_norm_forward<{f32|bf16|f16}, {true|false}>; rms_norm_backward<{f32|bf16|f16}, {true|false}, {true|false}>; rms_norm_weight_backward
 #include "common/Block.cuh"
 #include "common/Columns.cuh"
-#include "common/Copy.cuh"
 #include "common/Pointwise.cuh"
+#include "common/Words.cuh"
 
 constexpr int kMaxThreads = 256;
 
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_forward(const RmsNormArg
         }
         stash<V>(sU + d, u);
     }
-    const f32 s = 1.0f / sqrtf(block_sum(sum, sPartial) / args.N + args.eps);
+    const f32 s = 1.0f / sqrtf(block_sum(sum, sPartial) * reciprocal(args.N) + args.eps);
     T* y = args.y + r * args.D + first;
     for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
     {
@@ -88,10 +88,12 @@ struct RmsNormBackwardArgs                                    // mirrored in Cud
     i32 D, N, gate, isStashed;
 };
 
-template <typename T, bool isWide>
-__global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBackwardArgs<T> args)
+template <typename T, bool isWide, bool isGated>
+__global__ void __launch_bounds__(kMaxThreads, isGated ? 4 : 5) rms_norm_backward(const RmsNormBackwardArgs<T> args)
 {
     constexpr int V = kVector<T, isWide>;
+    using Words = PackedWords<T, V>;
+    constexpr int kEach = Words::kEach;
     __shared__ f32 sPartial[kMaxThreads / kWarp];
     extern __shared__ __align__(16) f32 sWeight[];            // [D] this block's share of dweight
     T* sX = reinterpret_cast<T*>(sWeight + (args.D + 3) / 4 * 4);
@@ -110,62 +112,86 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBa
         f32 sum = 0;
         for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
         {
-            f32 u[V], n[V], g[V], w[V];
-            load<V>(u, x + d);
-            load<V>(n, dy + d);
-            load<V>(w, args.weight + first + d);
-            if (args.gate != kNoGate) load<V>(g, z + d);
+            Words wordsX, wordsDy, wordsZ;
+            wordsX.load(x + d);
+            wordsDy.load(dy + d);
+            if constexpr (isGated) wordsZ.load(z + d);
             if (args.isStashed)
             {
-                stash<V>(sX + d, u);
-                stash<V>(sDy + d, n);
-                if (args.gate != kNoGate) stash<V>(sZ + d, g);
+                wordsX.stash(sX + d);
+                wordsDy.stash(sDy + d);
+                if constexpr (isGated) wordsZ.stash(sZ + d);
             }
+            f32 w[V], share[V];
+            load<V>(w, args.weight + first + d);
+            load<V>(share, sWeight + first + d);
             #pragma unroll
-            for (int v = 0; v < V; v++)
+            for (int i = 0; i < Words::kCount; i++)
             {
-                if (args.gate == kGateBefore) u[v] *= silu(g[v]);
-                if (args.gate == kGateAfter) n[v] *= silu(g[v]);
-                sum = fmaf(w[v] * n[v], u[v], sum);
-                sWeight[first + d + v] = fmaf(n[v], u[v] * s, sWeight[first + d + v]);
+                f32 u[kEach], n[kEach], g[kEach];
+                wordsX.open(u, i);
+                wordsDy.open(n, i);
+                if constexpr (isGated) wordsZ.open(g, i);
+                #pragma unroll
+                for (int v = 0; v < kEach; v++)
+                {
+                    if constexpr (isGated) (args.gate == kGateBefore ? u[v] : n[v]) *= silu(g[v]);
+                    sum = fmaf(w[i * kEach + v] * n[v], u[v], sum);
+                    share[i * kEach + v] = fmaf(n[v], u[v] * s, share[i * kEach + v]);
+                }
             }
+            stash<V>(sWeight + first + d, share);
         }
-        const f32 k = block_sum(sum, sPartial) * s * s / args.N;
+        const f32 k = block_sum(sum, sPartial) * s * s * reciprocal(args.N);
         for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
         {
-            f32 u[V], n[V], g[V], w[V], dx[V], dz[V];
-            load<V>(w, args.weight + first + d);
+            Words wordsX, wordsDy, wordsZ;
             if (args.isStashed)
             {
-                load<V>(u, sX + d);
-                load<V>(n, sDy + d);
-                if (args.gate != kNoGate) load<V>(g, sZ + d);
+                wordsX.load(sX + d);
+                wordsDy.load(sDy + d);
+                if constexpr (isGated) wordsZ.load(sZ + d);
             }
             else
             {
-                load<V>(u, x + d);
-                load<V>(n, dy + d);
-                if (args.gate != kNoGate) load<V>(g, z + d);
+                wordsX.load(x + d);
+                wordsDy.load(dy + d);
+                if constexpr (isGated) wordsZ.load(z + d);
             }
+            f32 w[V];
+            load<V>(w, args.weight + first + d);
             #pragma unroll
-            for (int v = 0; v < V; v++)
+            for (int i = 0; i < Words::kCount; i++)
             {
-                const f32 value = u[v];
-                if (args.gate == kGateBefore) u[v] *= silu(g[v]);
-                if (args.gate == kGateAfter)
+                f32 u[kEach], n[kEach], g[kEach];
+                wordsX.open(u, i);
+                wordsDy.open(n, i);
+                if constexpr (isGated) wordsZ.open(g, i);
+                #pragma unroll
+                for (int v = 0; v < kEach; v++)
                 {
-                    dz[v] = n[v] * u[v] * s * w[v] * silu_slope(g[v]);
-                    n[v] *= silu(g[v]);
+                    const f32 weight = w[i * kEach + v], value = u[v];
+                    if constexpr (isGated)
+                    {
+                        if (args.gate == kGateBefore)
+                        {
+                            const f32 du = s * (weight * n[v] - value * silu(g[v]) * k);
+                            u[v] = du * silu(g[v]);
+                            g[v] = du * value * silu_slope(g[v]);
+                        }
+                        else
+                        {
+                            u[v] = s * (weight * (n[v] * silu(g[v])) - value * k);
+                            g[v] = n[v] * value * s * weight * silu_slope(g[v]);
+                        }
+                    }
+                    else u[v] = s * (weight * n[v] - value * k);
                 }
-                dx[v] = s * (w[v] * n[v] - u[v] * k);
-                if (args.gate == kGateBefore)
-                {
-                    dz[v] = dx[v] * value * silu_slope(g[v]);
-                    dx[v] *= silu(g[v]);
-                }
+                wordsX.close(i, u);
+                if constexpr (isGated) wordsZ.close(i, g);
             }
-            store<V>(args.dx + r * args.D + first + d, dx);
-            if (args.gate != kNoGate) store<V>(args.dz + r * args.D + first + d, dz);
+            wordsX.store(args.dx + r * args.D + first + d);
+            if constexpr (isGated) wordsZ.store(args.dz + r * args.D + first + d);
         }
     }
     for (int first = 0; first < args.D; first += args.N)

@@ -31,8 +31,8 @@ __device__ inline void unpack(f32 (&to)[V], const Pack<bf16, V>& pack)
         #pragma unroll
         for (int v = 0; v < V; v += 2)
         {
-            to[v] = __uint_as_float(words.at[v / 2] << 16);
-            to[v + 1] = __uint_as_float(words.at[v / 2] & 0xffff0000u);
+            to[v] = low_of<bf16>(words.at[v / 2]);
+            to[v + 1] = high_of<bf16>(words.at[v / 2]);
         }
     }
 }

@@ -1,19 +1,11 @@
 // Pointwise.cuh: the functions of one number and their derivatives. The function is an argument, the same for the whole grid.
 #pragma once
-#include "common/Types.cuh"
+#include "common/Approximate.cuh"
 
 enum Function { kNegate, kAbs, kSquare, kSqrt, kRsqrt, kReciprocal, kExp, kLog, kSigmoid, kSilu, kGelu, kGeluTanh, kRelu, kRelu2, kTanh, kSoftplus };
 
 constexpr f32 kRootTwoOverPi = 0.797884561f, kGeluCubic = 0.044715f;
 constexpr f32 kInverseRootTwo = 0.707106781f, kInverseRootTwoPi = 0.398942280f;
-
-// 1 / x within a unit in the last place, for |x| from 2⁻¹²⁶ on; 0 for infinity. The exact quotient is nine instructions and a call of a slow path.
-__device__ inline f32 reciprocal(f32 x)
-{
-    f32 y;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 
 __device__ inline f32 sigmoid(f32 x) { return reciprocal(1.0f + expf(-x)); }
 __device__ inline f32 silu(f32 x) { return x * sigmoid(x); }

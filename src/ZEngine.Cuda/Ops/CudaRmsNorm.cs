@@ -65,7 +65,7 @@ internal sealed partial class CudaBackend
             X = Pointer(x.X), Z = Pointer(x.Z), Weight = Pointer(x.Weight), Dy = Pointer(dy), S = Pointer(rstd), Dx = Pointer(d.X), Dz = Pointer(d.Z), Partial = Pointer(partial),
             R = rows, XStride = x.X.RowStride(), ZStride = x.Z?.RowStride() ?? 0, D = width, N = group, Gate = GateOf(x), IsStashed = isStashed ? 1 : 0,
         };
-        Kernel(RmsNormFile, $"rms_norm_backward<{dy.DType}, {isWide}>")
+        Kernel(RmsNormFile, $"rms_norm_backward<{dy.DType}, {isWide}, {x.Z is not null}>")
             .Launch(blocks, RowThreads(group, isWide ? WideElements(dy.DType) : 1), SharedRow("RmsNorm", shared + (isStashed ? stash : 0)), args);
         Kernel(RmsNormFile, $"rms_norm_weight_backward")
             .Launch(Blocks("RmsNorm", width, ColumnsOfBlock), ColumnSumThreads, 0, new RmsNormWeightArgs { Partial = Pointer(partial), Dweight = Pointer(d.Weight), P = blocks, D = width });
