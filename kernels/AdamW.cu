@@ -16,10 +16,12 @@
 //            the ticket's order changes nothing but who writes the counter.
 // Limits     isWide: all addresses of a part are multiples of 16 (a 16-bit value's of 8). chunk is a multiple of 1024.
 // Variants   adamw; norm_squares; norm_total
+#include "common/Approximate.cuh"
 #include "common/Block.cuh"
 #include "common/Copy.cuh"
 
 constexpr int kThreads = 256;
+constexpr int kBlocks = 6;                                    // of a multiprocessor at least: at most 40 registers
 constexpr int kV = 4;
 constexpr int kChunk = 8192;                                  // elements of a block
 constexpr int kRun = 16;                                      // accesses whose squares are summed in f32
@@ -87,7 +89,7 @@ __device__ inline int part_of(const Part* parts, int count, i64 block)
 }
 
 template <int V>
-__device__ inline void step(u8* memory, const AdamWPart& part, const Update& u, i64 i)
+__device__ inline void step(u8* memory, const volatile AdamWPart& part, const volatile Update& u, i64 i)
 {
     f32 p[V], g[V], m[V], v[V];
     load<V>(p, at<f32>(memory, part.p) + i);
@@ -101,7 +103,7 @@ __device__ inline void step(u8* memory, const AdamWPart& part, const Update& u, 
         m[k] = fmaf(u.rest1, g[k], u.beta1 * m[k]);
         v[k] = fmaf(u.rest2 * g[k], g[k], u.beta2 * v[k]);
         if (part.isDecayed) p[k] -= u.decay * p[k];
-        p[k] -= u.rate * m[k] / (sqrtf(v[k] * u.secondScale) + u.epsilon);
+        p[k] -= __fdividef(u.rate * m[k], square_root(v[k] * u.secondScale) + u.epsilon);
     }
     store<V>(at<f32>(memory, part.m) + i, m);
     store<V>(at<f32>(memory, part.v) + i, v);
@@ -119,31 +121,42 @@ __device__ inline void step(u8* memory, const AdamWPart& part, const Update& u, 
     else *at<u16>(memory, part.value + i * 2) = (u16)word;
 }
 
-__global__ void __launch_bounds__(kThreads) adamw(const AdamWArgs args)
+// Where this block's elements of its part begin, and how many they are.
+__device__ inline i64 begin_of(const volatile AdamWPart& part) { return (block_again() - part.firstBlock) * kChunk; }
+__device__ inline int count_of(const volatile AdamWPart& part) { return (int)min(part.n - begin_of(part), (i64)kChunk); }
+
+template <int V>
+__device__ inline void walk(u8* memory, const volatile AdamWPart& part, const volatile Update& u, int first, int last)
+{
+    const i64 begin = begin_of(part);
+    #pragma unroll 1
+    for (int i = first + thread_again() * V; i < last; i += kThreads * V) step<V>(memory, part, u, begin + i);
+}
+
+__global__ void __launch_bounds__(kThreads, kBlocks) adamw(const AdamWArgs args)
 {
     __shared__ AdamWPart sPart;
     __shared__ Update sUpdate;
+    __shared__ i64 sTaken;
     const f32 norm = args.norm ? *args.norm : 0.0f;
     if (!(fabsf(norm) < kInfinity)) return;                   // the same for every thread of the grid
-    i64 taken = 0;
     if (threadIdx.x == 0)
     {
-        taken = *args.step + 1;
+        const i64 taken = sTaken = *args.step + 1;
         sUpdate = update_of(args, taken, norm);
         if (args.count > 0) sPart = args.parts[part_of(args.parts, args.count, blockIdx.x)];
         else sPart.n = sPart.firstBlock = 0;
     }
     __syncthreads();                                          // the part and the numbers of the update are there
-    const Update update = sUpdate;
-    const AdamWPart part = sPart;
-    const i64 begin = (blockIdx.x - part.firstBlock) * kChunk, end = min(part.n, begin + kChunk), wideEnd = part.isWide ? end / kV * kV : begin;
-    for (i64 i = begin + threadIdx.x * kV; i < wideEnd; i += kThreads * kV) step<kV>(args.memory, part, update, i);
-    for (i64 i = wideEnd + threadIdx.x; i < end; i += kThreads) step<1>(args.memory, part, update, i);
-    if (threadIdx.x != 0) return;
+    const volatile AdamWPart& part = sPart;                   // volatile: numbers of the whole block would take half of a thread's registers
+    const volatile Update& update = sUpdate;
+    walk<kV>(args.memory, part, update, 0, part.isWide ? count_of(part) / kV * kV : 0);
+    walk<1>(args.memory, part, update, part.isWide ? count_of(part) / kV * kV : 0, count_of(part));
+    if (thread_again() != 0) return;
     __threadfence();                                          // this block has read the counter
     if (atomicAdd(args.ticket, 1u) != gridDim.x - 1) return;
     __threadfence();                                          // so has every other
-    *args.step = taken;
+    *args.step = sTaken;
 }
 
 struct NormPart                                               // mirrored in CudaAdamW.cs, field for field

@@ -6,30 +6,35 @@
 //            dbias[d] = Σ_t p[t,d]
 // Source     the depthwise causal convolution of Gu and Dao 2023, arXiv:2312.00752, figure 3, as src/ZEngine/Ops/CausalConv1d.cs defines it.
 // Method     each lane owns V neighbouring channels and walks the steps of a tile, with the last W inputs (and, backward, the last W values of p) and all
-//            taps in registers. Where a sequence begins in the tile, the window is its initial state; the step that ends one leaves its final state.
-//            The backward walks W − 1 steps on to finish dx, computing p there a second time; taps beyond K are skipped. The warps of a block add their
-//            shares of dweight and dbias in order, and reduce_sums of Reduce.cu adds the blocks' in order.
+//            taps in registers. Steps come by cp.async through a ring of shared memory, chunks of 16 bytes a lane ahead, and results leave from the
+//            places of the steps; so what is under way needs no registers. Where a sequence begins in the tile, the window is its initial state; the step
+//            that ends one leaves its final state. The backward walks W − 1 steps on to finish dx, computing p there a second time; taps beyond K are
+//            skipped. A tile leaves its share of dweight and dbias, and reduce_sums of Reduce.cu adds those up. All warps of a block walk the same
+//            tile, so that the compiler knows every branch on steps to be the same for a warp: at a barrier it need not make sure.
 // Layout     x [B, L, D] with rows stepStride and batchStride apart, dx with rows dxStride apart; y, dy [B, L, D]; weight, dweight [D, K] float; bias, dbias [D] float or null; initial,
 //            finalState, dfinal, dinitial [sequences, K − 1, D] float; starts [sequences + 1] or null; partial [P, K + 1, D] float.
-// Launch     grid ceil(tiles / 4)·slices with tiles = B·ceil(L / steps) and slices = ceil(D / (32·V)); block 128: a warp to a tile. No dynamic shared memory;
-//            backward static 4·(W + 1)·128·V bytes.
-// Traffic    for each tile: forward reads (steps + K − 1)·D elements, writes steps·D; backward reads (steps + 2·(K − 1))·D of x, (steps + K − 1)·D of dy, writes
-//            steps·D; and (K + 1)·D floats of weight and bias. The states are read and written once. Backward writes P·(K + 1)·D floats with
-//            P = ceil(tiles / 4).
+// Launch     grid tiles·slices with tiles = B·ceil(L / steps) and slices = ceil(D / (128·V)); block 128, 8 of them to a multiprocessor by registers. Static
+//            shared memory 16 KiB where isWide, else 1 to 4 KiB.
+// Traffic    for each tile: forward reads (steps + K − 1)·D elements, writes steps·D; backward reads (steps + 2·(K − 1))·D of x and of dy (those
+//            of dy before the tile for nothing, which registers would have to tell), writes steps·D; and (K + 1)·D floats of weight and bias. The states are read and written once. Backward writes P·(K + 1)·D floats with P = tiles.
+//            Under way in a warp: 3.5 KiB forward, 3 KiB backward.
 // Precision  loads T, computes and accumulates f32, stores T. Deterministic: no atomics, fixed order of additions.
-// Limits     K ≤ W, and W is 4 or 8. isWide: D, strides and addresses are multiples of 16 bytes. V, the elements of an access, is then 16 bytes forward where
-//            W = 4 and 4 elements where W = 8, and 16 / W elements backward, as the registers allow; else 1.
+// Limits     K ≤ W, and W is 4 or 8; D < 2³¹. isWide: D, strides and addresses are multiples of 16 bytes, and accesses of 16 bytes; else of one element. V is 4
+//            bytes of elements where isWide and W = 4, else 1.
 // Variants   causal_conv1d_forward<{f32|bf16|f16}, 4, true>; causal_conv1d_forward<{f32|bf16|f16}, 8, {true|false}>;
 //            causal_conv1d_backward<{f32|bf16|f16}, 4, true>; causal_conv1d_backward<{f32|bf16|f16}, 8, {true|false}>
+#include "common/Async.cuh"
 #include "common/Copy.cuh"
 #include "common/Grid.cuh"
 #include "common/Pointwise.cuh"
 #include "common/Sequences.cuh"
-#include "common/Warp.cuh"
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
-constexpr int kBlocks = 3;                                    // of a multiprocessor at least: at most 168 registers
+constexpr int kBlocks = 8;                                    // of a multiprocessor at least: at most 64 registers
+
+// Channels of a lane: a word where taps and windows of its channels fit the registers.
+template <typename T, int W, bool isWide> constexpr int kChannels = isWide && W == 4 ? 4 / sizeof(T) : 1;
 
 struct CausalConv1dShape                                      // mirrored in CudaCausalConv1d.cs, field for field
 {
@@ -39,36 +44,34 @@ struct CausalConv1dShape                                      // mirrored in Cud
 };
 
 // The taps of V channels, the last at W − 1; those before W − K are no taps.
-template <int W, int V>
+template <int W, int V, bool isWide>
 struct Taps
 {
     f32 w[V][W], bias[V];
-    int first;
 
     __device__ inline void fetch(const CausalConv1dShape& shape, i64 d)
     {
-        first = W - shape.K;
         #pragma unroll
         for (int v = 0; v < V; v++)
         {
             const f32* taps = shape.weight + (d + v) * shape.K;
-            if (V > 1 && first == 0) load<W>(w[v], taps);
+            if (isWide && W == 4 && shape.K == W) load<W>(w[v], taps);
             else
                 #pragma unroll
-                for (int i = 0; i < W; i++) w[v][i] = i >= first ? taps[i - first] : 0.0f;
+                for (int i = 0; i < W; i++) w[v][i] = i >= W - shape.K ? taps[i - (W - shape.K)] : 0.0f;
             bias[v] = 0;
         }
         if (shape.bias) load<V>(bias, shape.bias + d);
     }
 
     // bias + Σ weight·x for the inputs in the window.
-    __device__ inline void convolve(f32 (&sum)[V], const f32 (&window)[W][V]) const
+    __device__ inline void convolve(f32 (&sum)[V], const f32 (&window)[W][V], int K) const
     {
         #pragma unroll
         for (int v = 0; v < V; v++) sum[v] = bias[v];
         #pragma unroll
         for (int i = 0; i < W; i++)
-            if (i >= first)
+            if (W - i <= K)
                 #pragma unroll
                 for (int v = 0; v < V; v++) sum[v] = fmaf(w[v][i], window[i][v], sum[v]);
     }
@@ -84,54 +87,110 @@ __device__ inline void shift(f32 (&window)[W][V])
         for (int v = 0; v < V; v++) window[i][v] = window[i + 1][v];
 }
 
-// The steps of a sequence that stand in a tile.
-struct Segment
+// Rows of a warp's kWarp·V channels on their way to it, and results on their way back in the same places. A chunk of rows is 16 bytes a lane; where accesses
+// are not wide, it is an element of each row. Lanes read and write elements of their own channels.
+template <typename T, int V, bool isWide, int Chunks>
+struct Ring
 {
-    i64 sequence, begin, end, first, last;                    // the sequence is [begin, end) of the row, its part in the tile [first, last)
-};
+    static constexpr int kRows = isWide ? 16 / (V * (int)sizeof(T)) : 4, kAll = Chunks * kRows, kLanes = kWarp / kRows;
 
-// A tile of steps of a row of the batch.
-struct Tile
-{
-    i64 b, first, last;
-    i32 sequence;
+    T at[kAll][kWarp * V];
 
-    __device__ inline Tile(const CausalConv1dShape& shape, i64 tile)
+    // The first row and column of what a lane copies of a chunk.
+    static __device__ inline int row() { return isWide ? threadIdx.x % kWarp / kLanes : 0; }
+    static __device__ inline int column() { return isWide ? threadIdx.x % kLanes * kVector<T, true> : threadIdx.x % kWarp; }
+
+    // Starts loading the chunk from row n on, of which the first `rows` exist; the others become zeros. `from` is row 0, `share` this lane's place in it.
+    __device__ inline void fetch(int n, const T* from, i64 stride, int share, int rows)
     {
-        const Quotient at = divide(tile, shape.tilesPerRow);
-        b = at.quotient;
-        first = at.rest * shape.steps;
-        last = min(shape.L, first + shape.steps);
-        sequence = shape.starts ? sequence_of(shape.starts, shape.sequences, first) : 0;
+        T* to = &at[n % kAll + row()][column()];
+        from += (u64)(u32)(n + row()) * stride + share;
+        if constexpr (isWide) copy_async(shared_address(to), from, row() < rows ? 16 : 0);
+        else
+            #pragma unroll 2
+            for (int r = 0; r < kRows; r++, from += stride) to[r * kWarp * V] = r < rows ? *from : T{};
     }
 
-    // The next segment, from the one that holds the tile's first step on; false behind the last.
-    __device__ inline bool next(const CausalConv1dShape& shape, Segment& segment, i64& done)
+    // This lane's channels of row n + r of a chunk that is there.
+    __device__ inline T* own(int n, int r) { return &at[n % kAll + r][threadIdx.x % kWarp * V]; }
+
+    // Stores rows first … last − 1 of the chunk from row n on as rows from `target` on; `to` is row 0.
+    __device__ inline void put(int n, int target, T* to, i64 stride, int share, int first, int last) const
     {
-        if (done == last) return false;
-        segment.sequence = shape.starts ? sequence : b;
-        segment.begin = shape.starts ? shape.starts[sequence] : 0;
-        segment.end = shape.starts ? shape.starts[sequence + 1] : shape.L;
-        segment.first = max(first, segment.begin);
-        segment.last = done = min(last, segment.end);
-        sequence++;
-        return true;
+        const T* from = &at[n % kAll + row()][column()];
+        to += (target + row()) * stride + share;
+        if constexpr (isWide)
+        {
+            __syncwarp();                                     // the results of all lanes are there
+            if (row() >= first && row() < last) store_words(to, load_pack<4>(reinterpret_cast<const u32*>(from)).at);
+        }
+        else
+            #pragma unroll 2
+            for (int r = 0; r < kRows; r++, to += stride)
+                if (r >= first && r < last) *to = from[r * kWarp * V];
+    }
+
+    // Closes the copies of a chunk.
+    static __device__ inline void commit()
+    {
+        if constexpr (isWide) copy_async_commit();
+    }
+
+    // Waits for the oldest of Chunks chunks.
+    static __device__ inline void await()
+    {
+        if constexpr (!isWide) return;
+        copy_async_wait<Chunks - 1>();
+        __syncwarp();                                         // all lanes' copies of the chunk are there
+    }
+
+    // Waits for the zeros behind the last row, which would else come upon rows of the next sequence.
+    static __device__ inline void drain()
+    {
+        if constexpr (isWide) copy_async_wait<0>();
     }
 };
 
-// The K − 1 inputs before a segment, at the places that they have before its first step is shifted in. x points to step 0 of the row.
-template <int W, int V, typename T>
-__device__ inline void fill_window(f32 (&window)[W][V], const CausalConv1dShape& shape, const Segment& segment, const T* x, i64 d)
+// What a block walks of a sequence: its steps in the block's tile, and those before it that their windows reach. Rows count from the first of them.
+struct Walk
+{
+    i64 x, row;                                               // where row 0 begins, in x and as a row of B·L
+    i32 first, last, end;                                     // the tile's own rows; where the sequence ends, not further than it matters
+    bool isThere, isInitial;                                  // isThere: the sequence has steps in the tile; isInitial: row 0 is its first
+
+    // Of the sequence, or of the one that the tile begins with where it is −1.
+    __device__ inline Walk(const CausalConv1dShape& shape, i32& sequence)
+    {
+        const u32 tile = block_again() / shape.slices, tilesPerRow = shape.tilesPerRow, batch = tile / tilesPerRow;
+        const i64 b = batch, start = (i64)(tile - batch * tilesPerRow) * shape.steps, stop = min(shape.L, start + shape.steps);
+        if (sequence < 0) sequence = shape.starts ? sequence_of(shape.starts, shape.sequences, start) : (i32)b;
+        i64 begin = (sequence - b) * shape.L, over = begin + shape.L;
+        if (shape.starts)
+        {
+            begin = shape.starts[sequence];
+            over = sequence < shape.sequences ? shape.starts[sequence + 1] : begin;
+        }
+        isThere = begin < stop;
+        isInitial = begin > start - shape.K;
+        const i64 step = max(begin, start - shape.K + 1);
+        first = (i32)(max(begin, start) - step);
+        last = (i32)(min(over, stop) - step);
+        end = (i32)(min(over, stop + shape.K) - step);
+        x = b * shape.batchStride + step * shape.stepStride;  // B·L·D may exceed 2³¹
+        row = b * shape.L + step;
+    }
+};
+
+// The K − 1 inputs before a sequence, or zeros, at the places that they have before the first step is shifted in.
+template <int W, int V>
+__device__ inline void fill_window(f32 (&window)[W][V], const CausalConv1dShape& shape, bool isInitial, const f32* state)
 {
     #pragma unroll
     for (int i = 1; i < W; i++)
     {
-        const i64 step = segment.first - W + i;
         #pragma unroll
         for (int v = 0; v < V; v++) window[i][v] = 0;
-        if (i <= W - shape.K) continue;
-        if (step >= segment.begin) load<V>(window[i], x + step * shape.stepStride + d);
-        else if (shape.initial) load<V>(window[i], shape.initial + (segment.sequence * (shape.K - 1) + shape.K - 1 + step - segment.begin) * shape.D + d);
+        if (isInitial && W - i < shape.K) load<V>(window[i], state + (i - (W - shape.K) - 1) * shape.D);
     }
 }
 
@@ -145,48 +204,55 @@ struct CausalConv1dArgs                                       // mirrored in Cud
 template <typename T, int W, bool isWide>
 __global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_forward(const CausalConv1dArgs<T> args)
 {
-    constexpr int V = isWide ? W == 4 ? kVector<T, true> : 4 : 1;
-    constexpr int kAhead = 4;                                 // steps under way at a time
+    constexpr int V = kChannels<T, W, isWide>;
+    using Rows = Ring<T, V, isWide, isWide ? 8 : 1>;
+    __shared__ __align__(16) Rows sRings[kWarps];
     const CausalConv1dShape& shape = args.shape;
-    const i64 d = ((i64)(blockIdx.x % shape.slices) * kWarp + threadIdx.x % kWarp) * V;
-    const i64 number = (i64)(blockIdx.x / shape.slices) * kWarps + threadIdx.x / kWarp;
-    if (number >= shape.tiles || d >= shape.D) return;
-    Taps<W, V> taps;
-    taps.fetch(shape, d);
-    Tile tile(shape, number);
-    const T* x = args.x + tile.b * shape.batchStride;         // B·L·D may exceed 2³¹
-    T* y = args.y + tile.b * shape.L * shape.D + d;
-    Segment segment;
-    i64 done = tile.first;
-    while (tile.next(shape, segment, done))
+    Rows& ring = sRings[threadIdx.x / kWarp];
+    const int slice = ((blockIdx.x % shape.slices) * kWarps + threadIdx.x / kWarp) * kWarp * V, D = shape.D;
+    if (slice >= D) return;
+    const int d = slice + threadIdx.x % kWarp * V, share = slice + Rows::column();
+    const bool isActive = d < D, isCopying = share < D;
+    Taps<W, V, isWide> taps;
+    if (isActive) taps.fetch(shape, d);
+    for (i32 sequence = -1;; sequence++)
     {
-        f32 window[W][V];
-        fill_window(window, shape, segment, x, d);
-        for (i64 step = segment.first; step < segment.last; step += kAhead)
+        const Walk walk(shape, sequence);
+        if (!walk.isThere) break;
+        const auto fetch = [&](int n)
         {
-            Pack<T, V> next[kAhead];
-            #pragma unroll
-            for (int a = 0; a < kAhead; a++)
-                if (step + a < segment.last) next[a] = load_pack<V>(x + (step + a) * shape.stepStride + d);
-            #pragma unroll
-            for (int a = 0; a < kAhead; a++)
+            ring.fetch(n, args.x + walk.x, shape.stepStride, share, isCopying ? walk.last - n : 0);
+            ring.commit();
+        };
+        #pragma unroll 1
+        for (int n = 0; n < Rows::kAll; n += Rows::kRows) fetch(n);
+        f32 window[W][V];
+        fill_window(window, shape, shape.initial && walk.isInitial && isActive, shape.initial + (i64)sequence * (shape.K - 1) * shape.D + d);
+        for (int n = 0; n < walk.last; n += Rows::kRows)
+        {
+            ring.await();
+            #pragma unroll (V > 1 ? Rows::kRows : isWide ? 2 : 1)
+            for (int r = 0; r < Rows::kRows; r++)
             {
-                if (step + a >= segment.last) break;
+                if (n + r >= walk.last) break;
                 shift(window);
-                unpack(window[W - 1], next[a]);
+                load<V>(window[W - 1], ring.own(n, r));
                 f32 sum[V];
-                taps.convolve(sum, window);
+                taps.convolve(sum, window, shape.K);
                 if (shape.hasSilu)
                     #pragma unroll
                     for (int v = 0; v < V; v++) sum[v] = silu(sum[v]);
-                store<V>(y + (step + a) * shape.D, sum);
+                stash<V>(ring.own(n, r), sum);
             }
+            ring.put(n, n, args.y + walk.row * shape.D, shape.D, share, walk.first - n, isCopying ? walk.last - n : 0);
+            fetch(n + Rows::kAll);
         }
-        if (segment.last != segment.end) continue;
-        f32* state = args.finalState + segment.sequence * (shape.K - 1) * shape.D + d;
+        ring.drain();
+        if (walk.end > walk.last || !isActive) continue;
+        f32* state = args.finalState + (i64)sequence * (shape.K - 1) * shape.D + d;
         #pragma unroll
         for (int i = 1; i < W; i++)
-            if (i > taps.first) store<V>(state + (i - taps.first - 1) * shape.D, window[i]);
+            if (W - i < shape.K) store<V>(state + (i - (W - shape.K) - 1) * shape.D, window[i]);
     }
 }
 
@@ -199,138 +265,110 @@ struct CausalConv1dBackwardArgs                               // mirrored in Cud
 };
 
 // What one lane adds up over its tile, and the last W values of p.
-template <int W, int V>
+template <int W, int V, bool isWide>
 struct Gradients
 {
     f32 dweight[W][V] = {}, dbias[V] = {}, p[W][V];
 
-    // Enters a step: dy becomes p, which counts towards the taps where the step is the tile's own.
-    __device__ inline void enter(const Taps<W, V>& taps, const f32 (&window)[W][V], const f32 (&dy)[V], bool hasSilu, bool isOwn)
+    // Enters a row: dy becomes p, or 0 where there is no such row, and counts towards the taps where the row is the tile's own.
+    __device__ inline void enter(const Taps<W, V, isWide>& taps, const f32 (&window)[W][V], const f32 (&dy)[V], const CausalConv1dShape& shape, bool isRow, bool isOwn)
     {
         f32 sum[V];
-        if (hasSilu) taps.convolve(sum, window);
-        #pragma unroll
-        for (int v = 0; v < V; v++) p[W - 1][v] = hasSilu ? dy[v] * silu_slope(sum[v]) : dy[v];
-        if (!isOwn) return;
+        if (shape.hasSilu) taps.convolve(sum, window, shape.K);
         #pragma unroll
         for (int v = 0; v < V; v++)
         {
-            dbias[v] += p[W - 1][v];
+            p[W - 1][v] = !isRow ? 0.0f : shape.hasSilu ? dy[v] * silu_slope(sum[v]) : dy[v];
+            const f32 own = isOwn ? p[W - 1][v] : 0.0f;       // where an input is not finite, the tile that owns the row says so too
+            dbias[v] += own;
             #pragma unroll
-            for (int i = 0; i < W; i++) dweight[i][v] = fmaf(p[W - 1][v], window[i][v], dweight[i][v]);
+            for (int i = 0; i < W; i++) dweight[i][v] = fmaf(own, window[i][v], dweight[i][v]);
         }
     }
 
-    // Gradient of the input W − 1 steps ago.
-    __device__ inline void leave(f32 (&sum)[V], const Taps<W, V>& taps) const
+    // Gradient of the input W − 1 rows ago.
+    __device__ inline void leave(f32 (&sum)[V], const Taps<W, V, isWide>& taps, int K) const
     {
         #pragma unroll
         for (int v = 0; v < V; v++) sum[v] = 0;
         #pragma unroll
         for (int i = 0; i < W; i++)
-            if (i >= taps.first)
+            if (W - i <= K)
                 #pragma unroll
                 for (int v = 0; v < V; v++) sum[v] = fmaf(taps.w[v][i], p[W - 1 - i][v], sum[v]);
     }
 };
 
-// The gradient of the input at step, which may stand in the initial state.
-template <int V, typename T>
-__device__ inline void store_gradient(const CausalConv1dBackwardArgs<T>& args, const Segment& segment, i64 b, i64 step, i64 d, f32 (&sum)[V])
+template <typename T, int W, bool isWide>
+__global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_backward(const CausalConv1dBackwardArgs<T> args)
 {
+    constexpr int V = kChannels<T, W, isWide>;
+    using Rows = Ring<T, V, isWide, isWide ? 4 : 1>;
+    __shared__ __align__(16) Rows sX[kWarps], sDy[kWarps];
     const CausalConv1dShape& shape = args.shape;
-    const i64 states = segment.sequence * (shape.K - 1), inFinal = step - (segment.end - shape.K + 1);
-    if (args.dfinal && inFinal >= 0)
+    Rows &ringX = sX[threadIdx.x / kWarp], &ringDy = sDy[threadIdx.x / kWarp];
+    const int slice = ((blockIdx.x % shape.slices) * kWarps + threadIdx.x / kWarp) * kWarp * V;
+    if (slice >= shape.D) return;
+    const int d = slice + threadIdx.x % kWarp * V, share = slice + Rows::column(), D = shape.D;
+    const bool isCopying = share < D;
+    Taps<W, V, isWide> taps;
+    if (d < D) taps.fetch(shape, d);
+    Gradients<W, V, isWide> gradients;
+    for (i32 sequence = -1;; sequence++)
     {
-        f32 dfinal[V];
-        load<V>(dfinal, args.dfinal + (states + inFinal) * shape.D + d);
-        #pragma unroll
-        for (int v = 0; v < V; v++) sum[v] += dfinal[v];
-    }
-    if (step >= segment.begin) store<V>(args.dx + (b * shape.L + step) * args.dxStride + d, sum);
-    else store<V>(args.dinitial + (states + step - segment.begin + shape.K - 1) * shape.D + d, sum);
-}
-
-template <int W, int V, typename T>
-__device__ inline void walk_back(const CausalConv1dBackwardArgs<T>& args, i64 number, i64 d, Gradients<W, V>& gradients)
-{
-    constexpr int kAhead = 2;                                 // steps under way at a time
-    const CausalConv1dShape& shape = args.shape;
-    Taps<W, V> taps;
-    taps.fetch(shape, d);
-    Tile tile(shape, number);
-    const T* x = args.x + tile.b * shape.batchStride;         // B·L·D may exceed 2³¹
-    const T* dy = args.dy + tile.b * shape.L * shape.D + d;
-    Segment segment;
-    i64 done = tile.first;
-    while (tile.next(shape, segment, done))
-    {
+        const Walk walk(shape, sequence);
+        if (!walk.isThere) break;
+        const int stop = min(walk.end, walk.last + shape.K - 1);                // rows from here on give no p that this tile needs
+        const auto fetch = [&](int n)
+        {
+            const int rows = isCopying ? stop - n : 0;
+            ringX.fetch(n, args.x + walk.x, shape.stepStride, share, rows);
+            ringDy.fetch(n, args.dy + walk.row * shape.D, shape.D, share, rows);
+            Rows::commit();
+        };
+        #pragma unroll 1
+        for (int n = 0; n < Rows::kAll; n += Rows::kRows) fetch(n);
         f32 window[W][V];
-        fill_window(window, shape, segment, x, d);
+        fill_window(window, shape, shape.initial && walk.isInitial && d < D, shape.initial + (i64)sequence * (shape.K - 1) * shape.D + d);
         #pragma unroll
         for (int i = 0; i < W; i++)
             #pragma unroll
             for (int v = 0; v < V; v++) gradients.p[i][v] = 0;
-        const i64 stop = min(segment.end, segment.last + shape.K - 1);          // steps from here on give no p that this tile needs
-        const i64 low = segment.first == segment.begin && args.dinitial ? segment.begin - shape.K + 1 : segment.first;
-        for (i64 step = segment.first; step < segment.last + W - 1; step += kAhead)
+        for (int n = 0; n < walk.last + W - 1; n += Rows::kRows)
         {
-            Pack<T, V> next[kAhead], nextDy[kAhead];
-            #pragma unroll
-            for (int a = 0; a < kAhead; a++)
-                if (step + a < stop)
-                {
-                    next[a] = load_pack<V>(x + (step + a) * shape.stepStride + d);
-                    nextDy[a] = load_pack<V>(dy + (step + a) * shape.D);
-                }
-            #pragma unroll
-            for (int a = 0; a < kAhead; a++)
+            Rows::await();
+            #pragma unroll (V > 1 ? Rows::kRows : isWide ? 2 : 1)
+            for (int r = 0; r < Rows::kRows; r++)
             {
-                const i64 target = step + a - W + 1;
-                if (target >= segment.last) break;
+                const int target = n + r - W + 1;
+                f32 dy[V], sum[V];
                 shift(window);
                 shift(gradients.p);
-                if (step + a < stop)
+                load<V>(window[W - 1], ringX.own(n, r));
+                load<V>(dy, ringDy.own(n, r));
+                gradients.enter(taps, window, dy, shape, n + r < stop, n + r >= walk.first && n + r < walk.last);
+                gradients.leave(sum, taps, shape.K);
+                // The last K − 1 inputs of the sequence are its final state too; those before row 0 are its initial state.
+                if (args.dfinal && target > stop - shape.K && target < walk.last && d < D)
                 {
-                    f32 now[V];
-                    unpack(window[W - 1], next[a]);
-                    unpack(now, nextDy[a]);
-                    gradients.enter(taps, window, now, shape.hasSilu, step + a < segment.last);
-                }
-                else
+                    f32 dfinal[V];
+                    load<V>(dfinal, args.dfinal + ((i64)sequence * (shape.K - 1) + target - (stop - shape.K + 1)) * D + d);
                     #pragma unroll
-                    for (int v = 0; v < V; v++) gradients.p[W - 1][v] = 0;
-                if (target < low) continue;
-                f32 sum[V];
-                gradients.leave(sum, taps);
-                store_gradient<V>(args, segment, tile.b, target, d, sum);
+                    for (int v = 0; v < V; v++) sum[v] += dfinal[v];
+                }
+                stash<V>(ringX.own(n, r), sum);
+                if (args.dinitial && walk.first == 0 && target < 0 && target > -shape.K && d < D)
+                    store<V>(args.dinitial + ((i64)sequence * (shape.K - 1) + target + shape.K - 1) * D + d, sum);
             }
+            ringX.put(n, n - W + 1, args.dx + walk.row * args.dxStride, args.dxStride, share, walk.first - n + W - 1, isCopying ? walk.last - n + W - 1 : 0);
+            fetch(n + Rows::kAll);
         }
+        Rows::drain();
     }
-}
-
-template <typename T, int W, bool isWide>
-__global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_backward(const CausalConv1dBackwardArgs<T> args)
-{
-    constexpr int V = isWide ? 16 / W : 1;
-    constexpr int kChannels = kWarp * V;                      // of a block
-    __shared__ __align__(16) f32 sSums[kWarps][W + 1][kChannels];
-    const CausalConv1dShape& shape = args.shape;
-    const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-    const i64 first = (i64)(blockIdx.x % shape.slices) * kChannels, group = blockIdx.x / shape.slices, number = group * kWarps + warp;
-    Gradients<W, V> gradients;
-    if (number < shape.tiles && first + lane * V < shape.D) walk_back(args, number, first + lane * V, gradients);
+    if (d >= D) return;
+    f32* partial = args.partial + (i64)(block_again() / shape.slices) * (shape.K + 1) * shape.D + d;
     #pragma unroll
-    for (int i = 0; i < W; i++) stash<V>(&sSums[warp][i][lane * V], gradients.dweight[i]);
-    stash<V>(&sSums[warp][W][lane * V], gradients.dbias);
-    __syncthreads();                                          // the shares of all warps are there
-    for (int place = threadIdx.x; place < (shape.K + 1) * kChannels; place += kThreads)
-    {
-        const int k = place / kChannels, c = place % kChannels;
-        if (first + c >= shape.D) continue;
-        f32 sum = 0;
-        #pragma unroll
-        for (int w = 0; w < kWarps; w++) sum += sSums[w][W - shape.K + k][c];
-        args.partial[(group * (shape.K + 1) + k) * shape.D + first + c] = sum;
-    }
+    for (int i = 0; i < W; i++)
+        if (W - i <= shape.K) store<V>(partial + (i - (W - shape.K)) * shape.D, gradients.dweight[i]);
+    store<V>(partial + shape.K * shape.D, gradients.dbias);
 }

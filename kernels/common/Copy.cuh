@@ -8,7 +8,7 @@ template <typename T, bool isWide> constexpr int kVector = isWide ? 16 / sizeof(
 template <typename T, int V>
 struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Pack { T at[V]; };
 
-// V elements as they are: those under way need no more registers than they have bits.
+// V elements as they are: they need no more registers than they have bits.
 template <int V, typename T>
 __device__ inline Pack<T, V> load_pack(const T* from) { return *reinterpret_cast<const Pack<T, V>*>(from); }
 
@@ -17,6 +17,24 @@ __device__ inline void unpack(f32 (&to)[V], const Pack<T, V>& pack)
 {
     #pragma unroll
     for (int v = 0; v < V; v++) to[v] = to_f32(pack.at[v]);
+}
+
+// Two bf16 of a word, each by one instruction.
+template <int V>
+__device__ inline void unpack(f32 (&to)[V], const Pack<bf16, V>& pack)
+{
+    if constexpr (V == 1) to[0] = to_f32(pack.at[0]);
+    else
+    {
+        struct Words { u32 at[V / 2]; };
+        const Words words = __builtin_bit_cast(Words, pack);
+        #pragma unroll
+        for (int v = 0; v < V; v += 2)
+        {
+            to[v] = low_of<bf16>(words.at[v / 2]);
+            to[v + 1] = high_of<bf16>(words.at[v / 2]);
+        }
+    }
 }
 
 template <int V, typename T>

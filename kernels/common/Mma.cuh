@@ -69,23 +69,6 @@ __device__ inline void mma_16x8x16_at(f32 (&c)[4], const u32 (&a)[4], u32 b0, u3
     else mma_16x8x16<T>(c, a, b0, b1);
 }
 
-// Two numbers as 16-bit elements of a fragment, the first in the lower half.
-template <typename T> __device__ inline u32 pair_of(f32 first, f32 second);
-template <>
-__device__ inline u32 pair_of<bf16>(f32 first, f32 second)
-{
-    u32 pair;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
-    return pair;
-}
-template <>
-__device__ inline u32 pair_of<f16>(f32 first, f32 second)
-{
-    u32 pair;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
-    return pair;
-}
-
 // The nearest TF32: 10 bits of mantissa.
 __device__ inline u32 to_tf32(f32 x)
 {

@@ -1,13 +1,13 @@
 // Pointwise.cuh: the functions of one number and their derivatives. The function is an argument, the same for the whole grid.
 #pragma once
-#include "common/Types.cuh"
+#include "common/Approximate.cuh"
 
 enum Function { kNegate, kAbs, kSquare, kSqrt, kRsqrt, kReciprocal, kExp, kLog, kSigmoid, kSilu, kGelu, kGeluTanh, kRelu, kRelu2, kTanh, kSoftplus };
 
 constexpr f32 kRootTwoOverPi = 0.797884561f, kGeluCubic = 0.044715f;
 constexpr f32 kInverseRootTwo = 0.707106781f, kInverseRootTwoPi = 0.398942280f;
 
-__device__ inline f32 sigmoid(f32 x) { return 1.0f / (1.0f + expf(-x)); }
+__device__ inline f32 sigmoid(f32 x) { return reciprocal(1.0f + expf(-x)); }
 __device__ inline f32 silu(f32 x) { return x * sigmoid(x); }
 
 __device__ inline f32 silu_slope(f32 x)

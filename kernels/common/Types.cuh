@@ -47,6 +47,35 @@ template <> __device__ inline f16 from_f32<f16>(f32 x)
     return y;
 }
 
+// Two numbers as 16-bit elements of a word, the first in the lower half.
+template <typename T> __device__ inline u32 pair_of(f32 first, f32 second);
+template <>
+__device__ inline u32 pair_of<bf16>(f32 first, f32 second)
+{
+    u32 pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+    return pair;
+}
+template <>
+__device__ inline u32 pair_of<f16>(f32 first, f32 second)
+{
+    u32 pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+    return pair;
+}
+
+// The elements of a word.
+template <typename T> __device__ inline f32 low_of(u32 word) { return to_f32(T{(u16)word}); }
+template <typename T> __device__ inline f32 high_of(u32 word) { return to_f32(T{(u16)(word >> 16)}); }
+template <> __device__ inline f32 low_of<bf16>(u32 word) { return __uint_as_float(word << 16); }
+template <> __device__ inline f32 high_of<bf16>(u32 word) { return __uint_as_float(word & 0xffff0000u); }
+
+__device__ inline u32 bits_of(f32 x) { return __float_as_uint(x); }
+__device__ inline u32 bits_of(bf16 x) { return x.bits; }
+__device__ inline u32 bits_of(f16 x) { return x.bits; }
+template <typename T> __device__ inline T of_bits(u32 word) { return T{(u16)word}; }
+template <> __device__ inline f32 of_bits<f32>(u32 word) { return __uint_as_float(word); }
+
 // An element of a floating-point type that is an argument.
 __device__ inline f32 load_float(const void* from, int type, i64 i)
 {

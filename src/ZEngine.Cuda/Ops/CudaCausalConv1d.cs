@@ -6,11 +6,11 @@ internal sealed partial class CudaBackend
 {
     private const string CausalConv1dFile = "CausalConv1d.cu";
 
-    /// <summary>As in kernels/CausalConv1d.cu: the widths of the windows, and the warps of a block, each with a tile of steps.</summary>
-    private const int ConvShortWindow = 4, ConvLongWindow = 8, ConvWarps = 4;
+    /// <summary>As in kernels/CausalConv1d.cu: the widths of the windows, and the threads of a block, which walk a tile of steps.</summary>
+    private const int ConvShortWindow = 4, ConvLongWindow = 8, ConvThreads = 128;
 
-    /// <summary>Steps of a tile: as many as leave the device warps enough.</summary>
-    private const int ConvMinSteps = 8, ConvMaxSteps = 64, ConvWarpsOfMultiprocessor = 16;
+    /// <summary>Steps of a tile: as many as leave the device blocks enough.</summary>
+    private const int ConvMinSteps = 8, ConvMaxSteps = 128, ConvBlocksOfMultiprocessor = 4;
 
     /// <summary>Mirrors CausalConv1dShape in kernels/CausalConv1d.cu, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
@@ -46,10 +46,10 @@ internal sealed partial class CudaBackend
             return;
         }
         bool isWide = IsConvWide(x) && IsAligned(finalState, 4);
-        int window = ConvWindow(x, isWide), channels = !isWide ? 1 : window == ConvShortWindow ? WideElements(y.DType) : 4;
+        int window = ConvWindow(x, isWide);
         using Tensor? starts = UploadSequences(x.Layout);
-        CausalConv1dShape shape = ConvShape(x, starts, channels);
-        Kernel(CausalConv1dFile, $"causal_conv1d_forward<{y.DType}, {window}, {isWide}>").Launch(ConvBlocks(shape), ConvWarps * 32, 0, new CausalConv1dArgs
+        CausalConv1dShape shape = ConvShape(x, starts, window, isWide);
+        Kernel(CausalConv1dFile, $"causal_conv1d_forward<{y.DType}, {window}, {isWide}>").Launch(ConvBlocks(shape), ConvThreads, 0, new CausalConv1dArgs
         {
             X = Pointer(x.X), Y = Pointer(y), FinalState = Pointer(finalState), Shape = shape,
         });
@@ -65,15 +65,14 @@ internal sealed partial class CudaBackend
             return;
         }
         bool isWide = IsConvWide(x) && IsAligned(dy, WideElements(dy.DType)) && IsAligned(dFinalState, 4) && IsWide(d.X, x.X.Shape[2]);
-        int window = ConvWindow(x, isWide), channels = isWide ? 16 / window : 1;
+        int window = ConvWindow(x, isWide);
         using Tensor? starts = UploadSequences(x.Layout);
-        CausalConv1dShape shape = ConvShape(x, starts, channels);
-        long groups = (shape.Tiles + ConvWarps - 1) / ConvWarps;
-        Tensor partial = Tensor.Empty([groups, shape.K + 1, shape.D], DType.Float32, dy.Device);
+        CausalConv1dShape shape = ConvShape(x, starts, window, isWide);
+        Tensor partial = Tensor.Empty([shape.Tiles, shape.K + 1, shape.D], DType.Float32, dy.Device);
         using ColumnSums? own = sums is null ? new ColumnSums(this) : null;
         ColumnSums added = (ColumnSums?)sums ?? own!;
         added.Add(partial);
-        Kernel(CausalConv1dFile, $"causal_conv1d_backward<{dy.DType}, {window}, {isWide}>").Launch(ConvBlocks(shape), ConvWarps * 32, 0, new CausalConv1dBackwardArgs
+        Kernel(CausalConv1dFile, $"causal_conv1d_backward<{dy.DType}, {window}, {isWide}>").Launch(ConvBlocks(shape), ConvThreads, 0, new CausalConv1dBackwardArgs
         {
             X = Pointer(x.X), Dy = Pointer(dy), Dfinal = Pointer(dFinalState), Dx = Pointer(d.X), Dinitial = Pointer(d.InitialState), Partial = Pointer(partial), DxStride = d.X.RowStride(), Shape = shape,
         });
@@ -88,11 +87,13 @@ internal sealed partial class CudaBackend
         else Copy(from, to);
     }
 
-    private CausalConv1dShape ConvShape(CausalConv1dInputs x, Tensor? starts, int channels)
+    private CausalConv1dShape ConvShape(CausalConv1dInputs x, Tensor? starts, int window, bool isWide)
     {
         (long batch, long length, long width) = (x.X.Shape[0], x.X.Shape[1], x.X.Shape[2]);
-        int slices = Blocks("CausalConv1d", width, 32L * channels), steps = ConvMaxSteps;
-        while (steps > ConvMinSteps && batch * ((length + steps - 1) / steps) * slices < (long)device.Multiprocessors * ConvWarpsOfMultiprocessor) steps /= 2;
+        if (width > int.MaxValue) throw new NotSupportedException($"CausalConv1d: D is {width}, the kernels take at most {int.MaxValue} channels.");
+        int channels = isWide && window == ConvShortWindow ? WideElements(x.X.DType) / 4 : 1;            // of a lane: 4 bytes of them
+        int slices = Blocks("CausalConv1d", width, (long)ConvThreads * channels), steps = ConvMaxSteps;
+        while (steps > ConvMinSteps && batch * ((length + steps - 1) / steps) * slices < (long)device.Multiprocessors * ConvBlocksOfMultiprocessor) steps /= 2;
         long tilesPerRow = (length + steps - 1) / steps;
         return new CausalConv1dShape
         {
@@ -102,7 +103,7 @@ internal sealed partial class CudaBackend
         };
     }
 
-    private static int ConvBlocks(in CausalConv1dShape shape) => Blocks("CausalConv1d", (shape.Tiles + ConvWarps - 1) / ConvWarps * shape.Slices);
+    private static int ConvBlocks(in CausalConv1dShape shape) => Blocks("CausalConv1d", shape.Tiles * shape.Slices);
 
     private static int ConvWindow(CausalConv1dInputs x, bool isWide)
     {

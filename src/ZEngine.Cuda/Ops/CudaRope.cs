@@ -14,8 +14,8 @@ internal sealed partial class CudaBackend
     private struct RopeArgs
     {
         public ulong X, Cosine, Sine, Starts, Y;
-        public long B, L, H, P, Pairs, Offset, BatchStride, StepStride, HeadStride, HeadsPerThread;
-        public int Sequences, IsHalf, IsWide;
+        public long Offset, BatchStride, StepStride, HeadBytes, ChannelBytes, PairBytes;
+        public int L, H, P, Pairs, HeadsPerThread, Items, Sequences, IsHalf, IsWide;
         public float Sign;
     }
 
@@ -28,12 +28,15 @@ internal sealed partial class CudaBackend
         // Half as many heads to a thread while the device is not full.
         long headsPerThread = RopeHeads, filled = (long)device.Multiprocessors * ElementThreads;
         while (headsPerThread > 1 && y.Count / perThread / headsPerThread < filled) headsPerThread /= 2;
+        long units = isHalf ? pairs / perThread : 2 * pairs / Math.Max(2, perThread);
+        units += (channels - 2 * pairs) / perThread;
+        int items = Size32("Rope", "the number of accesses", batch * length * ((heads + headsPerThread - 1) / headsPerThread) * units);
         using Tensor? starts = UploadSequences(x.Layout);
-        LaunchElements(Kernel(RopeFile, $"rope<{y.DType}>"), y.Count, (int)(perThread * headsPerThread), new RopeArgs
+        Kernel(RopeFile, $"rope<{y.DType}>").Launch(Blocks("Rope", items, ElementThreads), ElementThreads, 0, new RopeArgs
         {
             X = Pointer(x.X), Cosine = Pointer(x.Cosine), Sine = Pointer(x.Sine), Starts = Pointer(starts), Y = Pointer(y),
-            B = batch, L = length, H = heads, P = channels, Pairs = pairs, Offset = x.Offset,
-            BatchStride = x.X.Strides[0], StepStride = x.X.Strides[1], HeadStride = x.X.Strides[2], HeadsPerThread = headsPerThread,
+            Offset = x.Offset, BatchStride = x.X.Strides[0], StepStride = x.X.Strides[1], HeadBytes = x.X.Strides[2] * y.DType.Size, ChannelBytes = channels * y.DType.Size, PairBytes = pairs * y.DType.Size,
+            L = Size32("Rope", "L", length), H = Size32("Rope", "H", heads), P = Size32("Rope", "P", channels), Pairs = (int)pairs, HeadsPerThread = (int)headsPerThread, Items = items,
             Sequences = x.Layout?.Count ?? 0, IsHalf = isHalf ? 1 : 0, IsWide = isWide ? 1 : 0, Sign = x.IsInverse ? -1 : 1,
         });
     }

@@ -68,6 +68,16 @@ internal sealed class CountedDevice : IDisposable
         Assert.Equal((16 * load.Threads, 16 * store.Threads, store.Bytes / 32), (load.Bytes, store.Bytes, store.Sectors));
     }
 
+    /// <summary>Each pass over the banks of shared memory moves what the banks hold: 128 bytes, or what a request asked for that asked for less.</summary>
+    public static void HasNoBankConflicts(LaunchProfile launch)
+    {
+        foreach (InstructionClass kind in (ReadOnlySpan<InstructionClass>)[InstructionClass.SharedLoad, InstructionClass.SharedStore])
+        {
+            InstructionCounter counter = launch[kind];
+            Assert.InRange(counter.Wavefronts, 0, Math.Max(counter.Requests, (counter.Bytes + 127) / 128));
+        }
+    }
+
     /// <summary>An op on 16-bit inputs gives what it gives on the same numbers in Float32, rounded: its output and the gradients of all inputs.</summary>
     public void RoundsOnce(DType dtype, Func<Tensor[], Tensor> op, params Tensor[] inputs)
     {

@@ -35,7 +35,13 @@ internal sealed class CausalConv1dScenario : OpScenario
 {
     public override string File => "CausalConv1d.cu";
     protected override IEnumerable<OpCase> Cases =>
-        [Case("causal_conv1d", "scenario").With("activation", "silu").Normal("x", [1, 12, 5]).Normal("weight", [5, 4]).Normal("bias", [5]).Normal("initial_state", [1, 3, 5]).Build()];
+    [
+        Case("causal_conv1d", "scenario").With("activation", "silu").Normal("x", [1, 12, 5]).Normal("weight", [5, 4]).Normal("bias", [5]).Normal("initial_state", [1, 3, 5]).Build(),
+        Case("causal_conv1d", "scenario, whole accesses").With("activation", "silu").With("cu_seqlens", new[] { 0, 2, 3, 9 })
+            .Normal("x", [1, 9, 36]).Normal("weight", [36, 4]).Normal("initial_state", [3, 3, 36]).Build(),
+        Case("causal_conv1d", "scenario, whole accesses, five taps").With("activation", "silu").With("cu_seqlens", new[] { 0, 2, 3, 9 })
+            .Normal("x", [1, 9, 36]).Normal("weight", [36, 5]).Normal("initial_state", [3, 4, 36]).Build(),
+    ];
 }
 
 internal sealed class CopyScenario : OpScenario
