@@ -13,7 +13,7 @@ internal sealed partial class CudaBackend
     {
         public ulong X, Dt, Z, Y, Convolution, States, Tickets, Slots, Weight, Bias, A, Skip, DtBias;
         public long XBatch, DtBatch, ZBatch, SlotCount;
-        public int H, P, G, N, K, HasSoftplus, IsLong, IsStateWide;
+        public int H, P, G, N, K, HasSoftplus, IsLong, IsStateWide, IsWeightWide;
         public float MinDelta, MaxDelta;
     }
 
@@ -30,7 +30,7 @@ internal sealed partial class CudaBackend
             Weight = Pointer(x.Weight), Bias = Pointer(x.Bias), A = Pointer(x.A), Skip = Pointer(x.D), DtBias = Pointer(x.DtBias),
             XBatch = x.X.Strides[0], DtBatch = x.Dt.Strides[0], ZBatch = x.Z?.Strides[0] ?? 0, SlotCount = scan.Shape[0],
             H = heads, P = p, G = (int)x.Cache.Tickets.Shape[1], N = n, K = Size32("StateUpdate", "K", x.Weight.Shape[1]),
-            HasSoftplus = x.Options.HasSoftplus ? 1 : 0, IsLong = x.Slots is null ? 0 : IsLong(x.Slots), IsStateWide = n % 4 == 0 && IsAligned(scan, 4) ? 1 : 0,
+            HasSoftplus = x.Options.HasSoftplus ? 1 : 0, IsLong = x.Slots is null ? 0 : IsLong(x.Slots), IsStateWide = n % 4 == 0 && IsAligned(scan, 4) ? 1 : 0, IsWeightWide = x.Weight.Shape[1] == 4 && IsAligned(x.Weight, 4) ? 1 : 0,
             MinDelta = x.Options.MinDelta, MaxDelta = x.Options.MaxDelta,
         });
     }
