@@ -7,12 +7,12 @@
 // Method     two launches: every channel of Δ needs the whole of p, and p all channels of u, so a wait for all blocks lies between them; one block that did both alone
 //            would read both matrices on one multiprocessor. selective_state_project: a warp owns kColumns rows of p for up to Rows sequences; the block convolves kChunk
 //            channels at a time into shared memory, for itself: that is K inputs and taps a channel, little beside a launch for it. selective_state_update: a block owns
-//            32 channels of a sequence; it convolves them again and moves up their inputs, multiplies by dtProject with four channels to a warp, and a thread has 16
-//            states of a channel as in SelectiveScanForward.cu.
+//            32 channels of a sequence; it convolves them again and moves up their inputs, multiplies by dtProject with four channels to a warp, brings the states forward
+//            four to a thread, and adds up those of a channel as SelectiveScanForward.cu does.
 // Layout     x, z [B, D], rows any distance apart; y [B, D]; p [B, G, R + 2·N]; convolution [S, K − 1, D], states [S, D, N] float; slots [B] or null; project
 //            [G, R + 2·N, D / G], dtProject [D, R] of type TW; weight [D, K], bias, skip, dtBias [D], logA [D, N] float; bias, skip, dtBias, z may be null.
 // Launch     selective_state_project: grid G·ceil((R + 2·N) / (8·kColumns))·ceil(B / Rows), block 256, dynamic shared memory of Rows·kChunk elements; kColumns = Rows == 1 ? 1 : 4.
-//            selective_state_update: grid B·G·ceil(D / G / 32), block 256, dynamic shared memory of R + 2·N + 32·(2 + ceil(N / 16)) floats.
+//            selective_state_update: grid B·G·ceil(D / G / 32), block 256, dynamic shared memory of R + 2·N + 32·(2 + ceil(N / 16)) + 33·N floats.
 // Traffic    selective_state_project: each of its blocks reads its rows of project once, and for each of its sequences D / G elements and (2·K − 1)·D / G floats, or
 //            2·K·D / G with a bias; writes B·G·(R + 2·N) elements. selective_state_update: for each sequence reads x, z and D·R of dtProject, D·(2·K − 1 + 2·N) floats, D more for bias, skip and
 //            dtBias each, and its group's p for every 32 channels; writes D elements and D·(K − 1 + N) floats.
@@ -29,7 +29,8 @@
 constexpr int kThreads = 256, kWarps = kThreads / kWarp;
 constexpr int kChunk = 1024;                                  // channels that are convolved at a time: whole rounds of a warp along a row
 constexpr int kAccess = 8;                                    // neighbouring elements of a row of a matrix that a lane takes, as in matmul_rows
-constexpr int kStates = 16;                                   // of a thread
+constexpr int kStates = 16;                                   // of a channel that are added up one after the other
+constexpr int kPitch = kWarp + 1;
 
 template <typename T, typename TW>
 struct SelectiveStateArgs                                     // mirrored in CudaSelectiveStateUpdate.cs, field for field
@@ -38,7 +39,7 @@ struct SelectiveStateArgs                                     // mirrored in Cud
     f32* convolution; f32* states; const void* slots;
     const f32* weight; const f32* bias; const TW* project; const TW* dtProject; const f32* logA; const f32* skip; const f32* dtBias;
     i64 xBatch, zBatch, slotCount;
-    i32 batch, D, G, N, R, K, isLong, isProjectWide, isDtProjectWide, areStatesWide;
+    i32 batch, D, G, N, R, K, isLong, isProjectWide, isDtProjectWide, areStatesWide, isWeightWide;
     f32 eps;
 };
 
@@ -67,7 +68,7 @@ __global__ void __launch_bounds__(kThreads) selective_state_project(const Select
     const i64 b = (i64)(blockIdx.x / blocks / args.G) * Rows;
     const TW* project = args.project + ((i64)group * height + first) * channels;
     const int rows = (int)min((i64)Rows, args.batch - b);
-    const StepTaps taps = { args.weight, args.bias, args.K };
+    const StepTaps taps = { args.weight, args.bias, args.K, args.isWeightWide };
     f32 sum[Rows][kColumns] = {};
     for (int start = 0; start < channels; start += kChunk)
     {
@@ -132,6 +133,7 @@ __global__ void __launch_bounds__(kThreads) selective_state_update(const Selecti
     f32* sU = sP + height;                                    // [32]
     f32* sDelta = sU + kWarp;                                 // [32]
     f32* sY = sDelta + kWarp;                                 // [parts, 32]
+    f32* sState = sY + parts * kWarp;                         // [N, 32], kPitch apart
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, group = blockIdx.x / blocks % args.G;
     const int place = blockIdx.x % blocks * kWarp, first = group * own + place, channels = min(kWarp, own - place);
     const i64 b = blockIdx.x / blocks / args.G, slot = slot_of(args.slots, args.isLong, args.slotCount, b);
@@ -143,7 +145,7 @@ __global__ void __launch_bounds__(kThreads) selective_state_update(const Selecti
     for (int i = threadIdx.x; i < height; i += kThreads) sP[i] = to_f32(args.p[(b * args.G + group) * height + i]);
     if (threadIdx.x < channels)
     {
-        const StepTaps taps = { args.weight, args.bias, args.K };
+        const StepTaps taps = { args.weight, args.bias, args.K, args.isWeightWide };
         sU[lane] = convolve<true>(taps, args.convolution + slot * (args.K - 1) * args.D, args.D, args.x + b * args.xBatch, first + lane);
     }
     __syncthreads();                                          // u and p are there
@@ -163,55 +165,55 @@ __global__ void __launch_bounds__(kThreads) selective_state_update(const Selecti
             {
                 f32 w[kAccess];
                 load_row(w, args.dtProject + (i64)(first + c) * args.R, k, args.R, args.isDtProjectWide);
+                f32 r[kAccess];
+                load_row(r, sP, k, args.R, true);
                 #pragma unroll
-                for (int v = 0; v < kAccess; v++)
-                    if (k + v < args.R) sum = fmaf(sP[k + v], w[v], sum);
+                for (int v = 0; v < kAccess; v++) sum = fmaf(r[v], w[v], sum);
             }
         sum = warp_sum(sum);
         if (lane != 0 || c >= channels) continue;
         sDelta[c] = softplus(to_f32(from_f32<T>(sum)) + (args.dtBias ? args.dtBias[first + c] : 0.0f));
     }
     __syncthreads();                                          // Δ is there
+    const int quads = (args.N + 3) / 4;
+    for (int i = threadIdx.x; i < channels * quads; i += kThreads)
+    {
+        const int c = i / quads, n = (i - c * quads) * 4;
+        const i64 at = (i64)(first + c) * args.N + n;
+        const f32* logA = args.logA + at;
+        f32* states = args.states + slot * args.D * args.N + at;
+        const f32 delta = sDelta[c], input = delta * sU[c], scaled = fmaf(delta, kLog2ERest, delta * kLog2E);
+        f32 h[4] = {}, a[4] = {};
+        if (args.areStatesWide)
+        {
+            load<4>(h, states);
+            load<4>(a, logA);
+        }
+        else
+            #pragma unroll
+            for (int k = 0; k < 4; k++)
+                if (n + k < args.N)
+                {
+                    h[k] = states[k];
+                    a[k] = logA[k];
+                }
+        #pragma unroll
+        for (int k = 0; k < 4; k++)
+        {
+            if (n + k >= args.N) break;
+            h[k] = fmaf(power_of_two(scaled * -expf(a[k])), h[k], input * sP[args.R + n + k]);
+            sState[(n + k) * kPitch + c] = h[k];
+            if (!args.areStatesWide) states[k] = h[k];
+        }
+        if (args.areStatesWide) store<4>(states, h);
+    }
+    __syncthreads();                                          // the states are there
     if (lane < channels)
         for (int part = warp; part < parts; part += kWarps)
         {
-            const f32 delta = sDelta[lane], u = sU[lane], input = delta * u, scaled = fmaf(delta, kLog2ERest, delta * kLog2E);
-            const f32* logA = args.logA + (i64)(first + lane) * args.N + part * kStates;
-            f32* states = args.states + (slot * args.D + first + lane) * args.N + part * kStates;
-            const f32* sB = sP + args.R + part * kStates;
-            const f32* sC = sB + args.N;
-            f32 y = part == 0 && args.skip ? args.skip[first + lane] * u : 0.0f;
-            #pragma unroll
-            for (int s = 0; s < kStates; s += 4)
-            {
-                const int left = args.N - part * kStates - s;
-                if (left <= 0) break;
-                f32 h[4], a[4];
-                if (args.areStatesWide)
-                {
-                    load<4>(h, states + s);
-                    load<4>(a, logA + s);
-                }
-                else
-                    #pragma unroll
-                    for (int i = 0; i < 4; i++)
-                    {
-                        h[i] = i < left ? states[s + i] : 0.0f;
-                        a[i] = i < left ? logA[s + i] : 0.0f;
-                    }
-                #pragma unroll
-                for (int i = 0; i < 4; i++)
-                {
-                    if (i >= left) break;
-                    h[i] = fmaf(power_of_two(scaled * -expf(a[i])), h[i], input * sB[s + i]);
-                    y = fmaf(h[i], sC[s + i], y);
-                }
-                if (args.areStatesWide) store<4>(states + s, h);
-                else
-                    #pragma unroll
-                    for (int i = 0; i < 4; i++)
-                        if (i < left) states[s + i] = h[i];
-            }
+            const int end = min(args.N, (part + 1) * kStates);
+            f32 y = part == 0 && args.skip ? args.skip[first + lane] * sU[lane] : 0.0f;
+            for (int n = part * kStates; n < end; n++) y = fmaf(sState[n * kPitch + lane], sP[args.R + args.N + n], y);
             sY[part * kWarp + lane] = y;
         }
     __syncthreads();                                          // the parts of y are there

@@ -28,7 +28,7 @@ struct StateUpdateArgs                                        // mirrored in Cud
     f32* convolution; f32* states; u32* tickets; const void* slots;
     const f32* weight; const f32* bias; const f32* A; const f32* skip; const f32* dtBias;
     i64 xBatch, dtBatch, zBatch, slotCount;
-    i32 H, P, G, N, K, hasSoftplus, hasLogA, isLong, isStateWide;
+    i32 H, P, G, N, K, hasSoftplus, hasLogA, isLong, isStateWide, isWeightWide;
     f32 minDelta, maxDelta;
 };
 
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kThreads) state_update(const StateUpdateArgs<T
     const i64 width = inner + 2 * args.G * args.N;
     f32* inputs = args.convolution + slot * (args.K - 1) * width;
     const T* x = args.x + b * args.xBatch;
-    const StepTaps taps = { args.weight, args.bias, args.K };
+    const StepTaps taps = { args.weight, args.bias, args.K, args.isWeightWide };
     for (int i = threadIdx.x; i < 2 * args.N + mine; i += kThreads)
     {
         const int n = i - mine, channel = n < 0 ? head * args.P + slice + i : inner + (n / args.N * args.G + group) * args.N + n % args.N;

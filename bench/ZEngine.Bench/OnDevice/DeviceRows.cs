@@ -174,6 +174,23 @@ internal static class DeviceRows
             })) yield return row;
         }
 
+        // A token's step of a Mamba layer, for one sequence and for many: reads the weights once and the states in and out.
+        const long taps = 4;
+        long rank = Math.Max(8, s.ScanChannels / 32);
+        foreach (long batch in (long[])[1, 32])
+        {
+            double weights = (2.0 * rank + 2 * states) * s.ScanChannels, state = (double)batch * s.ScanChannels * (states + taps - 1);
+            yield return new DeviceRow("SelectiveStateUpdate", "step", Sizes(("B", batch), ("D", s.ScanChannels), ("N", states), ("R", rank)), 2 * batch * weights + 6.0 * batch * s.ScanChannels * states, e * weights + 8 * state + 3 * e * batch * s.ScanChannels, o =>
+            {
+                Tensor projection = o.Own(Ops.Scale(o.Normal(1, rank + 2 * states, s.ScanChannels), 1 / MathF.Sqrt(s.ScanChannels)));
+                var layer = new SelectiveStateLayer(
+                    o.Float(s.ScanChannels, taps), o.Float(s.ScanChannels), projection, o.Normal(s.ScanChannels, rank), o.Float(s.ScanChannels, states), o.Float(s.ScanChannels), o.Float(s.ScanChannels));
+                var cache = new SelectiveStateCache(o.Float(batch, taps - 1, s.ScanChannels), o.Float(batch, s.ScanChannels, states));
+                (Tensor x, Tensor z) = (o.Normal(batch, s.ScanChannels), o.Normal(batch, s.ScanChannels));
+                return () => DeviceOperands.Once(() => Ops.SelectiveStateUpdate(x, layer, cache, z));
+            });
+        }
+
         double steps = s.T, heads = s.SsdHeads, n = s.SsdStates, rows = e * steps * heads * headDimension, groups = 2 * e * steps * n;
         double forward = steps * (chunk * n + heads * (chunk * headDimension + 4 * n * headDimension)), backward = steps * (3 * chunk * n + heads * (2 * chunk * headDimension + 8 * n * headDimension));
         foreach (DeviceRow row in Pair("SsdScan", Sizes(("B", s.B), ("L", s.L), ("H", s.SsdHeads), ("P", headDimension), ("N", s.SsdStates)), (forward, forward + backward), (2 * rows + groups, 5 * rows + 3 * groups), o =>

@@ -15,7 +15,7 @@ internal sealed partial class CudaBackend
     {
         public ulong X, Z, P, Y, Convolution, States, Slots, Weight, Bias, Project, DtProject, LogA, Skip, DtBias;
         public long XBatch, ZBatch, SlotCount;
-        public int Batch, D, G, N, R, K, IsLong, IsProjectWide, IsDtProjectWide, AreStatesWide;
+        public int Batch, D, G, N, R, K, IsLong, IsProjectWide, IsDtProjectWide, AreStatesWide, IsWeightWide;
         public float Eps;
     }
 
@@ -34,13 +34,13 @@ internal sealed partial class CudaBackend
             XBatch = x.Strides[0], ZBatch = z?.Strides[0] ?? 0, SlotCount = cache.Scan.Shape[0],
             Batch = Size32(op, "B", batch), D = channels, G = groups, N = n, R = (int)layer.DtProjection.Shape[1], K = Size32(op, "K", layer.Weight.Shape[1]), IsLong = slots is null ? 0 : IsLong(slots),
             IsProjectWide = IsWide(layer.Projection, own) ? 1 : 0, IsDtProjectWide = IsWide(layer.DtProjection, layer.DtProjection.Shape[1]) ? 1 : 0,
-            AreStatesWide = n % 4 == 0 && IsAligned(cache.Scan, 4) && IsAligned(layer.LogA, 4) ? 1 : 0, Eps = layer.NormEpsilon ?? -1,
+            AreStatesWide = n % 4 == 0 && IsAligned(cache.Scan, 4) && IsAligned(layer.LogA, 4) ? 1 : 0, IsWeightWide = layer.Weight.Shape[1] == 4 && IsAligned(layer.Weight, 4) ? 1 : 0, Eps = layer.NormEpsilon ?? -1,
         };
         (int together, int columns) = batch == 1 ? (1, 1) : (SelectiveManyRows, SelectiveManyColumns);
         long rowBlocks = (rows + SelectiveWarps * columns - 1) / (SelectiveWarps * columns), channelBlocks = (own + SelectiveChannels - 1) / SelectiveChannels;
         Kernel(SelectiveStateUpdateFile, $"selective_state_project<{x.DType}, {layer.Projection.DType}, {together}>").Launch(
             Blocks(op, groups * rowBlocks * ((batch + together - 1) / together)), SelectiveThreads, together * SelectiveChunk * x.DType.Size, args);
         Kernel(SelectiveStateUpdateFile, $"selective_state_update<{x.DType}, {layer.Projection.DType}>").Launch(
-            Blocks(op, batch * groups * channelBlocks), SelectiveThreads, ((int)rows + SelectiveChannels * (2 + (n + SelectiveStates - 1) / SelectiveStates)) * sizeof(float), args);
+            Blocks(op, batch * groups * channelBlocks), SelectiveThreads, ((int)rows + SelectiveChannels * (2 + (n + SelectiveStates - 1) / SelectiveStates) + (SelectiveChannels + 1) * n) * sizeof(float), args);
     }
 }

@@ -13,7 +13,7 @@ internal sealed partial class CudaBackend
     {
         public ulong X, Dt, Z, Y, Convolution, States, Tickets, Slots, Weight, Bias, A, Skip, DtBias;
         public long XBatch, DtBatch, ZBatch, SlotCount;
-        public int H, P, G, N, K, HasSoftplus, HasLogA, IsLong, IsStateWide;
+        public int H, P, G, N, K, HasSoftplus, HasLogA, IsLong, IsStateWide, IsWeightWide;
         public float MinDelta, MaxDelta;
     }
 
@@ -31,6 +31,7 @@ internal sealed partial class CudaBackend
             XBatch = x.X.Strides[0], DtBatch = x.Dt.Strides[0], ZBatch = x.Z?.Strides[0] ?? 0, SlotCount = scan.Shape[0],
             H = heads, P = p, G = (int)x.Cache.Tickets.Shape[1], N = n, K = Size32("StateUpdate", "K", x.Weight.Shape[1]),
             HasSoftplus = x.Options.HasSoftplus ? 1 : 0, HasLogA = x.Options.HasLogA ? 1 : 0, IsLong = x.Slots is null ? 0 : IsLong(x.Slots), IsStateWide = n % 4 == 0 && IsAligned(scan, 4) ? 1 : 0,
+            IsWeightWide = x.Weight.Shape[1] == 4 && IsAligned(x.Weight, 4) ? 1 : 0,
             MinDelta = x.Options.MinDelta, MaxDelta = x.Options.MaxDelta,
         });
     }
