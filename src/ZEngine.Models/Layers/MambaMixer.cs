@@ -50,9 +50,9 @@ internal sealed class MambaMixer : Mixer
         if (o.ProjectionNormEpsilon is { } epsilon)
             for (int i = 0; i < parts.Length; i++) parts[i] = PlainNorm(parts[i], epsilon);
         (Tensor y, Tensor scanState) = Ops.SelectiveScan(
-            u, _dtProjection.Project(parts[0]), Ops.Scale(Ops.Map(Pointwise.Exp, _logA.Effective()), -1),
+            u, _dtProjection.Project(parts[0]), _logA.Effective(),
             parts[1].Reshape(batch, length, 1, o.StateSize), parts[2].Reshape(batch, length, 1, o.StateSize),
-            _skip.Effective(), xz[1], _dtBias.Effective(), state?.Scan, hasSoftplus: true, layout);
+            _skip.Effective(), xz[1], _dtBias.Effective(), state?.Scan, hasSoftplus: true, layout, isLogarithm: true);
         if (state is not null) (state.Convolution, state.Scan) = (convState, scanState);
         return scope.Keep(_outProjection.Project(y, _outBias));
     }
