@@ -70,8 +70,8 @@ internal sealed class MambaMixer : Mixer
             xz[0], _convWeight.Effective().Reshape(inner, o.ConvKernel), _convBias?.Effective(), hasSilu: true, state?.Convolution, layout);
         (Tensor dt, Tensor B, Tensor C) = o.Heads > 0 ? ProjectHeads(u) : Project(u);
         (Tensor y, Tensor scanState) = Ops.SelectiveScan(
-            u, dt, Ops.Scale(Ops.Map(Pointwise.Exp, _logA.Effective().Reshape(inner, o.StateSize)), -1), B, C,
-            _skip.Effective().Reshape(inner), xz[1], _dtBias.Effective().Reshape(inner), state?.Scan, hasSoftplus: true, layout);
+            u, dt, _logA.Effective().Reshape(inner, o.StateSize), B, C,
+            _skip.Effective().Reshape(inner), xz[1], _dtBias.Effective().Reshape(inner), state?.Scan, hasSoftplus: true, layout, hasLogA: true);
         if (state is not null) (state.Convolution, state.Scan) = (convState, scanState);
         return (scope.Keep(_outProjection.Project(y, _outBias)), null);
     }

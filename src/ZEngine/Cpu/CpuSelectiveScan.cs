@@ -9,6 +9,8 @@ internal sealed unsafe partial class CpuBackend
     // What the inner loops read of 32 steps of two registers of channels stays in a first-level cache, in both directions.
     internal override long SelectiveScanStretch => 32;
 
+    internal override bool ScansWithLogarithm(long length) => length == 1;
+
     internal override void SelectiveScanForward(SelectiveScanInputs x, Tensor y, Tensor finalState, Tensor? states)
     {
         var scan = new ScanView(x, SelectiveScanStretch);
@@ -32,13 +34,13 @@ internal sealed unsafe partial class CpuBackend
             D = F32(x.D);
             DtBias = F32(x.DtBias);
             InitialState = F32(x.InitialState);
-            HasSoftplus = x.HasSoftplus;
+            (HasSoftplus, HasLogA) = (x.HasSoftplus, x.HasLogA);
         }
 
         public readonly SsdOperand U, Dt, B, C, Z;
         public readonly float* A, D, DtBias, InitialState;
         public readonly long Length, Channels, Groups, N, Stretch, BlocksPerGroup;
-        public readonly bool HasSoftplus;
+        public readonly bool HasSoftplus, HasLogA;
 
         public static long Lanes => 2 * CpuSimd.Width;
 
@@ -275,7 +277,9 @@ internal sealed unsafe partial class CpuBackend
                     if (from != null)
                     {
                         CpuSimd.FetchAhead(from + n, StateAhead);
-                        h = T.MulAdd(ScanDecay(delta, ScanRate(T.LoadUpTo(a + n, rest))), T.LoadUpTo(from + n, rest), h);
+                        T rate = T.LoadUpTo(a + n, rest);
+                        if (scan.HasLogA) rate = -CpuMath.Exp(rate);
+                        h = T.MulAdd(ScanDecay(delta, ScanRate(rate)), T.LoadUpTo(from + n, rest), h);
                     }
                     h.StoreUpTo(to + n, rest);
                     sum = T.MulAdd(h, T.LoadUpTo(C + n, rest), sum);

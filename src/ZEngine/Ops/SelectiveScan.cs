@@ -14,6 +14,7 @@ public static partial class Ops
     /// <param name="initialState">[B, D, N], Float32, or null for zeros; with packed sequences one per sequence, [n, D, N].</param>
     /// <param name="hasSoftplus">Whether softplus turns dt (+ bias) into Δ.</param>
     /// <param name="layout">Boundaries of packed sequences, or null.</param>
+    /// <param name="hasLogA">Whether <paramref name="A"/> holds ln(-A), as models keep it.</param>
     /// <returns>y [B, L, D] and the final state, of the shape of the initial one.</returns>
     /// <remarks>
     /// Δ = softplus(dt + bias), h_t = exp(Δ_t·A) ⊙ h_{t-1} + Δ_t·u_t·B_t, y_t = (h_t·C_t + D·u_t)·silu(z_t). States are kept at a few steps
@@ -21,7 +22,7 @@ public static partial class Ops
     /// </remarks>
     public static (Tensor Y, Tensor FinalState) SelectiveScan(
         Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D = null, Tensor? z = null, Tensor? dtBias = null, Tensor? initialState = null,
-        bool hasSoftplus = true, SequenceLayout? layout = null)
+        bool hasSoftplus = true, SequenceLayout? layout = null, bool hasLogA = false)
     {
         var shape = new ShapeContract(nameof(SelectiveScan));
         shape.Require(u, "B L D");
@@ -38,8 +39,10 @@ public static partial class Ops
         shape.OptionalStates(initialState, stateShape);
 
         using TensorScope scope = TensorScope.Enter();
+        if (hasLogA && (Tape.IsRecording || layout is not null || !u.Backend.ScansWithLogarithm(shape['L'])))
+            (A, hasLogA) = (Scale(Map(Pointwise.Exp, A), -1), false);
         var inputs = new SelectiveScanInputs(
-            u.WithDenseInner(1), dt.WithDenseInner(1), A.Contiguous(), B.WithDenseInner(1), C.WithDenseInner(1), D?.Contiguous(), z?.WithDenseInner(1), dtBias?.Contiguous(), initialState?.Contiguous(), hasSoftplus, layout);
+            u.WithDenseInner(1), dt.WithDenseInner(1), A.Contiguous(), B.WithDenseInner(1), C.WithDenseInner(1), D?.Contiguous(), z?.WithDenseInner(1), dtBias?.Contiguous(), initialState?.Contiguous(), hasSoftplus, layout, hasLogA);
         Tensor y = Tensor.Empty(u.Shape, u.DType, u.Device);
         Tensor finalState = Tensor.Empty(stateShape, DType.Float32, u.Device);
         if (!inputs.IsTracked())
@@ -66,7 +69,7 @@ public static partial class Ops
 
 /// <summary>The last axis of u, dt, B, C and z is dense; their other axes may have any strides. All other tensors are contiguous.</summary>
 internal sealed record SelectiveScanInputs(
-    Tensor U, Tensor Dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? Z, Tensor? DtBias, Tensor? InitialState, bool HasSoftplus, SequenceLayout? Layout)
+    Tensor U, Tensor Dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? Z, Tensor? DtBias, Tensor? InitialState, bool HasSoftplus, SequenceLayout? Layout, bool HasLogA)
 {
     /// <summary>Stretches of all sequences, each at most <paramref name="steps"/> long; none crosses a boundary.</summary>
     public long Stretches(long steps)
@@ -80,13 +83,16 @@ internal sealed record SelectiveScanInputs(
     public bool IsTracked() => TapeState.Current is { } tape && tape.TracksAny([U, Dt, A, B, C, D, Z, DtBias, InitialState]);
 
     public SelectiveScanInputs EmptyLike() => new(
-        Like(U)!, Like(Dt)!, Like(A)!, Like(B)!, Like(C)!, Like(D), Like(Z), Like(DtBias), Like(InitialState), HasSoftplus, Layout);
+        Like(U)!, Like(Dt)!, Like(A)!, Like(B)!, Like(C)!, Like(D), Like(Z), Like(DtBias), Like(InitialState), HasSoftplus, Layout, HasLogA);
 
     private static Tensor? Like(Tensor? tensor) => tensor is null ? null : Tensor.Empty(tensor.Shape, tensor.DType, tensor.Device);
 }
 
 public abstract partial class Backend
 {
+    /// <summary>Whether a forward scan of so many steps, not packed, can be given ln(-A): where A is read once, it need not be written before.</summary>
+    internal virtual bool ScansWithLogarithm(long length) => false;
+
     /// <summary>Steps from one kept state to the next.</summary>
     internal abstract long SelectiveScanStretch { get; }
 

@@ -61,7 +61,7 @@ internal static class OpCalls
     [
         new OpCall("CausalConv1d(x, weight, bias, hasSilu, initialState, layout)", t => Engine.CausalConv1d(t["x"], t["weight"], t["bias"], initialState: t["initialState"]))
             .Float("x", 2, 5, 3).Float("weight", 3, 4).Float("bias", 3).Float("initialState", 2, 3, 3).Allow(OwnSize, "x", "axis 1"),
-        new OpCall("SelectiveScan(u, dt, A, B, C, D, z, dtBias, initialState, hasSoftplus, layout)",
+        new OpCall("SelectiveScan(u, dt, A, B, C, D, z, dtBias, initialState, hasSoftplus, layout, hasLogA)",
                 t => Engine.SelectiveScan(t["u"], t["dt"], t["A"], t["B"], t["C"], t["D"], t["z"], t["dtBias"], t["initialState"]))
             .Float("u", 2, 5, 6).Float("dt", 2, 5, 6).Float("A", 6, 4).Float("B", 2, 5, 2, 4).Float("C", 2, 5, 2, 4).Float("D", 6).Float("z", 2, 5, 6).Float("dtBias", 6).Float("initialState", 2, 6, 4),
         new OpCall("SsdScan(x, dt, A, B, C, D, z, dtBias, initialState, options)",

@@ -126,6 +126,33 @@ public sealed class SelectiveScanTests
         for (int i = 0; i < packed.Length; i++) Assert.Equal([.. first[i], .. second[i]], packed[i]);
     }
 
+    [Theory, MemberData(nameof(DeviceNames))]
+    public void A_given_as_its_logarithm_gives_the_same_bits(string name)
+    {
+        Device device = Devices.Open(name);
+        foreach (long length in (ReadOnlySpan<long>)[1, 19])
+        {
+            using TensorScope scope = TensorScope.Enter();
+            Tensor logA = Random(device, 3, 37, 20), state = Random(device, 6, 2, 37, 20);
+            Tensor u = Random(device, 1, 2, length, 37), dt = Random(device, 2, 2, length, 37), B = Random(device, 4, 2, length, 1, 20), C = Random(device, 5, 2, length, 1, 20);
+            (Tensor Y, Tensor Final) Scan(Tensor log, bool hasLogA) => ZEngine.Ops.SelectiveScan(
+                u, dt, hasLogA ? log : ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, log), -1), B, C, initialState: state, hasLogA: hasLogA);
+            float[][] Values(bool hasLogA)
+            {
+                (Tensor y, Tensor final) = Scan(logA, hasLogA);
+                return [y.ToArray<float>(), final.ToArray<float>()];
+            }
+            float[] Gradient(bool hasLogA)
+            {
+                using Tape tape = Tape.Begin();
+                tape.Backward(Scan(tape.Watch(logA), hasLogA).Y, u);
+                return tape.GradientOf(logA).ToArray<float>();
+            }
+            Assert.Equal(Values(false), Values(true));
+            Assert.Equal(Gradient(false), Gradient(true));
+        }
+    }
+
     [Fact]
     public void A_sequence_gives_the_same_bits_alone_and_in_a_batch()
     {
