@@ -21,6 +21,7 @@
 // Variants   attention_delta_backward<{f32|bf16|f16}>; attention_backward<{bf16|f16}, {64|80|128}, 128>; attention_backward<{bf16|f16}, {128|160|224|256}, 64>;
 //            attention_backward<{bf16|f16}, 256, 32>; attention_backward<f32, {64|128}, 32>; attention_backward<f32, 256, 16>
 #include "common/AttentionGradient.cuh"
+#include "common/Turns.cuh"
 
 constexpr int kDeltaThreads = 128, kLanesOfRow = 8;
 
@@ -196,19 +197,6 @@ __device__ inline void weigh(f32 (&s)[I][J][4], const Tiles& tiles, u8* sP, cons
     }
 }
 
-// Waits until the blocks before this one have added to a tile's dq.
-template <typename T>
-__device__ inline void await_turn(const QueryTurn& turn, const AttentionBackwardArgs<T>& args)
-{
-    if (turn.before == 0) return;
-    if (threadIdx.x % kWarp == 0)
-    {
-        while (*const_cast<const volatile u32*>(args.turns + turn.number) != turn.before) { }
-        __threadfence();                                      // the turn is seen before the sums
-    }
-    __syncwarp();                                             // this warp's turn has come
-}
-
 // dq of the units from First on: this block's product and the sums of those before it. The last block writes dq.
 template <int First, typename T, typename Tiles, typename Walk>
 __device__ inline void add_part(const QueryTurn& turn, const u8* sDs, const u8* sK, const Tiles& tiles, const Walk& walk, const AttentionBackwardArgs<T>& args)
@@ -217,7 +205,7 @@ __device__ inline void add_part(const QueryTurn& turn, const u8* sDs, const u8* 
     const AttentionShape<T>& shape = args.shape;
     f32 dq[2 * kUnits][4] = {};
     tiles.template transposed<First>(dq, sDs, sK);
-    if (First == 0) await_turn(turn, args);
+    if (First == 0) await_turn(args.turns + turn.number, turn.before);
     f32* sums = args.sums + turn.number * (2 * Tiles::kUnits * kFloats) + 2 * First * kFloats + threadIdx.x * 4;
     if (turn.before > 0)
         #pragma unroll
@@ -300,11 +288,7 @@ __global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attent
     {
         copy_async_wait<0>();
         __syncthreads();                                      // Q, dO and stats are there; all have read p, ds and the stage that is filled next, and written their sums
-        if (given && threadIdx.x == 0)
-        {
-            __threadfence();                                  // the sums of all threads are seen before the turn
-            *const_cast<volatile u32*>(given) = turns;
-        }
+        if (given && threadIdx.x == 0) give_turn(given, turns);
         if (args.stages == 2) fetch(item + 1);
         const i32 query = walk(item).first;
         const u8* sQ = sStages + (item & (args.stages - 1)) * kStageBytes;
@@ -346,11 +330,7 @@ __global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attent
         turns = turn.before + 1;
     }
     __syncthreads();                                          // all have written their sums
-    if (given && threadIdx.x == 0)
-    {
-        __threadfence();                                      // the sums of all threads are seen before the turn
-        *const_cast<volatile u32*>(given) = turns;
-    }
+    if (given && threadIdx.x == 0) give_turn(given, turns);
     const i64 row = (place.batch * shape.S + firstKey) * shape.G + place.unit;
     #pragma unroll
     for (int i = 0; i < kKeyTiles; i++)

@@ -13,11 +13,11 @@
 //            Where sequences are few and long they are walked in segments at once: ssd_scan_state_forward first makes the state at the start of each, a block for 64 × 64
 //            of the state of a head, by the same additions in the same order, so that segments change no bit.
 // Layout     norm [H·P], squares [B, L, H, ceil(P / 32)] float or null; x, z [B, L, H, P]; dt [B, L, H]; B, C [B, L, G, N], any strides but the last; y, ungated [B, L, H, P]; initial, final [n, H, P, N] float;
-//            states [chunks, H, N, P], before each chunk, bf16 or float as the tiles; carried [n, segments − 1, H, P, N] float; ungated and states may be null.
+//            states [borders, H, N, P], before each chunk or the first of each chunksOfBorder, bf16 or float as the tiles; carried [n, segments − 1, H, P, N] float; ungated and states may be null.
 // Launch     ssd_scan_forward grid sequences·segments·H·ceil(P / W) / Units, W = 64 for bf16 and 32 for float tiles; block 256·Units; dynamic shared memory 45 to 91 KiB,
 //            see SsdPlan. ssd_scan_state_forward, before it where there are segments: grid sequences·H·ceil(P / 64)·ceil(N / 64), block 256, 2 tiles of 64 × 64.
 // Traffic    ssd_scan_forward, per step: a unit reads its part of P elements (twice with z) and 1 of dt, and writes its part of P (twice with ungated; with norm also a float for each 32, and it reads norm); a block reads
-//            2·N elements of B and C (where N > kSlice 3·N − kSlice). Per chunk and head states take N·P elements; per segment and head the state is read, and per
+//            2·N elements of B and C (where N > kSlice 3·N − kSlice). Per border and head states take N·P elements; per segment and head the state is read, and per
 //            sequence and head written, as N·P floats. ssd_scan_state_forward reads x for each 64 of N and B for each 64 of P, and writes N·P floats per segment but
 //            the first; it leaves the last segment alone.
 // Precision  loads T, accumulates f32, stores T. bf16: C·Bᵀ with its decay, the decayed x and the copy of the state are rounded to bf16 as operands of products; the
@@ -166,8 +166,9 @@ __global__ void __launch_bounds__(kSsdThreads * Units, Tiles < 4 && Units == 1 ?
     };
 
     if (begin < end) load_chunk(begin);
-    E* border = args.states + shape.border(sequence.firstChunk + firstChunk, head) + channel;
-    for (i64 first = begin; first < end; first += shape.Q, border += (i64)shape.H * shape.N * shape.P)
+    E* border = args.states + shape.border(sequence.firstBorder + (firstChunk + shape.chunksOfBorder - 1) / shape.chunksOfBorder, head) + channel;
+    int before = firstChunk % shape.chunksOfBorder;           // chunks since the last border
+    for (i64 first = begin; first < end; first += shape.Q, before = before + 1 < shape.chunksOfBorder ? before + 1 : 0)
     {
         const int steps = (int)min((i64)shape.Q, end - first);
         if (first > begin) __syncthreads();                   // y of the chunk before has left shared memory
@@ -192,7 +193,11 @@ __global__ void __launch_bounds__(kSsdThreads * Units, Tiles < 4 && Units == 1 ?
             multiply<false, false>(products, memory.sC + m * kPitchN, kPitchN, memory.sB + q0 * kPitchN, kPitchN, depth, m + 16 - q0);
             multiply<false, true>(y, memory.sC + m * kPitchN, kPitchN, memory.sState + slice * kSlice * kPitchP + p0, kPitchP, depth, columns);
         }
-        if (args.states) store_border<kWidth>(border, memory.sState, shape.N, shape.P, channels, shape.isStateWide);
+        if (args.states && before == 0)
+        {
+            store_border<kWidth>(border, memory.sState, shape.N, shape.P, channels, shape.isStateWide);
+            border += (i64)shape.H * shape.N * shape.P;
+        }
         __syncthreads();                                      // C and the state have been read by all; C·Bᵀ and the decayed x go into their places
         #pragma unroll
         for (int u = 0; u < Units; u++)

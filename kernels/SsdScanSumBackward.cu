@@ -1,7 +1,7 @@
 // SsdScanSumBackward.cu
 //
-// Computes   the gradients of B and C as sums over the shares of a group's heads, and those of A, or of its logarithm: A·dA, of D and the bias as sums over chunks.
-// Source     SsdScanChunkBackward.cu leaves the terms.
+// Computes   the gradients of A, or of its logarithm: A·dA, of D and the bias as sums over chunks and, behind SsdScanChunkBackward.cu, those of B and C as sums over the shares of a group's heads.
+// Source     SsdScanBackward.cu and SsdScanChunkBackward.cu leave the terms.
 // Method     a thread adds up one element of dB and dC over the shares; a block adds up 32 columns of the sums of chunks, its warps taking turns with rows.
 // Layout     dBShares, dCShares [shares, B, L, G, N] float; sums [chunks, H, 2 + skips] float: of dA, dBias, dD; dB, dC [B, L, G, N], steps dBStep and dCStep apart; logA [H] float or null; dA, dBias [H], dD [H, skips] float.
 // Launch     grid ceil(H·(2 + skips) / 32) + ceil(B·L·G·N / 256), block 256.

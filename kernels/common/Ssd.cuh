@@ -18,7 +18,7 @@ struct SsdShape                                               // mirrored in Cud
     const i64* starts; const i64* firstChunks;                // of packed sequences, one more than there are; null without
     i64 xBatch, xStep, xHead, dtBatch, dtStep, bBatch, bStep, bGroup, cBatch, cStep, cGroup, zBatch, zStep, zHead;
     i64 L;
-    i32 H, P, G, N, Q, sequences, chunksPerRow;
+    i32 H, P, G, N, Q, sequences, chunksPerRow, chunksOfBorder;
     i32 hasSoftplus, hasLogA, isSkipPerChannel, isXWide, isBcWide, isYWide, isStateWide;
     f32 minDelta, maxDelta;
 
@@ -32,16 +32,17 @@ struct SsdShape                                               // mirrored in Cud
 
     // (row, step, head, 0) of a contiguous [B, L, H, P], in elements; B·L·H·P may exceed 2³¹.
     __device__ inline i64 dense(i64 row, i64 step, int head) const { return ((row * L + step) * H + head) * P; }
-    // (chunk, head, 0, 0) of states at chunk borders [chunks, H, N, P].
-    __device__ inline i64 border(i64 chunk, int head) const { return (chunk * H + head) * (i64)N * P; }
+    // (border, head, 0, 0) of states at borders [borders, H, N, P].
+    __device__ inline i64 border(i64 number, int head) const { return (number * H + head) * (i64)N * P; }
     // (sequence, head, 0, 0) of states [n, H, P, N].
     __device__ inline i64 state(i64 sequence, int head) const { return (sequence * H + head) * (i64)P * N; }
 };
 
-// A sequence: its steps in a row of the batch, and the number of its first chunk.
+// A sequence: its steps in a row of the batch, and the numbers of its first chunk and of the border before it. Of chunksOfBorder chunks the first has its state before it kept;
+// the last of a sequence may be fewer, so that each leaves room for one border more.
 struct SsdSequence
 {
-    i64 row, begin, end, firstChunk;
+    i64 row, begin, end, firstChunk, firstBorder;
 
     template <typename T>
     __device__ inline SsdSequence(const SsdShape<T>& shape, i64 sequence)
@@ -51,6 +52,7 @@ struct SsdSequence
         begin = isPacked ? shape.starts[sequence] : 0;
         end = isPacked ? shape.starts[sequence + 1] : shape.L;
         firstChunk = isPacked ? shape.firstChunks[sequence] : sequence * shape.chunksPerRow;
+        firstBorder = (firstChunk + sequence * (shape.chunksOfBorder - 1)) / shape.chunksOfBorder;
     }
 };
 
@@ -63,7 +65,7 @@ struct SsdDecays
     f32 fromStart[kSteps], toEnd[kSteps];                     // exp(s_i), exp(s_end - s_j)
     f32 rowFactor[kSteps], columnFactor[kSteps];              // from the border before a sub-tile to i; from j to the end of its sub-tile
     f32 between[kSubtiles * kSubtiles];                       // [I, J]: from the end of J to the border before I, for J < I
-    f32 total;                                                // exp(s_end)
+    f32 total, rate;                                          // exp(s_end), A
 
     // One warp fills it for `steps` steps. Steps behind those have Δ = 0.
     template <typename T>
@@ -111,7 +113,9 @@ struct SsdDecays
         const int I = lane / kSubtiles % kSubtiles, J = lane % kSubtiles;
         const f64 to = at(s, I * kSubtile - 1), from = at(s, J * kSubtile + kSubtile - 1);
         if (lane < kSubtiles * kSubtiles) between[lane] = J < I ? expf((f32)(to - from)) : 0.0f;
-        if (lane == 0) total = expf((f32)last);
+        if (lane > 0) return;
+        total = expf((f32)last);
+        rate = (f32)a;
     }
 
     // exp(s_i - s_j) for j ≤ i, else 0.
@@ -142,6 +146,9 @@ template <typename T> using Border = typename TileOf<T>::Element;
 // Square tiles.
 template <typename T> constexpr int kPitch = kSide + kRowPad<Border<T>>;
 template <typename T> constexpr int kTileElements = kSide * kPitch<T>;
+
+// Of a pass backward: 16 × 8s of a warp, which has 16 rows by 32 columns of a tile; and a tile of floats in the order of the registers [J, kSsdThreads, 4].
+constexpr int J = kSide / 16, kPartFloats = kSsdThreads * 4, kTileFloats = J * kPartFloats;
 
 // A team of kSsdThreads starts loading rows × columns of a matrix into a tile of kSteps × Width, zero where there are none; only columns up to the next multiple of 16 are
 // written. Wait with tile_wait, then a barrier.
@@ -186,7 +193,7 @@ __device__ inline void put_pair(E* to, f32 a, f32 b)
 
 // A team stores a state [N, Width] from a tile into the rows of P elements that begin at `to`, of which `channels` are the tile's.
 template <int Width, int V, typename E>
-__device__ inline void store_border(E* to, const E* sState, int N, int P, int channels)
+__device__ inline void store_border(E* to, const E* sState, int N, i64 P, int channels)
 {
     constexpr int kPitch = Width + kRowPad<E>;
     #pragma unroll 1
@@ -196,12 +203,12 @@ __device__ inline void store_border(E* to, const E* sState, int N, int P, int ch
         if (p >= channels) continue;
         f32 value[V];
         load<V>(value, sState + n * kPitch + p);
-        store<V>(to + (i64)n * P + p, value);
+        store<V>(to + n * P + p, value);
     }
 }
 
 template <int Width, typename E>
-__device__ inline void store_border(E* to, const E* sState, int N, int P, int channels, bool isWide)
+__device__ inline void store_border(E* to, const E* sState, int N, i64 P, int channels, bool isWide)
 {
     if (isWide) store_border<Width, 16 / sizeof(E)>(to, sState, N, P, channels);
     else store_border<Width, 1>(to, sState, N, P, channels);

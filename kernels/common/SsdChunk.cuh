@@ -1,16 +1,14 @@
-// SsdChunk.cuh: what the two kernels of SsdScanChunkBackward.cu share: a block's chunk, its tiles and sums, and what follows from them for dx and ddt.
+// SsdChunk.cuh: what the kernels of SsdScanBackward.cu and SsdScanChunkBackward.cu share: a block's chunk, its tiles and sums, and what follows from them for dx and ddt.
 #pragma once
 #include "common/Ssd.cuh"
 
-constexpr int J = kSide / 16;                                 // 16 × 8s of a warp: 16 rows by 32 columns
-
 template <typename T>
-struct SsdChunkBackwardArgs                                   // mirrored in CudaSsdScan.cs, field for field
+struct SsdChunkArgs                                           // mirrored in CudaSsdScan.cs, field for field
 {
-    const T* dy; const Border<T>* states; const Border<T>* dstates; // dy behind the gate
-    T* dx; T* ddt; f32* dB; f32* dC; f32* sums;
+    const T* dy; const Border<T>* states;
+    T* dx; T* ddt; f32* sums;
     SsdShape<T> shape;
-    i64 rows, dxStep, ddtStep;                                // rows: B·L; elements from a step of dx and of ddt to the next
+    i64 dxStep, ddtStep;                                      // elements from a step of dx and of ddt to the next
     i32 shares, headsOfShare, sumsOfHead, isDyWide;
 };
 
@@ -21,7 +19,7 @@ struct SsdSums
     f32 fromState[Heads][kSteps];                            // w_i: what exp(s_i)·S_0 gives to the exponents
     f32 toState[Heads][kSteps];                              // u_j: what exp(s_Q − s_j)·dS_Q gives
     f32 whole[Heads];                                         // exp(s_Q)·(dS_Q·S_0)
-    f32 row[2][2][kSteps];                                    // by half of the columns: sums along rows of two matrices
+    f32 row[Heads == 1 ? 4 : 2][2][kSteps];                   // by half of the columns: sums along rows of matrices
     f32 column[kSubtiles][kSide];                             // by 16 rows: sums down columns
     f32 pairs[kSubtiles][kSubtile][kSubtile + 1];             // R within sub-tiles on the diagonal
     f32 skips[kSubtiles][kSide];                              // by 16 rows: dy·x down columns
@@ -36,30 +34,41 @@ struct SsdChunkBlock
     using E = Border<T>;
     using Sums = f32[J][4];
 
-    const SsdChunkBackwardArgs<T>& args;
+    const SsdChunkArgs<T>& args;
     const SsdShape<T>& shape;
     SsdDecays& sDecays;
     SsdSums<Heads>& sSums;
     E* sTiles;
-    i64 chunk, row, first;
+    i64 first;
+    int row, chunk, border;                                   // border: the last one before the chunk, −1 where the state is zero; both are fewer than 2³¹
     int group, share, firstHead, heads, steps, warp, m, c0;
 
-    __device__ inline SsdChunkBlock(const SsdChunkBackwardArgs<T>& args, SsdDecays& sDecays, SsdSums<Heads>& sSums, u8* sMemory)
+    __device__ inline SsdChunkBlock(const SsdChunkArgs<T>& args, SsdDecays& sDecays, SsdSums<Heads>& sSums, u8* sMemory)
         : args(args), shape(args.shape), sDecays(sDecays), sSums(sSums), sTiles(reinterpret_cast<E*>(sMemory))
     {
-        share = blockIdx.x % args.shares;
-        group = blockIdx.x / args.shares % shape.G;
-        chunk = blockIdx.x / args.shares / shape.G;
-        const int headsOfGroup = shape.H / shape.G, before = share * args.headsOfShare;
-        firstHead = group * headsOfGroup + before;
-        heads = min(args.headsOfShare, headsOfGroup - before);
-        const SsdSequence sequence(shape, shape.starts ? sequence_of(shape.firstChunks, shape.sequences, chunk) : chunk / shape.chunksPerRow);
-        row = sequence.row;
-        first = sequence.begin + (chunk - sequence.firstChunk) * shape.Q;
-        steps = (int)min((i64)shape.Q, sequence.end - first);
         warp = threadIdx.x / kWarp;
         m = warp / 2 * 16;
         c0 = warp % 2 * 32;
+    }
+
+    // The heads of a share of those of a group.
+    __device__ inline void own(int group, int share)
+    {
+        this->group = group;
+        this->share = share;
+        const int headsOfGroup = shape.H / shape.G, before = share * args.headsOfShare;
+        firstHead = group * headsOfGroup + before;
+        heads = min(args.headsOfShare, headsOfGroup - before);
+    }
+
+    // The chunk of this number of a sequence.
+    __device__ inline void enter(const SsdSequence& sequence, i64 number)
+    {
+        row = (int)sequence.row;
+        chunk = (int)(sequence.firstChunk + number);
+        border = (int)(sequence.firstBorder + number / shape.chunksOfBorder);
+        first = sequence.begin + number * shape.Q;
+        steps = (int)min((i64)shape.Q, sequence.end - first);
     }
 
     __device__ inline E* tile(int i) const { return sTiles + i * kTileElements<T>; }
@@ -68,54 +77,41 @@ struct SsdChunkBlock
     {
         load_tile<kSide>(sTile, args.dy + shape.dense(row, first, head) + channel, (i64)shape.H * shape.P, steps, min(kSide, shape.P - channel), args.isDyWide);
     }
-    __device__ inline void load_x(E* sTile, int head, int channel) const
+    __device__ inline void load_x(E* sTile, int head, int channel, i64 first, int steps) const
     {
         load_tile<kSide>(sTile, shape.x_at(row, first, head) + channel, shape.xStep, steps, min(kSide, shape.P - channel), shape.isXWide);
     }
-    __device__ inline void load_b(E* sTile, int n) const { load_tile<kSide>(sTile, shape.b_at(row, first, group) + n, shape.bStep, steps, min(kSide, shape.N - n), shape.isBcWide); }
+    __device__ inline void load_b(E* sTile, int n, i64 first, int steps) const
+    {
+        load_tile<kSide>(sTile, shape.b_at(row, first, group) + n, shape.bStep, steps, min(kSide, shape.N - n), shape.isBcWide);
+    }
     __device__ inline void load_c(E* sTile, int n) const { load_tile<kSide>(sTile, shape.c_at(row, first, group) + n, shape.cStep, steps, min(kSide, shape.N - n), shape.isBcWide); }
 
-    // Rows n … and channels … of a state at this chunk's border.
+    // Rows n … and channels … of a state at the border.
     __device__ inline void load_state(E* sTile, const E* states, int head, int n, int channel) const
     {
-        load_tile<kSide>(sTile, states + shape.border(chunk, head) + (i64)n * shape.P + channel, shape.P, min(kSide, shape.N - n), min(kSide, shape.P - channel), shape.isStateWide);
+        const int rows = border < 0 ? 0 : min(kSide, shape.N - n);
+        load_tile<kSide>(sTile, states + shape.border(max(border, 0), head) + (i64)n * shape.P + channel, shape.P, rows, min(kSide, shape.P - channel), shape.isStateWide);
     }
 
-    // This thread's share of the product of two tiles.
-    __device__ inline f32 product_of(const E* sA, const E* sB, int rows, int columns) const
-    {
-        constexpr int V = 16 / sizeof(E);
-        f32 sum = 0;
-        #pragma unroll 2
-        for (int k = threadIdx.x; k < rows * kSide / V; k += kSsdThreads)
-        {
-            const int r = k / (kSide / V), c = k % (kSide / V) * V;
-            if (c >= columns) continue;
-            f32 a[V], b[V];
-            load<V>(a, sA + r * kPitch<T> + c);
-            load<V>(b, sB + r * kPitch<T> + c);
-            #pragma unroll
-            for (int v = 0; v < V; v++) sum = fmaf(a[v], b[v], sum);
-        }
-        return sum;
-    }
+    // Element (step i, n) of B's or C's gradient [B, L, G, N].
+    __device__ inline i64 group_at(int i, int n) const { return ((row * shape.L + first + i) * shape.G + group) * shape.N + n; }
 
-    // The sums of dB and dC of this share: element (step i, n).
-    __device__ inline i64 gradient_at(int i, int n) const { return ((share * args.rows + row * shape.L + first + i) * shape.G + group) * shape.N + n; }
-
-    __device__ inline void put_row_sums(int matrix, const f32 (&x)[2])
+    // isMore: to those that were there.
+    __device__ inline void put_row_sums(int matrix, const f32 (&x)[2], bool isMore = false)
     {
         #pragma unroll
         for (int r = 0; r < 2; r++)
         {
             const f32 sum = row_sum(x[r]);
-            if (threadIdx.x % 4 == 0) sSums.row[matrix][warp % 2][m + fragment_row(2 * r)] = sum;
+            f32& own = sSums.row[matrix][warp % 2][m + fragment_row(2 * r)];
+            if (threadIdx.x % 4 == 0) own = isMore ? own + sum : sum;
         }
     }
-    __device__ inline void put_warp_sum(int which, f32 x)
+    __device__ inline void put_warp_sum(int which, f32 x, bool isMore = false)
     {
         x = warp_sum(x);
-        if (threadIdx.x % kWarp == 0) sSums.warp[which][warp] = x;
+        if (threadIdx.x % kWarp == 0) sSums.warp[which][warp] = isMore ? sSums.warp[which][warp] + x : x;
     }
     __device__ inline f32 warp_sums(int which) const
     {
@@ -125,23 +121,9 @@ struct SsdChunkBlock
         return sum;
     }
 
-    // C·Bᵀ with its decay into a tile.
-    __device__ inline void put_decayed(E* to, const Sums& products) const
+    // R and its sums, those along rows to `rows`; C·Bᵀ with its decay into a tile too. isMore: adds to what other channels gave.
+    __device__ inline void pairs(const Sums& products, const Sums& inner, Sums& dproducts, E* to, f32 (&rows)[2], bool isMore)
     {
-        #pragma unroll
-        for (int j = 0; j < J; j++)
-            #pragma unroll
-            for (int v = 0; v < 4; v += 2)
-            {
-                const int i = m + fragment_row(v), k = c0 + 8 * j + fragment_column(v);
-                put_pair(to + i * kPitch<T> + k, products[j][v] * sDecays.decay(i, k), products[j][v + 1] * sDecays.decay(i, k + 1));
-            }
-    }
-
-    // R and its sums; C·Bᵀ with its decay into a tile too, where one is given.
-    __device__ inline void pairs(const Sums& products, const Sums& inner, Sums& dproducts, E* to)
-    {
-        f32 rows[2] = {};
         #pragma unroll
         for (int j = 0; j < J; j++)
         {
@@ -156,7 +138,11 @@ struct SsdChunkBlock
                 decayed[part] = products[j][part] * decay;
                 dproducts[j][part] += weighted;
                 const f32 pair = weighted * products[j][part];
-                if (J0 == m / kSubtile) sSums.pairs[J0][i % kSubtile][k % kSubtile] = k < i ? pair : 0.0f;
+                if (J0 == m / kSubtile)
+                {
+                    f32& own = sSums.pairs[J0][i % kSubtile][k % kSubtile];
+                    own = (isMore ? own : 0.0f) + (k < i ? pair : 0.0f);
+                }
                 else if (J0 < m / kSubtile)
                 {
                     rows[part / 2] += pair;
@@ -164,15 +150,15 @@ struct SsdChunkBlock
                 }
             }
             #pragma unroll
-            for (int v = 0; v < 4 && to; v += 2) put_pair(to + (m + fragment_row(v)) * kPitch<T> + c0 + 8 * j + fragment_column(v), decayed[v], decayed[v + 1]);
+            for (int v = 0; v < 4; v += 2) put_pair(to + (m + fragment_row(v)) * kPitch<T> + c0 + 8 * j + fragment_column(v), decayed[v], decayed[v + 1]);
             #pragma unroll
             for (int v = 0; v < 2; v++)
             {
                 const f32 sum = column_sum(down[v]);
-                if (threadIdx.x % kWarp < 4) sSums.column[m / kSubtile][c0 + 8 * j + fragment_column(v)] = sum;
+                f32& own = sSums.column[m / kSubtile][c0 + 8 * j + fragment_column(v)];
+                if (threadIdx.x % kWarp < 4) own = (isMore ? own : 0.0f) + sum;
             }
         }
-        put_row_sums(0, rows);
     }
 
     __device__ inline void load_skip(int head, int channel) const
@@ -239,7 +225,7 @@ struct SsdChunkBlock
         }
     }
 
-    __device__ inline f32* sums_of(int head) const { return args.sums + (chunk * shape.H + head) * args.sumsOfHead; }
+    __device__ inline f32* sums_of(int head) const { return args.sums + ((i64)chunk * shape.H + head) * args.sumsOfHead; }
 
     // The gradient of each exponent Δ_k·A, and from it ddt and the sums for A and the bias. Four neighbouring threads share a step k. The head's sums stand in a slot.
     __device__ inline void exponents(int head, int slot)
@@ -259,7 +245,7 @@ struct SsdChunkBlock
         }
         sum = row_sum(sum) + sSums.whole[slot];
         const f32 delta = sDecays.delta[k], raw = sDecays.raw[k];
-        f32 dDelta = fmaf(sum, shape.rate(head), sSums.row[1][0][k] + sSums.row[1][1][k]);
+        f32 dDelta = fmaf(sum, sDecays.rate, sSums.row[1][0][k] + sSums.row[1][1][k]);
         const f32 unlimited = shape.hasSoftplus ? softplus(raw) : raw;
         if (unlimited < shape.minDelta || unlimited > shape.maxDelta) dDelta = 0;
         if (shape.hasSoftplus) dDelta *= sigmoid(raw);
@@ -273,20 +259,5 @@ struct SsdChunkBlock
         sums[0] = warp_sums(0);
         sums[1] = warp_sums(1);
         if (shape.D && !shape.isSkipPerChannel) sums[2] = warp_sums(2);
-    }
-
-    // This thread's parts of the slice from n on: with their place among the gradients, or without one.
-    template <typename There, typename Missing>
-    __device__ inline void for_each(int n, There there, Missing missing) const
-    {
-        #pragma unroll
-        for (int j = 0; j < J; j++)
-            #pragma unroll
-            for (int part = 0; part < 4; part++)
-            {
-                const int i = m + fragment_row(part), at = n + c0 + 8 * j + fragment_column(part);
-                if (i < steps && at < shape.N) there(j, part, gradient_at(i, at));
-                else missing(j, part);
-            }
     }
 };

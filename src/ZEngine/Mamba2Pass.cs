@@ -35,7 +35,7 @@ internal sealed class Mamba2Pass
         Tensor y = Tensor.Empty([batch, length, inner], dtype, device);
         ScanState = Tensor.Empty([sequences, heads, inner / heads, states], DType.Float32, device);
         Squares = isDeferred ? Tensor.Empty([batch, length, backend.SsdSquares(heads, inner / heads)], DType.Float32, device) : null;
-        _states = isTracked ? _scan.NewStates() : null;
+        _states = isTracked ? _scan.X.Backend.SsdStates(_scan) : null;
         _ungated = !isDeferred ? y : isTracked ? Tensor.EmptyLike(y) : null;
         backend.SsdScanForward(_scan, Heads(y), ScanState, _states, isDeferred && isTracked ? Heads(_ungated!) : null, Squares is null ? null : new SsdGate(_norm, Squares));
         Y = y;

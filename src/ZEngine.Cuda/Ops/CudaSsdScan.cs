@@ -10,7 +10,7 @@ internal sealed partial class CudaBackend
     {
         public ulong X, Dt, B, C, Z, A, D, DtBias, Starts, FirstChunks;
         public long XBatch, XStep, XHead, DtBatch, DtStep, BBatch, BStep, BGroup, CBatch, CStep, CGroup, ZBatch, ZStep, ZHead, L;
-        public int H, P, G, N, Q, Sequences, ChunksPerRow, HasSoftplus, HasLogA, IsSkipPerChannel, IsXWide, IsBcWide, IsYWide, IsStateWide;
+        public int H, P, G, N, Q, Sequences, ChunksPerRow, ChunksOfBorder, HasSoftplus, HasLogA, IsSkipPerChannel, IsXWide, IsBcWide, IsYWide, IsStateWide;
         public float MinDelta, MaxDelta;
     }
 
@@ -44,18 +44,38 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct SsdStateBackwardArgs
     {
-        public ulong Dy, Ungated, Dfinal, Dz, Gated, Dstates, Dinitial;
+        public ulong Dy, Ungated, Dfinal, Dz, Gated, Dstates, Dinitial, Carried;
         public SsdShape Shape;
+        public int Segments, ChunksOfSegment;
     }
 
-    /// <summary>Mirrors SsdChunkBackwardArgs in kernels/common/SsdChunk.cuh, field for field.</summary>
+    /// <summary>Mirrors SsdChunkArgs in kernels/common/SsdChunk.cuh, field for field.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct SsdChunkArgs
+    {
+        public ulong Dy, States, Dx, Ddt, Sums;
+        public SsdShape Shape;
+        public long DxStep, DdtStep;
+        public int Shares, HeadsOfShare, SumsOfHead, IsDyWide;
+    }
+
+    /// <summary>Mirrors SsdBackwardArgs in kernels/SsdScanBackward.cu, field for field.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct SsdBackwardArgs
+    {
+        public ulong Ungated, Dfinal, Carried, Dz, Dinitial, DB, DC, Slots, TurnSums, Turns;
+        public SsdChunkArgs Chunk;
+        public long Chunks, DBStep, DCStep;
+        public int Segments, ChunksOfSegment, SharedSlots, SlotsOfBlock, IsBeforeKept, IsGroupWide;
+    }
+
+    /// <summary>Mirrors SsdChunkBackwardArgs in kernels/SsdScanChunkBackward.cu, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
     private struct SsdChunkBackwardArgs
     {
-        public ulong Dy, States, Dstates, Dx, Ddt, DB, DC, Sums;
-        public SsdShape Shape;
-        public long Rows, DxStep, DdtStep;
-        public int Shares, HeadsOfShare, SumsOfHead, IsDyWide;
+        public ulong Dstates, DB, DC;
+        public SsdChunkArgs Chunk;
+        public long Rows;
     }
 
     /// <summary>Mirrors SsdSumArgs in kernels/SsdScanSumBackward.cu, field for field.</summary>
@@ -69,7 +89,12 @@ internal sealed partial class CudaBackend
 
     internal override long SsdChunkLength(long wanted, long length, long headDimension, long states) => SsdPlan.ChunkLength(wanted, length);
 
-    internal override DType SsdStateType(DType activations) => activations == DType.BFloat16 ? DType.BFloat16 : DType.Float32;
+    internal override Tensor SsdStates(SsdScanInputs x)
+    {
+        long every = SsdPlan.ChunksOfBorder(x.B.Shape[3], x.X.DType), sequences = x.Options.Layout?.Count ?? x.X.Shape[0];
+        // As SsdSequence in kernels/common/Ssd.cuh counts them.
+        return Tensor.Empty([(x.Chunks() + (sequences * (every - 1))) / every, x.X.Shape[2], x.B.Shape[3], x.X.Shape[3]], x.X.DType == DType.BFloat16 ? DType.BFloat16 : DType.Float32, x.X.Device);
+    }
 
     internal override long SsdSquares(long heads, long headDimension) => heads * SsdPlan.Slices(headDimension, SsdPlan.ChannelsOfSquares);
 
@@ -117,33 +142,80 @@ internal sealed partial class CudaBackend
     {
         using Tensor? table = UploadSsdTable(x);
         SsdShape shape = ShapeOf(x, table, dy);
-        using Tensor dStates = Tensor.EmptyLike(states);
-        using Tensor? gated = x.Z is null ? null : Tensor.EmptyLike(dy);
-        int tile = SsdPlan.TileBytes(dy.DType);
-        (int tiles, int units) = SsdPlan.StateTiles(shape.N, shape.P, shape.H, shape.G, dy.DType, shape.Sequences, device.Multiprocessors);
-        long borders = (long)shape.H * SsdPlan.Slices(shape.P, SsdPlan.Side) * SsdPlan.Slices(shape.N, SsdPlan.Side * tiles) / units;
-        Kernel("SsdScanStateBackward.cu", $"ssd_scan_state_backward<{dy.DType}, {tiles}, {units}>").Launch(Blocks("SsdScan", shape.Sequences * borders), SsdPlan.Threads * units, SsdPlan.StateShared(tiles, units, dy.DType), new SsdStateBackwardArgs
-        {
-            Dy = Pointer(dy), Ungated = Pointer(ungated), Dfinal = Pointer(dFinalState), Dz = Pointer(d.Z), Gated = Pointer(gated), Dstates = Pointer(dStates), Dinitial = Pointer(d.InitialState), Shape = shape,
-        });
-
-        long chunks = x.Chunks();
-        bool isResident = SsdPlan.IsResident(shape.N, dy.DType);
-        (int shares, int headsOfShare) = SsdPlan.Shares(chunks * shape.G, shape.H / shape.G, shape.N, dy.DType, device.Multiprocessors);
+        long chunks = Size32("SsdScan", "chunks", x.Chunks());
         int sumsOfHead = 2 + (x.D is null ? 0 : shape.IsSkipPerChannel != 0 ? shape.P : 1);
-        using Tensor dB = Tensor.Empty([shares, x.B.Count], DType.Float32, dy.Device), dC = Tensor.Empty([shares, x.C.Count], DType.Float32, dy.Device);
         using Tensor sums = Tensor.Empty([chunks, shape.H, sumsOfHead], DType.Float32, dy.Device);
-        Kernel("SsdScanChunkBackward.cu", $"ssd_scan_chunk_backward<{dy.DType}, {isResident}>").Launch(Blocks("SsdScan", chunks * shape.G * shares), SsdPlan.Threads, SsdPlan.ChunkTiles(shape.N, dy.DType) * tile, new SsdChunkBackwardArgs
+        var chunk = new SsdChunkArgs
         {
-            Dy = Pointer(gated ?? dy), States = Pointer(states), Dstates = Pointer(dStates), Dx = Pointer(d.X), Ddt = Pointer(d.Dt), DB = Pointer(dB), DC = Pointer(dC), Sums = Pointer(sums),
-            Shape = shape, Rows = x.X.Shape[0] * shape.L, DxStep = StepStride(d.X), DdtStep = StepStride(d.Dt), Shares = shares, HeadsOfShare = headsOfShare, SumsOfHead = sumsOfHead, IsDyWide = IsWide(gated ?? dy, shape.P) && HasWideRows(d.X) ? 1 : 0,
-        });
-        int columnBlocks = Blocks("SsdScan", (long)shape.H * sumsOfHead, SsdPlan.ColumnsOfBlock);
-        Kernel("SsdScanSumBackward.cu", $"ssd_scan_sum_backward<{dy.DType}>").Launch(Blocks("SsdScan", columnBlocks + SsdPlan.Slices(x.B.Count, SsdPlan.Threads)), SsdPlan.Threads, 0, new SsdSumArgs
+            Dy = Pointer(dy), States = Pointer(states), Dx = Pointer(d.X), Ddt = Pointer(d.Dt), Sums = Pointer(sums), Shape = shape,
+            DxStep = StepStride(d.X), DdtStep = StepStride(d.Dt), SumsOfHead = sumsOfHead, IsDyWide = IsWide(dy, shape.P) && HasWideRows(d.X) ? 1 : 0,
+        };
+        var sum = new SsdSumArgs
         {
-            DBShares = Pointer(dB), DCShares = Pointer(dC), Sums = Pointer(sums), LogA = x.Options.HasLogA ? Pointer(x.A) : 0, DB = Pointer(d.B), DC = Pointer(d.C), DA = Pointer(d.A), DBias = Pointer(d.DtBias), DD = Pointer(d.D),
-            Chunks = chunks, Count = x.B.Count, RowWidth = (long)shape.G * shape.N, DBStep = StepStride(d.B), DCStep = StepStride(d.C), H = shape.H, Shares = shares, SumsOfHead = sumsOfHead, ColumnBlocks = columnBlocks,
+            Sums = Pointer(sums), LogA = x.Options.HasLogA ? Pointer(x.A) : 0, DB = Pointer(d.B), DC = Pointer(d.C), DA = Pointer(d.A), DBias = Pointer(d.DtBias), DD = Pointer(d.D),
+            Chunks = chunks, RowWidth = (long)shape.G * shape.N, DBStep = StepStride(d.B), DCStep = StepStride(d.C), H = shape.H, SumsOfHead = sumsOfHead,
+        };
+        if (SsdSweepPlan.Has(shape.N, dy.DType)) SsdSweepBackward(x, chunk, ungated, dFinalState, d, chunks, sum);
+        else SsdChunkBackward(x, chunk, ungated, dFinalState, d, chunks, sum);
+    }
+
+    /// <summary>One kernel that walks the chunks backward; before it, where there are segments, one that makes the gradients of the states behind them.</summary>
+    private void SsdSweepBackward(SsdScanInputs x, SsdChunkArgs chunk, Tensor? ungated, Tensor? dFinalState, SsdScanInputs d, long chunks, SsdSumArgs sum)
+    {
+        SsdShape shape = chunk.Shape;
+        (DType type, Device of) = (x.X.DType, x.X.Device);
+        SsdSweepPlan plan = SsdSweepPlan.For(shape.N, shape.P, shape.H, shape.G, shape.Sequences, LongestSequence(x), shape.Q, device.Multiprocessors, device.SharedBytesPerBlock);
+        using Tensor? carried = plan.Segments == 1 ? null : Tensor.Empty([shape.Sequences, plan.Segments - 1, shape.H, SsdPlan.Slices(shape.P, SsdPlan.Side), plan.Slices, SsdPlan.Side * SsdPlan.Side], DType.Float32, of);
+        if (carried is not null) SsdStateBackward(type, new SsdStateBackwardArgs { Dy = chunk.Dy, Dfinal = Pointer(dFinalState), Carried = Pointer(carried), Shape = shape, Segments = plan.Segments, ChunksOfSegment = plan.ChunksOfSegment });
+
+        (chunk.Shares, chunk.HeadsOfShare) = (plan.Shares, plan.Heads);
+        long blocks = (long)shape.Sequences * plan.Segments * shape.G * plan.Shares;
+        using Tensor? slots = plan.SlotsOfBlock == 0 ? null : Tensor.Empty([blocks, plan.SlotsOfBlock, SsdPlan.Side * SsdPlan.Side], DType.Float32, of);
+        using Tensor? turnSums = plan.Shares == 1 ? null : Tensor.Empty([chunks, shape.G, 2, plan.Slices, SsdPlan.Side * SsdPlan.Side], DType.Float32, of);
+        using Tensor turns = Tensor.Zeros([chunks * shape.G + 1], DType.Int32, of);
+        Kernel("SsdScanBackward.cu", $"ssd_scan_backward<{type}, {plan.Slices}>").Launch(Blocks("SsdScan", blocks), SsdPlan.Threads, plan.SharedBytes, new SsdBackwardArgs
+        {
+            Ungated = Pointer(ungated), Dfinal = Pointer(dFinalState), Carried = Pointer(carried), Dz = Pointer(d.Z), Dinitial = Pointer(d.InitialState), DB = Pointer(d.B), DC = Pointer(d.C),
+            Slots = Pointer(slots), TurnSums = Pointer(turnSums), Turns = Pointer(turns), Chunk = chunk, Chunks = chunks,
+            Segments = plan.Segments, ChunksOfSegment = plan.ChunksOfSegment, SharedSlots = plan.SharedSlots, SlotsOfBlock = plan.SlotsOfBlock, IsBeforeKept = plan.IsBeforeKept ? 1 : 0,
+            DBStep = sum.DBStep, DCStep = sum.DCStep, IsGroupWide = HasWideRows(d.B) && HasWideRows(d.C) ? 1 : 0,
         });
+        SsdSumBackward(type, sum);
+    }
+
+    /// <summary>The gradients of the states at every border first, then those of each chunk, then the sums of what shares of the heads gave to B and C.</summary>
+    private void SsdChunkBackward(SsdScanInputs x, SsdChunkArgs chunk, Tensor? ungated, Tensor? dFinalState, SsdScanInputs d, long chunks, SsdSumArgs sum)
+    {
+        SsdShape shape = chunk.Shape;
+        (DType type, Device of) = (x.X.DType, x.X.Device);
+        using Tensor dStates = SsdStates(x);
+        using Tensor? gated = x.Z is null ? null : Tensor.Empty(x.X.Shape, type, of);
+        SsdStateBackward(type, new SsdStateBackwardArgs
+        {
+            Dy = chunk.Dy, Ungated = Pointer(ungated), Dfinal = Pointer(dFinalState), Dz = Pointer(d.Z), Gated = Pointer(gated), Dstates = Pointer(dStates), Dinitial = Pointer(d.InitialState), Shape = shape,
+        });
+        if (gated is not null) (chunk.Dy, chunk.IsDyWide) = (Pointer(gated), IsWide(gated, shape.P) && HasWideRows(d.X) ? 1 : 0);
+        (chunk.Shares, chunk.HeadsOfShare) = SsdPlan.Shares(chunks * shape.G, shape.H / shape.G, type, device.Multiprocessors);
+        using Tensor dB = Tensor.Empty([chunk.Shares, x.B.Count], DType.Float32, of), dC = Tensor.Empty([chunk.Shares, x.C.Count], DType.Float32, of);
+        Kernel("SsdScanChunkBackward.cu", $"ssd_scan_chunk_backward<{type}>").Launch(Blocks("SsdScan", chunks * shape.G * chunk.Shares), SsdPlan.Threads, SsdPlan.ChunkTiles * SsdPlan.TileBytes(type), new SsdChunkBackwardArgs
+        {
+            Dstates = Pointer(dStates), DB = Pointer(dB), DC = Pointer(dC), Chunk = chunk, Rows = x.X.Shape[0] * shape.L,
+        });
+        SsdSumBackward(type, sum with { DBShares = Pointer(dB), DCShares = Pointer(dC), Shares = chunk.Shares, Count = x.B.Count });
+    }
+
+    private void SsdStateBackward(DType type, SsdStateBackwardArgs args)
+    {
+        SsdShape shape = args.Shape;
+        (int tiles, int units) = SsdPlan.StateTiles(shape.N, shape.P, shape.H, shape.G, type, shape.Sequences, device.Multiprocessors);
+        long blocks = shape.Sequences * ((long)shape.H * SsdPlan.Slices(shape.P, SsdPlan.Side) * SsdPlan.Slices(shape.N, SsdPlan.Side * tiles) / units);
+        Kernel("SsdScanStateBackward.cu", $"ssd_scan_state_backward<{type}, {tiles}, {units}, {args.Carried != 0}>").Launch(Blocks("SsdScan", blocks), SsdPlan.Threads * units, SsdPlan.StateShared(tiles, units, type), args);
+    }
+
+    private void SsdSumBackward(DType type, SsdSumArgs args)
+    {
+        args.ColumnBlocks = Blocks("SsdScan", (long)args.H * args.SumsOfHead, SsdPlan.ColumnsOfBlock);
+        Kernel("SsdScanSumBackward.cu", $"ssd_scan_sum_backward<{type}>").Launch(Blocks("SsdScan", args.ColumnBlocks + SsdPlan.Slices(args.Count, SsdPlan.Threads)), SsdPlan.Threads, 0, args);
     }
 
     /// <summary>Elements from a step of a tensor [B, L, ...] to the next: its batches follow one another.</summary>
@@ -173,7 +245,7 @@ internal sealed partial class CudaBackend
             BBatch = x.B.Strides[0], BStep = x.B.Strides[1], BGroup = x.B.Strides[2], CBatch = x.C.Strides[0], CStep = x.C.Strides[1], CGroup = x.C.Strides[2],
             ZBatch = x.Z?.Strides[0] ?? 0, ZStep = x.Z?.Strides[1] ?? 0, ZHead = x.Z?.Strides[2] ?? 0,
             L = x.X.Shape[1], H = heads, P = channels, G = Size32("SsdScan", "G", x.B.Shape[2]), N = states, Q = (int)x.Options.ChunkLength, Sequences = sequences,
-            ChunksPerRow = Size32("SsdScan", "chunks of a sequence", SsdPlan.Slices(x.X.Shape[1], x.Options.ChunkLength)),
+            ChunksPerRow = Size32("SsdScan", "chunks of a sequence", SsdPlan.Slices(x.X.Shape[1], x.Options.ChunkLength)), ChunksOfBorder = SsdPlan.ChunksOfBorder(states, y.DType),
             HasSoftplus = x.Options.HasSoftplus ? 1 : 0, HasLogA = x.Options.HasLogA ? 1 : 0, IsSkipPerChannel = x.D is { Rank: 2 } ? 1 : 0, MinDelta = x.Options.MinDelta, MaxDelta = x.Options.MaxDelta,
             IsXWide = HasWideRows(x.X) ? 1 : 0, IsBcWide = HasWideRows(x.B) && HasWideRows(x.C) ? 1 : 0,
             IsYWide = IsWide(y, channels) && (x.Z is null || HasWideRows(x.Z)) ? 1 : 0, IsStateWide = channels * SsdPlan.ElementBytes(y.DType) % WideBytes == 0 ? 1 : 0,

@@ -12,13 +12,18 @@ internal readonly record struct SsdPlan(int Tiles, int Width, int Units, int Sha
     public const int Threads = 256, Steps = 64, Side = 64, MaxStates = 256, StepChannels = 32, ColumnsOfBlock = 32, ChannelsOfSquares = 32;
     private const int PadBytes = 16, HalfHeads = 16, FloatHeads = 8, LeastHeads = 2, BlocksOfMultiprocessor = 2, LeastChunks = 8, DecayBytes = 3 << 10;
 
+    /// <summary>Tiles in shared memory of a block of ssd_scan_chunk_backward.</summary>
+    public const int ChunkTiles = 5;
+
     public static SsdPlan For(int states, int channels, int heads, int groups, DType type, int sequences, long longest, int chunk, int multiprocessors, int sharedBytesPerBlock)
     {
         int element = ElementBytes(type), tiles = states <= 64 ? 1 : states <= 128 ? 2 : 4, width = element == 2 ? 64 : 32;
         long slices = Slices(channels, width);
         bool isShared = element == 2 && tiles < 4 && heads / groups * slices % 2 == 0 && SharedOf(tiles, width, 2, element) + 2 * DecayBytes <= sharedBytesPerBlock;
         int units = isShared ? 2 : 1;
-        (int segments, int chunks) = SegmentsOf(sequences * (heads * slices / units), Slices(longest, chunk), multiprocessors);
+        long blocks = sequences * (heads * slices / units);
+        // Where the blocks of whole sequences leave multiprocessors idle.
+        (int segments, int chunks) = SegmentsOf(blocks == 0 || blocks >= multiprocessors ? 1 : Slices((long)multiprocessors * BlocksOfMultiprocessor, blocks), Slices(longest, chunk));
         return new(tiles, width, units, SharedOf(tiles, width, units, element), segments, chunks);
     }
 
@@ -29,16 +34,19 @@ internal readonly record struct SsdPlan(int Tiles, int Width, int Units, int Sha
         return 2 * Steps * rowOfStates + units * (Steps + Math.Max(2 * Steps, 64 * tiles)) * rowOfChannels;
     }
 
-    /// <summary>Where the blocks of whole sequences leave multiprocessors idle: enough segments to fill them, none of so few chunks that making its first state costs more.</summary>
-    private static (int Segments, int Chunks) SegmentsOf(long blocks, long chunks, int multiprocessors)
+    /// <summary>As many segments as wanted, but none of so few chunks that making its first state costs more.</summary>
+    internal static (int Segments, int Chunks) SegmentsOf(long wanted, long chunks)
     {
-        long wanted = blocks == 0 || blocks >= multiprocessors ? 1 : Math.Min(Slices((long)multiprocessors * BlocksOfMultiprocessor, blocks), chunks / LeastChunks);
+        wanted = Math.Min(wanted, chunks / LeastChunks);
         if (wanted <= 1) return (1, (int)Math.Max(1, chunks));
         long length = Slices(chunks, wanted);
         return ((int)Slices(chunks, length), (int)length);
     }
 
     public static long ChunkLength(long wanted, long length) => wanted > 0 ? Math.Min(wanted, Steps) : Math.Clamp(length, 1, Steps);
+
+    /// <summary>Every how many chunks the forward pass keeps the state before: ssd_scan_backward makes the one between out of the one before.</summary>
+    public static int ChunksOfBorder(long states, DType type) => SsdSweepPlan.Has(states, type) ? 2 : 1;
 
     /// <summary>Bytes of a tile of the backward kernels.</summary>
     public static int TileBytes(DType type) => Side * (Side * ElementBytes(type) + PadBytes);
@@ -56,19 +64,13 @@ internal readonly record struct SsdPlan(int Tiles, int Width, int Units, int Sha
     /// <summary>Dynamic shared memory of a block of ssd_scan_state_backward.</summary>
     public static int StateShared(int tiles, int units, DType type) => Steps * (Side * tiles * ElementBytes(type) + PadBytes) + units * (1 + tiles) * TileBytes(type);
 
-    /// <summary>Whether a block of the backward pass holds B and C of its chunk, and the sums of their gradients.</summary>
-    public static bool IsResident(int states, DType type) => ElementBytes(type) == 2 && states <= 2 * Side;
-
-    /// <summary>Tiles in shared memory of a block of the backward pass that owns a chunk.</summary>
-    public static int ChunkTiles(int states, DType type) => 5 + (IsResident(states, type) ? 2 * (int)Slices(states, Side) : 0);
-
     /// <summary>
-    /// How the heads of a group are shared out among blocks: as few shares as fill the device, each of no more heads than a block's shared memory holds sums of, and
+    /// How the heads of a group are shared out among blocks of ssd_scan_chunk_backward: as few shares as fill the device, each of no more heads than a block's shared memory holds sums of, and
     /// of two at least, which share C·Bᵀ and halve what the shares leave to add up.
     /// </summary>
-    public static (int Shares, int Heads) Shares(long blocks, int headsOfGroup, int states, DType type, int multiprocessors)
+    public static (int Shares, int Heads) Shares(long blocks, int headsOfGroup, DType type, int multiprocessors)
     {
-        int most = IsResident(states, type) ? Math.Max(LeastHeads, headsOfGroup) : ElementBytes(type) == 2 ? HalfHeads : FloatHeads;
+        int most = ElementBytes(type) == 2 ? HalfHeads : FloatHeads;
         long wanted = Math.Clamp(Slices((long)multiprocessors * BlocksOfMultiprocessor, Math.Max(1, blocks)), 1, Math.Max(1, headsOfGroup));
         int heads = (int)Math.Clamp(headsOfGroup / wanted, Math.Clamp(headsOfGroup, 1, LeastHeads), most);
         return ((int)Slices(headsOfGroup, heads), heads);

@@ -78,7 +78,7 @@ public static partial class Ops
             x.Backend.SsdScanForward(inputs, y, finalState, null, null);
             return (scope.Keep(y), scope.Keep(finalState));
         }
-        Tensor states = inputs.NewStates();
+        Tensor states = x.Backend.SsdStates(inputs);
         Tensor? ungated = z is null ? null : Tensor.EmptyLike(y);
         x.Backend.SsdScanForward(inputs, y, finalState, states, ungated);
         RecordSsdScan(inputs, y, finalState, states, ungated);
@@ -161,9 +161,6 @@ internal sealed record SsdScanInputs(Tensor X, Tensor Dt, Tensor A, Tensor B, Te
         return chunks;
     }
 
-    /// <summary>Room for the states at the borders of chunks.</summary>
-    public Tensor NewStates() => Tensor.Empty([Chunks(), X.Shape[2], B.Shape[3], X.Shape[3]], X.Backend.SsdStateType(X.DType), X.Device);
-
     public bool IsTracked() => TapeState.Current is { } tape && tape.TracksAny([X, Dt, A, B, C, D, Z, DtBias, InitialState]);
 
     public SsdScanInputs EmptyLike() => new(
@@ -183,10 +180,10 @@ public abstract partial class Backend
     /// <summary>The chunk length that the device works with: the one asked for, as far as its tiles hold it; for 0 the one that suits it.</summary>
     internal abstract long SsdChunkLength(long wanted, long length, long headDimension, long states);
 
-    /// <summary>The type of the states that a device keeps at chunk borders for the backward pass: no wider than its products read them.</summary>
-    internal virtual DType SsdStateType(DType activations) => DType.Float32;
+    /// <summary>Memory for the states [borders, H, N, P] that a device keeps for the backward pass: before every chunk, or fewer of them, no wider than its products read them.</summary>
+    internal virtual Tensor SsdStates(SsdScanInputs x) => Tensor.Empty([x.Chunks(), x.X.Shape[2], x.B.Shape[3], x.X.Shape[3]], DType.Float32, x.X.Device);
 
-    /// <summary>Writes y and the final states; where given, also the state [N, P] at the start of every chunk and head, and y before the gate.</summary>
+    /// <summary>Writes y and the final states; where given, also the states [N, P] of <see cref="SsdStates"/> at borders of chunks, and y before the gate.</summary>
     internal abstract void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated, SsdGate? gate = null);
 
     /// <summary>Overwrites <paramref name="d"/> with the gradients of <paramref name="x"/>: all contiguous, but steps of x, dt, B and C may be parts of wider rows.</summary>

@@ -7,31 +7,31 @@ namespace ZEngine.Tests.Emulator.Scenarios;
 /// <summary>Chunks of two heads with several slices of channels and states, in 16 bits, against the CPU.</summary>
 internal abstract class SsdScanScenario : KernelScenario
 {
-    private const long L = 20, H = 2, P = 72;
+    private const long L = 20, P = 72;
 
     /// <summary>States in one slice of shared memory, and in several.</summary>
     protected const long OneSlice = 40, SeveralSlices = 136, OddDistances = 72;
 
     public override bool Owns(string kernel) => KernelSources.Current.Variants[File].Any(variant => kernel.Contains(variant.Split('<')[0], StringComparison.Ordinal));
 
-    private static SsdScanInputs Inputs(long states, long chunk)
+    private static SsdScanInputs Inputs(long states, long chunk, long heads)
     {
         Tensor Normal(ulong seed, params ReadOnlySpan<long> shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(seed)).To(DType.BFloat16).To(DType.Float32);
-        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Normal(5, H)), -1);
-        return new(Normal(1, 1, L, H, P), Normal(2, 1, L, H), A, Normal(3, 1, L, 1, states), Normal(4, 1, L, 1, states), Normal(6, H, P), Normal(7, 1, L, H, P), null, null, new SsdScanOptions(ChunkLength: chunk));
+        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Normal(5, heads)), -1);
+        return new(Normal(1, 1, L, heads, P), Normal(2, 1, L, heads), A, Normal(3, 1, L, 1, states), Normal(4, 1, L, 1, states), Normal(6, heads, P), Normal(7, 1, L, heads, P), null, null, new SsdScanOptions(ChunkLength: chunk));
     }
 
     /// <summary>Runs on the CPU, then in 16 bits on an emulated device, and compares.</summary>
-    protected static void Compare(EmulatorOptions options, long states, Func<SsdScanInputs, Tensor[]> run, long chunk = 16)
+    protected static void Compare(EmulatorOptions options, long states, Func<SsdScanInputs, Tensor[]> run, long chunk = 16, long heads = 2)
     {
         using TensorScope scope = TensorScope.Enter();
-        SsdScanInputs x = Inputs(states, chunk);
+        SsdScanInputs x = Inputs(states, chunk, heads);
         float[][] want = [.. run(x).Select(tensor => tensor.ToArray<float>())];
         using var driver = new EmulatedCudaDriver(options);
         using CudaDevice device = Devices.OpenEmulated(driver);
         Tensor Narrow(Tensor tensor) => tensor.To(device).To(DType.BFloat16);
         // With as many states, x has odd distances: it comes by single elements while dx, in its place, goes by many, and other threads meet.
-        Tensor wide = Tensor.Empty([1, L, H, P + 1], DType.BFloat16, device), narrow = Narrow(x.X);
+        Tensor wide = Tensor.Empty([1, L, heads, P + 1], DType.BFloat16, device), narrow = Narrow(x.X);
         if (states == OddDistances) ZEngine.Ops.Copy(narrow, wide.Slice(3, 0, P));
         Tensor[] results = run(x with { X = states == OddDistances ? wide.Slice(3, 0, P) : narrow, Dt = Narrow(x.Dt), A = x.A.To(device), B = Narrow(x.B), C = Narrow(x.C), D = x.D!.To(device), Z = Narrow(x.Z!) });
         for (int k = 0; k < want.Length; k++)
@@ -47,7 +47,7 @@ internal abstract class SsdScanScenario : KernelScenario
     /// <summary>As <see cref="Forward"/>, with a norm's weight and the squares before it.</summary>
     protected static Tensor[] Weighted(SsdScanInputs x)
     {
-        Tensor squares = Tensor.Empty([1, L, x.X.Backend.SsdSquares(H, P)], DType.Float32, x.X.Device), weight = ZEngine.Ops.RandomNormal([H * P], Device.Cpu, new RandomStream(12)).To(x.X.Device);
+        Tensor squares = Tensor.Empty([1, L, x.X.Backend.SsdSquares(x.X.Shape[2], P)], DType.Float32, x.X.Device), weight = ZEngine.Ops.RandomNormal([x.X.Shape[2] * P], Device.Cpu, new RandomStream(12)).To(x.X.Device);
         return [.. Forward(x, new SsdGate(weight, squares)), ZEngine.Ops.Sum(squares, 2)];
     }
 
@@ -56,9 +56,16 @@ internal abstract class SsdScanScenario : KernelScenario
 
     private static Tensor[] Forward(SsdScanInputs x, SsdGate? gate)
     {
-        Tensor y = Tensor.EmptyLike(x.X), ungated = Tensor.EmptyLike(x.X), final = Tensor.Empty([1, H, P, x.B.Shape[3]], DType.Float32, x.X.Device), states = Tensor.Empty([x.Chunks(), H, x.B.Shape[3], P], x.X.Backend.SsdStateType(x.X.DType), x.X.Device);
+        Tensor y = Tensor.EmptyLike(x.X), ungated = Tensor.EmptyLike(x.X), final = Tensor.Empty([1, x.X.Shape[2], P, x.B.Shape[3]], DType.Float32, x.X.Device), states = x.X.Backend.SsdStates(x);
         x.X.Backend.SsdScanForward(x, y, final, states, ungated, gate);
         return [y, final, states, ungated];
+    }
+
+    /// <summary>Of the states that the CPU keeps those that a device keeps of one sequence in 16 bits.</summary>
+    protected static Tensor Kept(Tensor states)
+    {
+        long every = ZEngine.Cuda.SsdPlan.ChunksOfBorder(states.Shape[2], DType.BFloat16);
+        return ZEngine.Ops.Concat(0, [.. Enumerable.Range(0, (int)states.Shape[0]).Where(chunk => chunk % every == 0).Select(chunk => states.Slice(0, chunk, 1))]);
     }
 }
 
@@ -69,9 +76,16 @@ internal sealed class SsdScanForwardScenario : SsdScanScenario
 
     public override void Run(EmulatorOptions options)
     {
-        Compare(options, OneSlice, Forward);
-        Compare(options, SeveralSlices, Weighted);
-        Compare(options, OneSlice, Forward, chunk: 1);         // so many chunks that they are walked in segments
+        Compare(options, OneSlice, x => Kept(x, Forward));
+        Compare(options, SeveralSlices, x => Kept(x, Weighted));
+        Compare(options, OneSlice, x => Kept(x, Forward), chunk: 1);   // so many chunks that they are walked in segments
+    }
+
+    private static Tensor[] Kept(SsdScanInputs x, Func<SsdScanInputs, Tensor[]> run)
+    {
+        Tensor[] results = run(x);
+        if (x.X.Device == Device.Cpu) results[2] = Kept(results[2]);
+        return results;
     }
 }
 
@@ -80,31 +94,53 @@ internal abstract class SsdScanBackwardScenario(string file) : SsdScanScenario
 {
     public override string File => file;
 
-    public override void Run(EmulatorOptions options)
-    {
-        // 136 states by slices; 40 and 72 with B and C in shared memory.
-        foreach (long states in (ReadOnlySpan<long>)[SeveralSlices, OneSlice, OddDistances]) Compare(options, states);
-    }
-
-    private static void Compare(EmulatorOptions options, long states)
+    protected static void Backward(EmulatorOptions options, long states, long chunk = 16, long heads = 2)
     {
         Tensor[]? forward = null;
         Compare(options, states, x =>
         {
             forward ??= Forward(x);
+            bool isCpu = x.X.Device == Device.Cpu;
+            Tensor states = isCpu ? forward[2] : Kept(forward[2]).To(x.X.Device).To(DType.BFloat16);
             Tensor dy = ZEngine.Ops.RandomNormal(x.X.Shape, Device.Cpu, new RandomStream(11)).To(DType.BFloat16).To(x.X.Device).To(x.X.DType);
             SsdScanInputs d = x.EmptyLike();
-            x.X.Backend.SsdScanBackward(x, forward[2].To(x.X.Device).To(x.X.Backend.SsdStateType(x.X.DType)), forward[3].To(x.X.Device).To(x.X.DType), dy, null, d);
+            x.X.Backend.SsdScanBackward(x, states, forward[3].To(x.X.Device).To(x.X.DType), dy, null, d);
             return [d.X, d.Dt, d.A, d.B, d.C, d.D!, d.Z!];
-        });
+        }, chunk, heads);
+    }
+}
+
+/// <summary>kernels/SsdScanBackward.cu.</summary>
+internal sealed class SsdScanSweepBackwardScenario() : SsdScanBackwardScenario("SsdScanBackward.cu")
+{
+    public override void Run(EmulatorOptions options)
+    {
+        Backward(options, OneSlice, heads: 5);                // two blocks that take turns, dS in shared and in global memory, and B of the chunk before kept
+        Backward(options with { Architecture = 86 }, OddDistances, heads: 5);              // which has no shared memory for either
     }
 }
 
 /// <summary>kernels/SsdScanStateBackward.cu.</summary>
-internal sealed class SsdScanStateBackwardScenario() : SsdScanBackwardScenario("SsdScanStateBackward.cu");
+internal sealed class SsdScanStateBackwardScenario() : SsdScanBackwardScenario("SsdScanStateBackward.cu")
+{
+    public override void Run(EmulatorOptions options)
+    {
+        Backward(options, SeveralSlices);
+        Backward(options, OneSlice, chunk: 1);                // so many chunks that they are walked in segments
+    }
+}
 
 /// <summary>kernels/SsdScanChunkBackward.cu.</summary>
-internal sealed class SsdScanChunkBackwardScenario() : SsdScanBackwardScenario("SsdScanChunkBackward.cu");
+internal sealed class SsdScanChunkBackwardScenario() : SsdScanBackwardScenario("SsdScanChunkBackward.cu")
+{
+    public override void Run(EmulatorOptions options) => Backward(options, SeveralSlices);
+}
 
 /// <summary>kernels/SsdScanSumBackward.cu.</summary>
-internal sealed class SsdScanSumBackwardScenario() : SsdScanBackwardScenario("SsdScanSumBackward.cu");
+internal sealed class SsdScanSumBackwardScenario() : SsdScanBackwardScenario("SsdScanSumBackward.cu")
+{
+    public override void Run(EmulatorOptions options)
+    {
+        foreach (long states in (ReadOnlySpan<long>)[SeveralSlices, OneSlice]) Backward(options, states);
+    }
+}
