@@ -166,9 +166,7 @@ __global__ void __launch_bounds__(kSsdThreads * Units, Tiles < 4 && Units == 1 ?
     };
 
     if (begin < end) load_chunk(begin);
-    E* border = args.states + shape.border(sequence.firstBorder + (firstChunk + shape.chunksOfBorder - 1) / shape.chunksOfBorder, head) + channel;
-    int before = firstChunk % shape.chunksOfBorder;           // chunks since the last border
-    for (i64 first = begin; first < end; first += shape.Q, before = before + 1 < shape.chunksOfBorder ? before + 1 : 0)
+    for (i64 first = begin; first < end; first += shape.Q)
     {
         const int steps = (int)min((i64)shape.Q, end - first);
         if (first > begin) __syncthreads();                   // y of the chunk before has left shared memory
@@ -193,10 +191,12 @@ __global__ void __launch_bounds__(kSsdThreads * Units, Tiles < 4 && Units == 1 ?
             multiply<false, false>(products, memory.sC + m * kPitchN, kPitchN, memory.sB + q0 * kPitchN, kPitchN, depth, m + 16 - q0);
             multiply<false, true>(y, memory.sC + m * kPitchN, kPitchN, memory.sState + slice * kSlice * kPitchP + p0, kPitchP, depth, columns);
         }
-        if (args.states && before == 0)
+        if (args.states)
         {
-            store_border<kWidth>(border, memory.sState, shape.N, shape.P, channels, shape.isStateWide);
-            border += (i64)shape.H * shape.N * shape.P;
+            const SsdSequence of(shape, number);              // anew: registers are short
+            const i64 chunk = (first - of.begin) / shape.Q;
+            if (chunk % shape.chunksOfBorder == 0)
+                store_border<kWidth>(args.states + shape.border(of.firstBorder + chunk / shape.chunksOfBorder, head) + channel, memory.sState, shape.N, shape.P, channels, shape.isStateWide);
         }
         __syncthreads();                                      // C and the state have been read by all; C·Bᵀ and the decayed x go into their places
         #pragma unroll

@@ -13,8 +13,8 @@ namespace ZEngine.Cuda;
 internal readonly record struct SsdSweepPlan(int Slices, int Heads, int Shares, int SharedSlots, int SlotsOfBlock, bool IsBeforeKept, int SharedBytes, int Segments, int ChunksOfSegment)
 {
     /// <summary>
-    /// Heads of a block: with fewer than four, the sums of dB and dC between blocks would be most of what it reads; with more than eight they are small, and the dS of all blocks that
-    /// run at a time would no longer stay in the L2 cache.
+    /// Heads of a block. B, C and the sums of their gradients that pass between blocks are read for each block, 1.5 KB a step with 128 states; the more heads share them, the more dS
+    /// stands in global memory, and the L2 cache is to hold that of all blocks that run.
     /// </summary>
     private const int LeastHeads = 4, MostHeads = 8, MostSlices = 2;
 
