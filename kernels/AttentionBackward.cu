@@ -10,16 +10,17 @@
 //            wait in the order of the registers that add them. The block whose turn is last writes dq.
 // Layout     q, dq [B, L, H, P], k, v, dk, dv [B, S, G, P], of q, k, v any strides but the last; o, dO [B, L, H, P]; lse, dLse [B, L, H] float, dLse
 //            may be null; rest as AttentionForward.cu left it; stats [B·H·tiles, kStats, rows]: lse·log2 e, delta, and of f32 rest; turns [B·H·tiles + 1], the last is the ticket;
-//            sums [B·H·tiles, 2·units, threads, 4]; see AttentionShape.
+//            sums [B·H·tiles, 2·units, threads, 4], a unit being 16 columns of a warp; see AttentionShape.
 // Launch     attention_delta_backward grid pairs·tiles of queries, block 128. attention_backward grid pairs·tiles of keys, block 256 (128 for Keys 32 and 16);
 //            dynamic shared memory of two tiles of keys, two of scores, and one or two stages of two tiles of queries, see AttentionPlan.
 // Traffic    attention_delta_backward reads o, rest and dO once, writes stats, and dq of queries that see nothing. attention_backward reads k and v once, q, dO and stats of
 //            the tiles that see a tile of keys, from the L2 cache; reads and writes sums between the turns of a tile of queries; writes dq, dk, dv once.
 // Precision  loads T, accumulates f32, stores T. bf16, f16: p and ds are rounded to T as operands. f32: products are multiply-adds. rest gives lse and
 //            o the digits that rounding took: delta and p would lack them where one key outweighs all others. Deterministic: no float atomics; turns fix the order of additions.
-// Limits     P ≤ D ≤ 256. isWide: addresses, strides and P are multiples of 16 bytes.
-// Variants   attention_delta_backward<{f32|bf16|f16}>; attention_backward<{bf16|f16}, {64|80|128}, 128>; attention_backward<{bf16|f16}, {128|160|224|256}, 64>;
-//            attention_backward<{bf16|f16}, 256, 32>; attention_backward<f32, {64|128}, 32>; attention_backward<f32, 256, 16>
+// Limits     P ≤ D ≤ 256, D a class of head sizes. bf16, f16: tiles have P columns and zeros up to a multiple of 16, at least 32, in shared memory only. f32: D.
+//            isWide: addresses, strides and P are multiples of 16 bytes.
+// Variants   attention_delta_backward<{f32|bf16|f16}>; attention_backward<{bf16|f16}, {64|128}, 128>; attention_backward<{bf16|f16}, 128, 64>; attention_backward<{bf16|f16}, 256, {64|32}>;
+//            attention_backward<f32, {64|128}, 32>; attention_backward<f32, 256, 16>
 #include "common/AttentionGradient.cuh"
 #include "common/Turns.cuh"
 
@@ -206,11 +207,12 @@ __device__ inline void add_part(const QueryTurn& turn, const u8* sDs, const u8* 
     f32 dq[2 * kUnits][4] = {};
     tiles.template transposed<First>(dq, sDs, sK);
     if (First == 0) await_turn(args.turns + turn.number, turn.before);
-    f32* sums = args.sums + turn.number * (2 * Tiles::kUnits * kFloats) + 2 * First * kFloats + threadIdx.x * 4;
+    f32* sums = args.sums + turn.number * (2 * tiles.units() * kFloats) + 2 * First * kFloats + threadIdx.x * 4;
     if (turn.before > 0)
         #pragma unroll
         for (int j = 0; j < 2 * kUnits && First + j / 2 < Tiles::kUnits; j++)
         {
+            if (!tiles.has(First + j / 2)) break;
             const float4 more = __ldcg(reinterpret_cast<const float4*>(sums + j * kFloats));
             dq[j][0] += more.x;
             dq[j][1] += more.y;
@@ -220,7 +222,11 @@ __device__ inline void add_part(const QueryTurn& turn, const u8* sDs, const u8* 
     if (!turn.isLast)
     {
         #pragma unroll
-        for (int j = 0; j < 2 * kUnits && First + j / 2 < Tiles::kUnits; j++) store<4>(sums + j * kFloats, dq[j]);
+        for (int j = 0; j < 2 * kUnits && First + j / 2 < Tiles::kUnits; j++)
+        {
+            if (!tiles.has(First + j / 2)) break;
+            store<4>(sums + j * kFloats, dq[j]);
+        }
         return;
     }
     const i64 row = (walk.place.batch * shape.L + walk.place.first + turn.first) * shape.H + turn.head;
@@ -239,23 +245,23 @@ template <typename T, int D, int Keys>
 __global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attention_backward(const AttentionBackwardArgs<T> args)
 {
     using Tiles = GradientTiles<T, D, Keys>;
-    constexpr int kRows = Tiles::kRows, kKeyTiles = Tiles::kKeyTiles, kScores = Tiles::kScores, kUnits = Tiles::kUnits;
-    constexpr int kStatBytes = Tiles::kStats * kRows * 4, kStageBytes = 2 * Tiles::kQueryBytes + kStatBytes;
+    constexpr int kRows = Tiles::kRows, kKeyTiles = Tiles::kKeyTiles, kScores = Tiles::kScores, kUnits = Tiles::kUnits, kStatBytes = Tiles::kStats * kRows * 4;
     extern __shared__ __align__(128) u8 sMemory[];            // K, V, p, ds; then the stages: Q, dO and the stats of their queries
     __shared__ u32 sTicket;
-    u8* sK = sMemory;
-    u8* sV = sK + Tiles::kKeyBytes;
-    u8* sP = sV + Tiles::kKeyBytes;
-    u8* sDs = sP + Tiles::kScoreBytes;
-    u8* sStages = sDs + Tiles::kScoreBytes;
     const AttentionShape<T>& shape = args.shape;
+    const Tiles tiles(shape.P);
+    const int queryBytes = tiles.query_bytes(), stageBytes = 2 * queryBytes + kStatBytes;
+    u8* sK = sMemory;
+    u8* sV = sK + tiles.key_bytes();
+    u8* sP = sV + tiles.key_bytes();
+    u8* sDs = sP + tiles.score_bytes();
+    u8* sStages = sDs + tiles.score_bytes();
 
     // A block that waits for another began after it, in whatever order blocks start.
     if (threadIdx.x == 0) sTicket = atomicAdd(args.turns + (i64)shape.H * (shape.pairs / shape.units) * args.queryTiles, 1u);
     __syncthreads();                                          // the ticket is there
     const QueryWalk<T, kRows, Keys> walk(args, sTicket);
     const AttentionPlace& place = walk.place;
-    const Tiles tiles;
     const i32 key = place.tile * Keys;
 
     // Starts loading an item; behind the last nothing.
@@ -264,21 +270,27 @@ __global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attent
         if (item < walk.items)
         {
             const QueryTurn turn = walk(item);
-            u8* sQ = sStages + (item & (args.stages - 1)) * kStageBytes;
-            u8* sStats = sQ + 2 * Tiles::kQueryBytes;
+            u8* sQ = sStages + (item & (args.stages - 1)) * stageBytes;
+            u8* sStats = sQ + 2 * queryBytes;
             const i64 row = place.first + turn.first;
-            const EvenRows<T> q(shape.q + place.batch * shape.qBatch + row * shape.qStep + turn.head * shape.qHead, shape.qStep);
-            const EvenRows<T> dO(args.dO + ((place.batch * shape.L + row) * shape.H + turn.head) * shape.P, (i64)shape.H * shape.P);
-            Tiles::load_queries(sQ, q, place.queries - turn.first, shape.P, shape.isWide);
-            Tiles::load_queries(sQ + Tiles::kQueryBytes, dO, place.queries - turn.first, shape.P, shape.isWide);
+            #pragma unroll 1                                  // one after the other, in half of the code
+            for (int isGradient = 0; isGradient < 2; isGradient++)
+            {
+                const T* from = isGradient ? args.dO + ((place.batch * shape.L + row) * shape.H + turn.head) * shape.P : shape.q + place.batch * shape.qBatch + row * shape.qStep + turn.head * shape.qHead;
+                tiles.load_queries(sQ + isGradient * queryBytes, EvenRows<T>(from, isGradient ? (i64)shape.H * shape.P : shape.qStep), place.queries - turn.first, shape.P, shape.isWide);
+            }
             if (threadIdx.x < kStatBytes / 16) copy_async(shared_address(sStats) + threadIdx.x * 16, args.stats + turn.number * Tiles::kStats * kRows + threadIdx.x * 4, 16);
         }
         copy_async_commit();
     };
 
     const i64 firstKey = place.first + key;
-    Tiles::load_keys(sK, EvenRows<T>(shape.k + place.batch * shape.kBatch + firstKey * shape.kStep + place.unit * shape.kHead, shape.kStep), place.keys - key, shape.P, shape.isWide);
-    Tiles::load_keys(sV, EvenRows<T>(shape.v + place.batch * shape.vBatch + firstKey * shape.vStep + place.unit * shape.vHead, shape.vStep), place.keys - key, shape.P, shape.isWide);
+    #pragma unroll 1
+    for (int isValue = 0; isValue < 2; isValue++)
+    {
+        const T* from = isValue ? shape.v + place.batch * shape.vBatch + firstKey * shape.vStep + place.unit * shape.vHead : shape.k + place.batch * shape.kBatch + firstKey * shape.kStep + place.unit * shape.kHead;
+        tiles.load_keys(isValue ? sV : sK, EvenRows<T>(from, isValue ? shape.vStep : shape.kStep), place.keys - key, shape.P, shape.isWide);
+    }
     fetch(0);
 
     f32 dk[kKeyTiles][2 * kUnits][4] = {}, dv[kKeyTiles][2 * kUnits][4] = {};
@@ -291,9 +303,9 @@ __global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attent
         if (given && threadIdx.x == 0) give_turn(given, turns);
         if (args.stages == 2) fetch(item + 1);
         const i32 query = walk(item).first;
-        const u8* sQ = sStages + (item & (args.stages - 1)) * kStageBytes;
-        const u8* sDo = sQ + Tiles::kQueryBytes;
-        const f32* sStats = reinterpret_cast<const f32*>(sDo + Tiles::kQueryBytes);
+        const u8* sQ = sStages + (item & (args.stages - 1)) * stageBytes;
+        const u8* sDo = sQ + queryBytes;
+        const f32* sStats = reinterpret_cast<const f32*>(sDo + queryBytes);
 
         f32 s[kKeyTiles][kScores][4];
         tiles.scores(s, sK, sQ);
@@ -325,7 +337,8 @@ __global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attent
         }
         const QueryTurn turn = walk(item);
         add_part<0>(turn, sDs, sK, tiles, walk, args);
-        if constexpr (Tiles::kParts == 2) add_part<Tiles::kPartUnits>(turn, sDs, sK, tiles, walk, args);
+        if constexpr (Tiles::kParts == 2)
+            if (Tiles::kPartUnits < tiles.units()) add_part<Tiles::kPartUnits>(turn, sDs, sK, tiles, walk, args);
         given = turn.isLast ? nullptr : args.turns + turn.number;
         turns = turn.before + 1;
     }

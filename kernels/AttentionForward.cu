@@ -8,12 +8,13 @@
 //            is multiplied. A warp owns 16 or 32 rows: their scores, p and o stay in its registers, and p feeds the second product from there. Exponents are
 //            taken from a reference of each row, which follows its largest score only when that has grown by kSlack: o is seldom scaled.
 // Layout     q [B, L, H, P], k, v [B, S, G, P], any strides but the last; o [B, L, H, P]; lse [B, L, H] float; rest null, or of f32 [B, L, H], else as o; see AttentionShape.
-// Launch     grid pairs·tiles, block 128 (64 for f32 of D = 256); dynamic shared memory (rows + ring·Keys)·D elements, see AttentionPlan.
+// Launch     grid pairs·tiles, block 128 (64 for f32 of D = 256); dynamic shared memory (rows + ring·Keys)·columns elements, see AttentionPlan.
 // Traffic    reads q once and of K and V the tiles that a tile of queries sees, from the L2 cache for all but the first; writes o, lse and rest once.
 // Precision  loads T, accumulates f32, stores T. bf16, f16: p is rounded to T as operand of p·v, not in lse. f32: products are multiply-adds. exp by ex2.approx.
 //            rest is what rounding took from lse·log2 e (f32) or from o: the gradient needs it where keys are large. Deterministic: no atomics; a sequence gives the same bits alone and packed with others.
-// Limits     P ≤ D ≤ 256: columns from P to D are zeros in shared memory only. isWide: addresses, strides and P are multiples of 16 bytes.
-// Variants   attention_forward<{bf16|f16}, {32|64|80|96|128|160|224|256}, 64>; attention_forward<{bf16|f16}, 128, 32>;
+// Limits     P ≤ D ≤ 256, D a class of head sizes. bf16, f16: columns are P and zeros up to a multiple of 16, beyond 128 of 32, in shared memory only. f32: D.
+//            isWide: addresses, strides and P are multiples of 16 bytes.
+// Variants   attention_forward<{bf16|f16}, {64|128|256}, 64>; attention_forward<{bf16|f16}, 128, 32>;
 //            attention_forward<f32, {64|128}, 32>; attention_forward<f32, 256, 16>
 #include "common/Attention.cuh"
 #include "common/Fragments.cuh"
@@ -32,8 +33,6 @@ struct AttentionForwardArgs                                   // mirrored in Cud
 template <typename T>
 struct QueryRows
 {
-    static constexpr bool kIsEven = false;
-
     const T* from;                                            // of the unit's first head, at the sequence's first query
     i64 step, head;
     i32 heads, first, count;                                  // the tile's first row; the unit's rows
@@ -61,43 +60,42 @@ struct AttentionOutput
     __device__ inline i64 operator()(int row) const { return heads == 1 ? at + (i64)(first + row) * H : at + (i64)((first + row) / heads) * H + (first + row) % heads; }
 };
 
-// What a block multiplies, of 16-bit elements: on the tensor cores, from panels.
+// What a block multiplies, of 16-bit elements: on the tensor cores, from panels. D is the class of head sizes that registers are laid out for; products are of the
+// columns that there are, in multiples of 16, or beyond 128 of 32.
 template <typename T, int D, int Keys>
 struct AttentionTiles
 {
     static constexpr int kRowTiles = D <= 128 ? 2 : 1, kWarps = 4, kThreads = kWarps * kWarp, kRows = kWarps * 16 * kRowTiles, kRing = D <= 64 ? 4 : 2;
+    static constexpr int kTogether = 2 / kRowTiles;           // panels of V that are multiplied in turn: four sums at a time wait for nothing
     using Queries = PanelTile<kRows, D>;
     using Pairs = PanelTile<Keys, D>;                         // of keys or values
-    static constexpr int kTileBytes = Pairs::kBytes, kBytes = Queries::kBytes + kRing * kTileBytes;
 
-    u8* sQ;                                                   // [kRows, D]; then o
-    PanelLanes<true> across;                                  // of Q, and of V
-    PanelLanes<false> along;                                  // of K
-    int warpRow;
+    u8* sQ;                                                   // [kRows, 16·panels]; then o
+    u32 across, along;                                        // this lane's row, of Q and of V; of K
+    int warpRow, panels;
 
-    __device__ inline AttentionTiles(u8* sMemory) : sQ(sMemory), warpRow(threadIdx.x / kWarp * 16 * kRowTiles) { }
+    __device__ inline AttentionTiles(u8* sMemory, int P) : sQ(sMemory), across(kept(panel_lane<true>())), along(kept(panel_lane<false>())), warpRow(threadIdx.x / kWarp * 16 * kRowTiles), panels((P + 16 * kTogether - 1) / (16 * kTogether) * kTogether) { }
 
-    __device__ inline u8* slot(int i) const { return sQ + Queries::kBytes + i * kTileBytes; }
+    __device__ inline u8* slot(int i) const { return sQ + (Queries::kPanel + i * Pairs::kPanel) * panels; }
 
-    template <typename Tile, typename From>
-    __device__ static inline void load(u8* sTile, const From& from, int rows, int columns, bool isWide)
+    __device__ inline void load(u8* sTile, const EvenRows<T>& from, int rows, int columns, bool isWide) const
     {
-        if (!isWide) Tile::template fill<kThreads, T>(sTile, from, rows, columns);
+        if (!isWide) Pairs::template fill<kThreads, T>(sTile, from.seldom(), rows, columns, panels);
         // All rows of most tiles exist.
-        else if (rows >= Keys && columns == D) Tile::template copy<kThreads, true>(shared_address(sTile), from, rows, columns);
-        else Tile::template copy<kThreads, false>(shared_address(sTile), from, rows, columns);
+        else if (rows >= Keys && columns == 16 * panels) Pairs::template copy_whole<kThreads>(shared_address(sTile), from, panels);
+        else Pairs::template copy<kThreads>(shared_address(sTile), from.seldom(), rows, columns, panels);
     }
 
     __device__ inline void load_queries(const QueryRows<T>& from, int columns, bool isWide) const
     {
-        if (isWide) Queries::template copy<kThreads, false>(shared_address(sQ), from, from.count - from.first, columns);
-        else Queries::template fill<kThreads, T>(sQ, from, from.count - from.first, columns);
+        if (isWide) Queries::template copy<kThreads>(shared_address(sQ), from, from.count - from.first, columns, panels);
+        else Queries::template fill<kThreads, T>(sQ, from, from.count - from.first, columns, panels);
     }
 
     // s = Q·Kᵀ of this warp's rows.
     __device__ inline void scores(f32 (&s)[kRowTiles][Keys / 8][4], const u8* sK) const
     {
-        const u32 q = shared_address(sQ), key = shared_address(sK);
+        const u32 q = shared_address(sQ) + warpRow * 32 + across, key = shared_address(sK) + along;
         u32 a[kRowTiles][4];
         score_step<0>(s, a, q, key);
     }
@@ -109,12 +107,12 @@ struct AttentionTiles
         constexpr int K = Step / (Keys / 16), J = Step % (Keys / 16);
         if constexpr (J == 0)
         {
-            const u32 row = q + Queries::lane_at(across, K) + warpRow * Queries::width(2 * K) * 16;
-            load_matrices_at<Queries::place_at(0, K), false>(a[0], row);
-            if constexpr (kRowTiles == 2) load_matrices_at<Queries::place_at(16, K), false>(a[kRowTiles - 1], row);
+            if (K >= Pairs::kLeast && K % kTogether == 0 && K >= panels) return;
+            Queries::template load<0, K, false>(a[0], q);
+            if constexpr (kRowTiles == 2) Queries::template load<16, K, false>(a[kRowTiles - 1], q);
         }
         u32 b[4];
-        load_matrices_at<Pairs::place_at(16 * J, K), false>(b, key + Pairs::lane_at(along, K));
+        Pairs::template load<16 * J, K, false>(b, key);
         #pragma unroll
         for (int i = 0; i < kRowTiles; i++)
         {
@@ -139,17 +137,19 @@ struct AttentionTiles
     // o += p·V of this warp's rows.
     __device__ inline void add_values(f32 (&o)[kRowTiles][D / 8][4], const Weights& weights, const u8* sV) const
     {
-        const u32 value = shared_address(sV);
+        const u32 value = shared_address(sV) + across;
         value_step<0>(o, weights, value);
     }
 
-    // Step: 16 keys, and of these 16 columns.
+    // Step: kTogether panels, of these 16 keys, and of these a panel.
     template <int Step>
     __device__ inline void value_step(f32 (&o)[kRowTiles][D / 8][4], const Weights& weights, u32 value) const
     {
-        constexpr int K = Step / (D / 16), J = Step % (D / 16);
+        constexpr int kSteps = Keys / 16 * kTogether, J = Step / kSteps * kTogether + Step % kTogether, K = Step % kSteps / kTogether;
+        if constexpr (Step % kSteps == 0)
+            if (J >= Pairs::kLeast && J >= panels) return;
         u32 b[4];
-        load_matrices_at<Pairs::place_at(16 * K, J), true>(b, value + Pairs::lane_at(across, J));
+        Pairs::template load<16 * K, J, true>(b, value);
         #pragma unroll
         for (int i = 0; i < kRowTiles; i++)
         {
@@ -165,26 +165,31 @@ struct AttentionTiles
     {
         const int lane = threadIdx.x % kWarp;
         #pragma unroll
-        for (int i = 0; i < kRowTiles; i++)
+        for (int j = 0; j < D / 8; j++)
+        {
+            if (j >= 2 * panels) break;
             #pragma unroll
-            for (int j = 0; j < D / 8; j++)
+            for (int i = 0; i < kRowTiles; i++)
                 #pragma unroll
                 for (int half = 0; half < 2; half++)
                     *reinterpret_cast<u32*>(sQ + Queries::at(warpRow + 16 * i + 8 * half + lane / 4, j) + lane % 4 * 4) = pair_of<T>(o[i][j][2 * half], o[i][j][2 * half + 1]);
+        }
         __syncwarp();                                         // this warp's rows of o are there
-        for (int i = lane; i < 16 * kRowTiles * (D / 8); i += kWarp)
+        for (int r = lane / 8; r < 16 * kRowTiles; r += kWarp / 8)
         {
-            const int row = warpRow + i / (D / 8), chunk = i % (D / 8);
-            T* place = to(row);
-            if (!place || chunk * 8 >= columns) continue;
-            const u8* from = sQ + Queries::at(row, chunk);
-            if (isWide)
+            T* place = to(warpRow + r);
+            if (!place) continue;
+            for (int chunk = lane % 8; chunk * 8 < columns; chunk += 8)
             {
-                const uint4 words = *reinterpret_cast<const uint4*>(from);
-                store_words(place + chunk * 8, {words.x, words.y, words.z, words.w});
+                const u8* from = sQ + Queries::at(warpRow + r, chunk);
+                if (isWide)
+                {
+                    const uint4 words = *reinterpret_cast<const uint4*>(from);
+                    store_words(place + chunk * 8, {words.x, words.y, words.z, words.w});
+                }
+                else
+                    for (int v = 0; v < min(8, columns - chunk * 8); v++) place[chunk * 8 + v] = reinterpret_cast<const T*>(from)[v];
             }
-            else
-                for (int v = 0; v < min(8, columns - chunk * 8); v++) place[chunk * 8 + v] = reinterpret_cast<const T*>(from)[v];
         }
     }
 };
@@ -195,18 +200,16 @@ struct AttentionTiles<f32, D, Keys>
 {
     static constexpr int kRowTiles = 1, kWarps = D <= 128 ? 4 : 2, kThreads = kWarps * kWarp, kRows = kWarps * 16, kRing = 2, kPitch = D + 4, kScorePitch = Keys + 4;
     static constexpr int kQueryBytes = kRows * kPitch * 4, kTileBytes = Keys * kPitch * 4, kBytes = kQueryBytes + kRing * kTileBytes + kRows * kScorePitch * 4;
-    struct Pairs;
 
     u8* sQ;
     f32* sP;                                                  // [kRows, kScorePitch]
     int warpRow;
 
-    __device__ inline AttentionTiles(u8* sMemory) : sQ(sMemory), sP(reinterpret_cast<f32*>(sMemory + kQueryBytes + kRing * kTileBytes)), warpRow(threadIdx.x / kWarp * 16) { }
+    __device__ inline AttentionTiles(u8* sMemory, int) : sQ(sMemory), sP(reinterpret_cast<f32*>(sMemory + kQueryBytes + kRing * kTileBytes)), warpRow(threadIdx.x / kWarp * 16) { }
 
     __device__ inline u8* slot(int i) const { return sQ + kQueryBytes + i * kTileBytes; }
 
-    template <typename Tile, typename From>
-    __device__ static inline void load(u8* sTile, const From& from, int rows, int columns, bool isWide) { fill_floats<Keys, D, kThreads>(sTile, from, rows, columns, isWide); }
+    __device__ inline void load(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) const { fill_floats<Keys, D, kThreads>(sTile, from, rows, columns, isWide); }
 
     __device__ inline void load_queries(const QueryRows<f32>& from, int columns, bool isWide) const { fill_floats<kRows, D, kThreads>(sQ, from, from.count - from.first, columns, isWide); }
 
@@ -344,7 +347,7 @@ __global__ void __launch_bounds__(AttentionTiles<T, D, Keys>::kThreads) attentio
     const AttentionShape<T>& shape = args.shape;
     const AttentionPlace place(shape, blockIdx.x);
     const AttentionMask mask(shape, place);
-    Tiles tiles(sMemory);
+    Tiles tiles(sMemory, shape.P);
 
     const i32 heads = shape.H / shape.units, head = place.unit * heads, group = head / (shape.H / shape.G);
     const QueryRows<T> rows = {
@@ -360,7 +363,7 @@ __global__ void __launch_bounds__(AttentionTiles<T, D, Keys>::kThreads) attentio
     // Starts loading a tile; one behind the end leaves an empty group, so that the count of groups stays.
     const auto fetch = [&](EvenRows<T>& from, i32 tile, int isValue)
     {
-        if (tile < end) Tiles::template load<typename Tiles::Pairs>(tiles.slot((tile - begin) % kSlots * 2 + isValue), from, place.keys - tile * Keys, shape.P, shape.isWide);
+        if (tile < end) tiles.load(tiles.slot((tile - begin) % kSlots * 2 + isValue), from, place.keys - tile * Keys, shape.P, shape.isWide);
         from.own += Keys * from.step;
         copy_async_commit();
     };

@@ -14,9 +14,11 @@ internal static class AttentionCounts
 
     private static readonly Case[] Cases =
     [
-        .. from p in (long[])[64, 80, 128, 224, 256] select new Case("causal", 512, 1, 1, p, new AttentionOptions()),
+        .. from p in (long[])[32, 64, 80, 96, 128, 160, 224, 256] select new Case("causal", 512, 1, 1, p, new AttentionOptions()),
+        .. from length in (long[])[128, 1024] select new Case("causal", length, 1, 1, 128, new AttentionOptions()),
         new("full", 512, 1, 1, 128, new AttentionOptions(IsCausal: false)),
         new("window 128", 512, 1, 1, 128, new AttentionOptions(Window: 128)),
+        new("window 128", 1024, 1, 1, 128, new AttentionOptions(Window: 128)),
         new("4 heads of a group", 512, 4, 1, 128, new AttentionOptions()),
     ];
 
@@ -24,7 +26,8 @@ internal static class AttentionCounts
     {
         using var driver = new EmulatedCudaDriver(new EmulatorOptions { Checks = EmulatorChecks.Counters });
         using CudaDevice device = CudaDevice.Open(0, driver);
-        Console.WriteLine($"{"",-20} {"P",4} {"pass",-9} {"launches",8} {"tensor/formula",15} {"others/product",15} {"bytes/minimum",14} {"conflicts",10} {"Minst",7} {"composition",12}");
+        Console.WriteLine("| mask | L | P | pass | launches | tensor work / formula | other instructions per product | bytes / least | bank conflicts | M instructions | composition's |");
+        Console.WriteLine("|---|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|");
         foreach (Case c in Cases)
             if (filter is null || c.Name.Contains(filter, StringComparison.OrdinalIgnoreCase)) Print(c, device, driver);
     }
@@ -60,7 +63,7 @@ internal static class AttentionCounts
             long products = launches.Sum(launch => launch[InstructionClass.Matrix].Executions), all = launches.Sum(launch => launch.Total.Executions);
             long conflicts = launches.Sum(launch => launch[InstructionClass.MatrixLoad].Wavefronts - 4 * launch[InstructionClass.MatrixLoad].Executions);
             Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-                $"{c.Name,-20} {c.P,4} {pass,-9} {launches.Length,8} {launches.Sum(launch => launch.MatrixFlops) / flops,15:F2} {(double)(all - products) / products,15:F2} {launches.Sum(launch => launch.GlobalBytesRead + launch.GlobalBytesWritten) / bytes,14:F2} {conflicts,10} {all / 1e6,7:F2} {composition.Sum(launch => launch.Total.Executions) / 1e6,12:F2}"));
+                $"| {c.Name} | {c.L} | {c.P} | {pass} | {launches.Length} | {launches.Sum(launch => launch.MatrixFlops) / flops:F2} | {(double)(all - products) / products:F2} | {launches.Sum(launch => launch.GlobalBytesRead + launch.GlobalBytesWritten) / bytes:F2} | {conflicts} | {all / 1e6:F2} | {composition.Sum(launch => launch.Total.Executions) / 1e6:F1} |"));
         }
     }
 }

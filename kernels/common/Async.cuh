@@ -10,6 +10,13 @@ __device__ inline void copy_async(u32 to, const void* from, int bytes)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"(to), "l"(__cvta_generic_to_global(from)), "r"(bytes) : "memory");
 }
 
+// As above, whole, and at constant distances from two addresses: one instruction.
+template <int To, int From>
+__device__ inline void copy_async_at(u32 to, const void* from)
+{
+    asm volatile("cp.async.cg.shared.global [%0+%2], [%1+%3], 16;" :: "r"(to), "l"(__cvta_generic_to_global(from)), "n"(To), "n"(From) : "memory");
+}
+
 // Closes a group of copies.
 __device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

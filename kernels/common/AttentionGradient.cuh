@@ -26,7 +26,8 @@ struct GradientWarps
     __device__ inline int key(int i) const { return (rowWarp * kKeyTiles + i) * 16 + fragment_row(0); }
 };
 
-// Of 16-bit elements: on the tensor cores, from panels.
+// Of 16-bit elements: on the tensor cores, from panels. D is the class of head sizes that registers are laid out for; products are of the columns that there are,
+// in multiples of 16, and at least 32: a unit for each side.
 template <typename T, int D, int Keys>
 struct GradientTiles : GradientWarps<Keys>
 {
@@ -35,38 +36,40 @@ struct GradientTiles : GradientWarps<Keys>
     using KeyTile = PanelTile<Keys, D>;
     using QueryTile = PanelTile<kRows, D>;
     using ScoreTile = PanelTile<Keys, kRows>;
-    static constexpr int kUnits = (D / 16 + 1) / 2, kStats = 2, kKeyBytes = KeyTile::kBytes, kQueryBytes = QueryTile::kBytes, kScoreBytes = ScoreTile::kBytes;
-
-    PanelLanes<true> across;
-    PanelLanes<false> along;
-    u32 sideEight[2], sideFour, ownQueries;                   // of `across`, where this side's units stand; of `along`, the 16 queries of this row of warps
-
-    __device__ inline GradientTiles() : sideFour(PanelLanes<true>::at(4, side)), ownQueries(PanelLanes<false>::at(ScoreTile::width(0), rowWarp))
-    {
-        #pragma unroll
-        for (int k = 0; k < 2; k++) sideEight[k] = PanelLanes<true>::at(8, 2 * k + side);
-    }
-
-    // First column of this warp's unit of 16.
-    __device__ inline int column(int unit) const { return (2 * unit + side) * 16; }
+    static constexpr int kUnits = D / 32, kStats = 2, kLeast = D <= 64 ? 2 : KeyTile::kLeast;
     // Of dq a warp sums so many units at a time: beside dk and dv there are no registers for more.
     static constexpr int kParts = kUnits * kKeyTiles > 5 ? 2 : 1, kPartUnits = (kUnits + kParts - 1) / kParts;
 
-    __device__ inline bool has(int unit) const { return D / 16 % 2 == 0 || 2 * unit + side < D / 16; }
+    u32 across, along;                                        // this lane's row
+    int panels;
+
+    __device__ inline GradientTiles(int P) : across(kept(panel_lane<true>())), along(kept(panel_lane<false>())), panels(max(kLeast, (P + 15) / 16)) { }
+
+    __device__ inline int key_bytes() const { return KeyTile::kPanel * panels; }
+    __device__ inline int query_bytes() const { return QueryTile::kPanel * panels; }
+    __device__ inline int score_bytes() const { return ScoreTile::kPanel * (kRows / 16); }
+
+    // First column of this warp's unit of 16.
+    __device__ inline int column(int unit) const { return (2 * unit + side) * 16; }
+    __device__ inline bool has(int unit) const { return 2 * unit + 1 < kLeast || 2 * unit + side < panels; }
+    // Units of the side that has more.
+    __device__ inline int units() const { return (panels + 1) / 2; }
 
     template <typename Tile>
-    __device__ static inline void load(u8* sTile, const EvenRows<T>& from, int rows, int columns, bool isWide)
+    __device__ inline void load(u8* sTile, const EvenRows<T>& from, int rows, int columns, bool isWide) const
     {
-        if (!isWide) Tile::template fill<kThreads, T>(sTile, from, rows, columns);
-        else Tile::template copy<kThreads, false>(shared_address(sTile), from, rows, columns);
+        if (!isWide) Tile::template fill<kThreads, T>(sTile, from.seldom(), rows, columns, panels);
+        // All rows of most tiles exist.
+        else if (rows >= Tile::kPanel / 32 && columns == 16 * panels) Tile::template copy_whole<kThreads>(shared_address(sTile), from, panels);
+        else Tile::template copy<kThreads>(shared_address(sTile), from.seldom(), rows, columns, panels);
     }
-    __device__ static inline void load_keys(u8* sTile, const EvenRows<T>& from, int rows, int columns, bool isWide) { load<KeyTile>(sTile, from, rows, columns, isWide); }
-    __device__ static inline void load_queries(u8* sTile, const EvenRows<T>& from, int rows, int columns, bool isWide) { load<QueryTile>(sTile, from, rows, columns, isWide); }
+    __device__ inline void load_keys(u8* sTile, const EvenRows<T>& from, int rows, int columns, bool isWide) const { load<KeyTile>(sTile, from, rows, columns, isWide); }
+    __device__ inline void load_queries(u8* sTile, const EvenRows<T>& from, int rows, int columns, bool isWide) const { load<QueryTile>(sTile, from, rows, columns, isWide); }
 
-    // s = A·Bᵀ with A [Keys, D], B [kRows, D].
+    // s = A·Bᵀ with A [Keys, P], B [kRows, P].
     __device__ inline void scores(f32 (&s)[kKeyTiles][kScores][4], const u8* sA, const u8* sB) const
     {
-        const u32 left = shared_address(sA), right = shared_address(sB);
+        const u32 left = shared_address(sA) + rowWarp * 16 * kKeyTiles * 32 + across, right = shared_address(sB) + side * (kRows / 2) * 32 + along;
         u32 a[kKeyTiles][4];
         score_step<0>(s, a, left, right);
     }
@@ -78,21 +81,21 @@ struct GradientTiles : GradientWarps<Keys>
         *reinterpret_cast<u32*>(sScores + ScoreTile::at(this->key(i) + 8 * half, column / 8) + threadIdx.x % 4 * 4) = pair_of<T>(first, second);
     }
 
-    // sum += P·B of this warp's keys, with P [Keys, kRows], B [kRows, D].
+    // sum += P·B of this warp's keys, with P [Keys, kRows], B [kRows, P].
     __device__ inline void add(f32 (&sum)[kKeyTiles][2 * kUnits][4], const u8* sScores, const u8* sB) const
     {
-        const u32 left = shared_address(sScores), right = shared_address(sB);
+        const u32 left = shared_address(sScores) + rowWarp * 16 * kKeyTiles * 32 + across;
         u32 a[kKeyTiles][4];
-        add_step<0>(sum, a, left, right);
+        add_step<0>(sum, a, left, side_of<QueryTile>(sB));
     }
 
-    // sum += Pᵀ·B of 16 queries and the units from First on, with P [Keys, kRows], B [Keys, D].
+    // sum += Pᵀ·B of 16 queries and the units from First on, with P [Keys, kRows], B [Keys, P].
     template <int First, int J>
     __device__ inline void transposed(f32 (&sum)[J][4], const u8* sScores, const u8* sB) const
     {
-        const u32 left = shared_address(sScores) + ownQueries, right = shared_address(sB);
+        const u32 left = shared_address(sScores) + rowWarp * ScoreTile::kPanel + (along ^ rowWarp % 4 * 32);
         u32 a[4];
-        transposed_step<First, 0>(sum, a, left, right);
+        transposed_step<First, 0>(sum, a, left, side_of<KeyTile>(sB));
     }
 
 private:
@@ -103,12 +106,12 @@ private:
         constexpr int K = Step / (kScores / 2), J = Step % (kScores / 2);
         if constexpr (J == 0)
         {
-            const u32 row = left + KeyTile::lane_at(across, K) + rowWarp * 16 * kKeyTiles * KeyTile::width(2 * K) * 16;
-            load_matrices_at<KeyTile::place_at(0, K), false>(a[0], row);
-            if constexpr (kKeyTiles == 2) load_matrices_at<KeyTile::place_at(16, K), false>(a[kKeyTiles - 1], row);
+            if (K >= kLeast && K >= panels) return;
+            KeyTile::template load<0, K, false>(a[0], left);
+            if constexpr (kKeyTiles == 2) KeyTile::template load<16, K, false>(a[kKeyTiles - 1], left);
         }
         u32 b[4];
-        load_matrices_at<QueryTile::place_at(16 * J, K), false>(b, right + QueryTile::lane_at(along, K) + side * (kRows / 2) * QueryTile::width(2 * K) * 16);
+        QueryTile::template load<16 * J, K, false>(b, right);
         #pragma unroll
         for (int i = 0; i < kKeyTiles; i++)
         {
@@ -125,14 +128,13 @@ private:
         constexpr int K = Step / kUnits, U = Step % kUnits;
         if constexpr (U == 0)
         {
-            const u32 row = left + ScoreTile::lane_at(across, K) + rowWarp * 16 * kKeyTiles * ScoreTile::width(0) * 16;
-            load_matrices_at<ScoreTile::place_at(0, K), false>(a[0], row);
-            if constexpr (kKeyTiles == 2) load_matrices_at<ScoreTile::place_at(16, K), false>(a[kKeyTiles - 1], row);
+            ScoreTile::template load<0, K, false>(a[0], left);
+            if constexpr (kKeyTiles == 2) ScoreTile::template load<16, K, false>(a[kKeyTiles - 1], left);
         }
         if (has(U))
         {
             u32 b[4];
-            load_matrices_at<QueryTile::place_at(16 * K, 2 * U), true>(b, right + side_at<QueryTile>(U));
+            QueryTile::template load<16 * K, 2 * U, true>(b, right);
             #pragma unroll
             for (int i = 0; i < kKeyTiles; i++)
             {
@@ -148,21 +150,21 @@ private:
     __device__ inline void transposed_step(f32 (&sum)[J][4], u32 (&a)[4], u32 left, u32 right) const
     {
         constexpr int K = Step / (J / 2), U = Step % (J / 2);
-        if constexpr (U == 0) load_matrices_at<ScoreTile::place_at(16 * K, 0), true>(a, left);
+        if constexpr (U == 0) ScoreTile::template load<16 * K, 0, true>(a, left);
         if constexpr (First + U < kUnits)
             if (has(First + U))
             {
                 u32 b[4];
-                load_matrices_at<KeyTile::place_at(16 * K, 2 * (First + U)), true>(b, right + side_at<KeyTile>(First + U));
+                KeyTile::template load<16 * K, 2 * (First + U), true>(b, right);
                 mma_16x8x16<T>(sum[2 * U], a, b[0], b[1]);
                 mma_16x8x16<T>(sum[2 * U + 1], a, b[2], b[3]);
             }
         if constexpr (Step + 1 < Keys / 16 * (J / 2)) transposed_step<First, Step + 1>(sum, a, left, right);
     }
 
-    // What this lane adds for 16 columns of its side: two units next to each other lie in one panel.
+    // A tile from this side's first panel on: its other panels have even distances from there.
     template <typename Tile>
-    __device__ inline u32 side_at(int unit) const { return Tile::width(4 * unit) == 8 ? sideEight[unit & 1] : Tile::width(4 * unit) == 4 ? sideFour : across.two; }
+    __device__ inline u32 side_of(const u8* sTile) const { return shared_address(sTile) + side * Tile::kPanel + (across ^ side * 32); }
 };
 
 // Of floats: by multiply-adds.
@@ -171,16 +173,20 @@ struct GradientTiles<f32, D, Keys> : GradientWarps<Keys>
 {
     using Warps = GradientWarps<Keys>;
     using Warps::kRows, Warps::kThreads, Warps::kScores, Warps::kSides, Warps::rowWarp, Warps::side;
-    static constexpr int kPitch = D + 4, kScorePitch = kRows + 4, kUnits = D / 16 / kSides, kStats = 3;
-    static constexpr int kKeyBytes = Keys * kPitch * 4, kQueryBytes = kRows * kPitch * 4, kScoreBytes = Keys * kScorePitch * 4;
+    static constexpr int kPitch = D + 4, kScorePitch = kRows + 4, kUnits = D / 16 / kSides, kStats = 3, kParts = 1, kPartUnits = kUnits;
+
+    __device__ inline GradientTiles(int) { }
+
+    __device__ inline int key_bytes() const { return Keys * kPitch * 4; }
+    __device__ inline int query_bytes() const { return kRows * kPitch * 4; }
+    __device__ inline int score_bytes() const { return Keys * kScorePitch * 4; }
 
     __device__ inline int column(int unit) const { return side * (D / kSides) + unit * 16; }
-    static constexpr int kParts = 1, kPartUnits = kUnits;
-
     __device__ inline bool has(int) const { return true; }
+    __device__ inline int units() const { return kUnits; }
 
-    __device__ static inline void load_keys(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) { fill_floats<Keys, D, kThreads>(sTile, from, rows, columns, isWide); }
-    __device__ static inline void load_queries(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) { fill_floats<kRows, D, kThreads>(sTile, from, rows, columns, isWide); }
+    __device__ inline void load_keys(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) const { fill_floats<Keys, D, kThreads>(sTile, from, rows, columns, isWide); }
+    __device__ inline void load_queries(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) const { fill_floats<kRows, D, kThreads>(sTile, from, rows, columns, isWide); }
 
     __device__ static inline const f32* floats(const u8* sTile) { return reinterpret_cast<const f32*>(sTile); }
 

@@ -20,6 +20,13 @@ __device__ inline u32 block_again()
     return block;
 }
 
+// The same number, which is worked out once and kept: in a loop the compiler would rather make it of the thread's number again and again.
+__device__ inline u32 kept(u32 x)
+{
+    asm volatile("" : "+r"(x));
+    return x;
+}
+
 // Every lane receives the sum, in the same order of additions. S is f32 or f64.
 template <typename S>
 __device__ inline S warp_sum(S x)

@@ -8,7 +8,8 @@ internal readonly record struct AttentionSizes(int Sequences, long L, long S, in
 }
 
 /// <summary>Tiles of kernels/AttentionForward.cu and kernels/AttentionBackward.cu: a pure function of sizes, type and architecture.</summary>
-/// <param name="Width">Columns of a tile in shared memory: P, or the next width that there is an instance for.</param>
+/// <param name="Width">The class of head sizes that the instance is for.</param>
+/// <param name="Columns">Of a tile in shared memory: P and zeros.</param>
 /// <param name="Rows">Of a tile of queries.</param>
 /// <param name="Keys">Of a tile of keys.</param>
 /// <param name="Threads">Of a block.</param>
@@ -17,28 +18,29 @@ internal readonly record struct AttentionSizes(int Sequences, long L, long S, in
 /// <param name="Together">Pairs of a row and a head whose tiles take turns.</param>
 /// <param name="Stages">Tiles of queries that a block of the backward kernel holds at a time.</param>
 /// <param name="IsOverKeys">Whether a block owns a tile of keys rather than one of queries.</param>
-internal readonly record struct AttentionPlan(int Width, int Rows, int Keys, int Threads, int SharedBytes, int Heads, int Together, int Stages, bool IsOverKeys)
+internal readonly record struct AttentionPlan(int Width, int Columns, int Rows, int Keys, int Threads, int SharedBytes, int Heads, int Together, int Stages, bool IsOverKeys)
 {
     public const int MaxHeadSize = 256;
     private const int TicketBytes = 16;
-    private static readonly int[] HalfWidths = [32, 64, 80, 96, 128, 160, 224, 256], GradientWidths = [64, 80, 128, 160, 224, 256], FloatWidths = [64, 128, 256];
+    private static readonly int[] Widths = [64, 128, 256];
 
     /// <summary>Bytes of keys and values that blocks which run at the same time share in the L2 cache: half of the smallest of a data centre's devices.</summary>
     private const long CacheBytes = 20L << 20;
 
     public static AttentionPlan Forward(AttentionSizes x, DType type, int architecture)
     {
-        int width = WidthOf(x.P, type == DType.Float32 ? FloatWidths : HalfWidths);
+        int width = WidthOf(x.P);
         bool isFloat = type == DType.Float32;
+        int columns = isFloat ? width : RoundUp(x.P, width > 128 ? 32 : 16);
         int warps = isFloat && width > 128 ? 2 : 4, rows = warps * (isFloat || width > 128 ? 16 : 32);
-        // Two blocks with 128 rows of 128 columns fit the 100 KiB of sm_86 and sm_89 with half the keys.
-        int keys = isFloat ? width > 128 ? 16 : 32 : width == 128 && architecture is 86 or 89 ? 32 : 64;
-        int bytes = isFloat ? 4 * (rows * (width + 4) + 2 * keys * (width + 4) + rows * (keys + 4)) : 2 * width * (rows + (width <= 64 ? 4 : 2) * keys);
+        // Two blocks with 128 rows of more than 96 columns fit the 100 KiB of sm_86 and sm_89 with half the keys.
+        int keys = isFloat ? width > 128 ? 16 : 32 : columns is > 96 and <= 128 && architecture is 86 or 89 ? 32 : 64;
+        int bytes = isFloat ? 4 * (rows * (width + 4) + 2 * keys * (width + 4) + rows * (keys + 4)) : 2 * columns * (rows + (width <= 64 ? 4 : 2) * keys);
         (long queries, long seen) = x.Lengths;
         int group = x.H / x.G;
         // With the heads of a group in one tile, short sequences fill it: where that saves a tenth of the tiles.
         bool isGrouped = group > 1 && Slices(queries * group, rows) * 10 <= Slices(queries, rows) * group * 9;
-        return new(width, rows, keys, warps * 32, bytes, isGrouped ? group : 1, PairsTogether(seen, x.P, type, isGrouped ? 1 : group), Stages: 1, IsOverKeys: false);
+        return new(width, columns, rows, keys, warps * 32, bytes, isGrouped ? group : 1, PairsTogether(seen, x.P, type, isGrouped ? 1 : group), Stages: 1, IsOverKeys: false);
     }
 
     /// <param name="sharedBytes">What a block of the device may have.</param>
@@ -48,21 +50,20 @@ internal readonly record struct AttentionPlan(int Width, int Rows, int Keys, int
         int group = x.H / x.G, together = PairsTogether(x.Lengths.Queries * group, x.P, type, 1);
         if (type == DType.Float32)
         {
-            int floats = WidthOf(x.P, FloatWidths), side = floats > 128 ? 16 : 32, held = FloatBytes(2) <= sharedBytes ? 2 : 1;
-            return new(floats, side, side, 128, FloatBytes(held), group, together, held, IsOverKeys: true);
+            int floats = WidthOf(x.P), side = floats > 128 ? 16 : 32, held = FloatBytes(2) <= sharedBytes ? 2 : 1;
+            return new(floats, floats, side, side, 128, FloatBytes(held), group, together, held, IsOverKeys: true);
 
             int FloatBytes(int stages) => 4 * side * (2 * (floats + 4) + 2 * (side + 4) + stages * (2 * (floats + 4) + StatsOf(type)));
         }
-        int width = WidthOf(x.P, GradientWidths), keys = width <= 128 ? 128 : 64;
-        if (width == 128 && BytesOf(width, 128, 1) > sharedBytes) keys = 64;
-        if (width > 160 && BytesOf(width, 64, 1) > sharedBytes) (width, keys) = (MaxHeadSize, 32);
-        int stages = BytesOf(width, keys, 2) <= sharedBytes ? 2 : 1;
-        return new(width, Math.Min(keys, 64), keys, keys == 32 ? 128 : 256, BytesOf(width, keys, stages), group, together, stages, IsOverKeys: true);
+        int width = WidthOf(x.P), columns = Math.Max(32, RoundUp(x.P, 16)), keys = width <= 128 ? 128 : 64;
+        if (BytesOf(keys, 1) > sharedBytes) keys /= 2;
+        int stages = BytesOf(keys, 2) <= sharedBytes ? 2 : 1;
+        return new(width, columns, Math.Min(keys, 64), keys, keys == 32 ? 128 : 256, BytesOf(keys, stages), group, together, stages, IsOverKeys: true);
 
-        static int BytesOf(int width, int keys, int stages)
+        int BytesOf(int keys, int stages)
         {
             int rows = Math.Min(keys, 64);
-            return 4 * keys * (width + rows) + stages * (4 * rows * width + StatsOf(DType.BFloat16) * rows * 4);
+            return 4 * keys * (columns + rows) + stages * (4 * rows * columns + StatsOf(DType.BFloat16) * rows * 4);
         }
     }
 
@@ -72,7 +73,7 @@ internal readonly record struct AttentionPlan(int Width, int Rows, int Keys, int
     /// <summary>Floats of a tile's sums of dq, in units of 16 columns of a warp.</summary>
     public long SumsOfTile(DType type)
     {
-        int sides = Keys == 16 ? 4 : 2, units = type == DType.Float32 ? Width / 16 / sides : (Width / 16 + 1) / 2;
+        int sides = Keys == 16 ? 4 : 2, units = type == DType.Float32 ? Width / 16 / sides : (Columns / 16 + 1) / 2;
         return units * 8L * Threads;
     }
 
@@ -82,11 +83,13 @@ internal readonly record struct AttentionPlan(int Width, int Rows, int Keys, int
     private static int PairsTogether(long keys, int size, DType type, int headsOfKeys) =>
         (int)Math.Clamp(CacheBytes / Math.Max(1, 2 * keys * size * type.Size), 1, int.MaxValue / headsOfKeys) * headsOfKeys;
 
-    private static int WidthOf(int size, int[] widths)
+    private static int WidthOf(int size)
     {
         if (size > MaxHeadSize) throw new NotSupportedException($"Attention: P is {size}, the kernels take heads of at most {MaxHeadSize}.");
-        return widths.First(width => width >= size);
+        return Widths.First(width => width >= size);
     }
+
+    private static int RoundUp(int size, int multiple) => (size + multiple - 1) / multiple * multiple;
 
     private static long Slices(long size, long width) => (size + width - 1) / width;
 }

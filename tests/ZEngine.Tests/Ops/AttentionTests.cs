@@ -38,6 +38,13 @@ public sealed class AttentionTests
     [MemberData(nameof(Cases))]
     public void Forward_and_gradients_equal_oracle(OpCase c, string device) => EngineOp.Check(c, device);
 
+    /// <summary>Every head size that the kernels are made for; forward and back, in all types.</summary>
+    public static IEnumerable<TheoryDataRow<OpCase, string>> HeadSizes() => Times([.. Enumerable.Range(2, 31).Select(i => Scores($"heads of {8 * i} channels", 9, 21, 2, 1, 8 * i).Build("o"))]);
+
+    [Theory]
+    [MemberData(nameof(HeadSizes))]
+    public void Every_head_size_equals_oracle(OpCase c, string device) => EngineOp.Check(c, device);
+
     /// <summary>
     /// Their gradients only in Float32: dq is Σ ds·k with Σ ds = 0 and every k near 32, so that a rounding of ds to 16 bits, as of any operand of a tensor core, counts
     /// 32 times what it would among keys around 0.

@@ -20,11 +20,11 @@ public sealed partial class Kernels
 
     public static TheoryData<string, string> Assemblies => [.. from pair in Pairs select new TheoryDataRow<string, string>(pair.File, pair.Architecture)];
 
-    /// <summary>All files for all architectures, on all cores: one after the other they take minutes where nothing is cached.</summary>
+    /// <summary>The instances of all files that launches on an architecture can ask for, on all cores: one after the other they take minutes where nothing is cached.</summary>
     private static readonly Lazy<ConcurrentDictionary<(string File, string Architecture), ModuleImage>> Images = new(() =>
     {
         var images = new ConcurrentDictionary<(string File, string Architecture), ModuleImage>();
-        Parallel.ForEach(Pairs, pair => images[pair] = Compiler.Compile(KernelSources.Current.Request(pair.File, pair.Architecture, [.. KernelSources.Current.Variants[pair.File]])));
+        Parallel.ForEach(Pairs, pair => images[pair] = Compiler.Compile(KernelSources.Current.Request(pair.File, pair.Architecture, Variants(pair.File, pair.Architecture))));
         return images;
     });
 
@@ -65,10 +65,10 @@ public sealed partial class Kernels
     [Theory, MemberData(nameof(Assemblies))]
     public void Assembles_without_spills(string file, string architecture)
     {
-        HashSet<string> variants = KernelSources.Current.Variants[file];
+        string[] variants = Variants(file, architecture);
         ModuleImage image = Images.Value[(file, architecture)];
         Assert.NotEmpty(image.Cubin);
-        string[] faults = [.. from variant in variants let r = image.Resources[image.Lowered(variant)] where IsAskedFor(variant, architecture) && r.StackBytes + r.SpillLoadBytes + r.SpillStoreBytes > 0 || r.Registers > 255 select $"{variant}: {r}"];
+        string[] faults = [.. from variant in variants let r = image.Resources[image.Lowered(variant)] where r.StackBytes + r.SpillLoadBytes + r.SpillStoreBytes > 0 || r.Registers > 255 select $"{variant}: {r}"];
         if (faults.Length > 0) Assert.Fail(string.Join("; ", faults));
         string[] atomics = [.. FloatAtomicPattern().Matches(image.Ptx).Select(match => match.Value).Distinct()];
         if (atomics.Length > 0) Assert.Fail($"the order of these additions is that of the schedule: {string.Join(", ", atomics)}");
@@ -91,13 +91,29 @@ public sealed partial class Kernels
         _ => 255,
     };
 
-    /// <summary>Whether a launch on an architecture can ask for an instance: some tiles of attention's backward pass do not fit the shared memory of some.</summary>
+    private static string[] Variants(string file, string architecture) => [.. KernelSources.Current.Variants[file].Where(variant => IsAskedFor(variant, architecture))];
+
+    /// <summary>Whether a launch on an architecture can ask for an instance: tiles of attention are chosen by the shared memory that there is.</summary>
     private static bool IsAskedFor(string variant, string architecture)
     {
-        if (AttentionBackwardPattern().Match(variant) is not { Success: true } match) return true;
-        (int width, int keys) = (int.Parse(match.Groups[1].Value, System.Globalization.CultureInfo.InvariantCulture), int.Parse(match.Groups[2].Value, System.Globalization.CultureInfo.InvariantCulture));
-        int kilobytes = architecture switch { "sm_80" => 163, "sm_86" or "sm_89" => 99, _ => 227 };
-        return Enumerable.Range(1, width).Any(p => AttentionPlan.Backward(new AttentionSizes(1, 64, 64, 1, 1, p, IsPacked: false), DType.BFloat16, kilobytes << 10) is var plan && (plan.Width, plan.Keys) == (width, keys));
+        if (AttentionPattern().Match(variant) is not { Success: true } match) return true;
+        int Number(int group) => int.Parse(match.Groups[group].Value, System.Globalization.CultureInfo.InvariantCulture);
+        (int width, int keys, int kilobytes) = (Number(2), Number(3), architecture switch { "sm_80" => 163, "sm_86" or "sm_89" => 99, _ => 227 });
+        return Enumerable.Range(1, width).Any(p =>
+        {
+            var sizes = new AttentionSizes(1, 64, 64, 1, 1, p, IsPacked: false);
+            AttentionPlan plan = match.Groups[1].Value == "forward" ? AttentionPlan.Forward(sizes, DType.BFloat16, int.Parse(architecture[3..], System.Globalization.CultureInfo.InvariantCulture))
+                : AttentionPlan.Backward(sizes, DType.BFloat16, kilobytes << 10);
+            return (plan.Width, plan.Keys) == (width, keys);
+        });
+    }
+
+    /// <summary>No instance is listed that no architecture asks for.</summary>
+    [Theory, MemberData(nameof(Files))]
+    public void Every_instance_is_asked_for_somewhere(string file)
+    {
+        string[] idle = [.. KernelSources.Current.Variants[file].Where(variant => !Pairs.Any(pair => pair.File == file && IsAskedFor(variant, pair.Architecture)))];
+        if (idle.Length > 0) Assert.Fail(string.Join(", ", idle));
     }
 
     [Fact]
@@ -136,8 +152,8 @@ public sealed partial class Kernels
 
     private static string SizeOf(Type type) => type.IsDefined(typeof(System.Runtime.CompilerServices.InlineArrayAttribute)) ? "array" : type.IsPrimitive ? Marshal.SizeOf(type).ToString(System.Globalization.CultureInfo.InvariantCulture) : type.Name;
 
-    [GeneratedRegex(@"^attention_backward<b?f16, (\d+), (\d+)>$")]
-    private static partial Regex AttentionBackwardPattern();
+    [GeneratedRegex(@"^attention_(forward|backward)<b?f16, (\d+), (\d+)>$")]
+    private static partial Regex AttentionPattern();
 
     [GeneratedRegex(@"^// ([A-Z][a-z]+) {2,}\S")]
     private static partial Regex FieldPattern();
