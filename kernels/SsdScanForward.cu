@@ -16,7 +16,7 @@
 //            states [borders, H, N, P], before each chunk or the first of each chunksOfBorder, bf16 or float as the tiles; carried [n, segments − 1, H, P, N] float; ungated and states may be null.
 // Launch     ssd_scan_forward grid sequences·segments·H·ceil(P / W) / Units, W = 64 for bf16 and 32 for float tiles; block 256·Units; dynamic shared memory 45 to 91 KiB,
 //            see SsdPlan. ssd_scan_state_forward, before it where there are segments: grid sequences·H·ceil(P / 64)·ceil(N / 64), block 256, 2 tiles of 64 × 64.
-// Traffic    ssd_scan_forward, per step: a unit reads its part of P elements (twice with z) and 1 of dt, and writes its part of P (twice with ungated; with norm also a float for each 32, and it reads norm); a block reads
+// Traffic    ssd_scan_forward, per step: a unit reads its part of P elements (twice with z) and 1 of dt, and writes its part of P (twice with ungated; with norm also a float for each 32); a block reads
 //            2·N elements of B and C (where N > kSlice 3·N − kSlice). Per border and head states take N·P elements; per segment and head the state is read, and per
 //            sequence and head written, as N·P floats. ssd_scan_state_forward reads x for each 64 of N and B for each 64 of P, and writes N·P floats per segment but
 //            the first; it leaves the last segment alone.
@@ -71,7 +71,7 @@ constexpr int kPart = 32;                                     // channels of a r
 
 // Rows of y from shared memory, past the gate and the norm's weight, V elements at a time; neighbouring lanes add up the squares of a part of a row.
 template <int V, int Width, typename T>
-__device__ inline void store_rows(const SsdForwardArgs<T>& args, const f32* sY, int pitch, i64 row, i64 first, int steps, int head, int channel)
+__device__ inline void store_rows(const SsdForwardArgs<T>& args, const f32* sY, const f32* sNorm, int pitch, i64 row, i64 first, int steps, int head, int channel)
 {
     const SsdShape<T>& shape = args.shape;
     #pragma unroll 1
@@ -94,7 +94,7 @@ __device__ inline void store_rows(const SsdForwardArgs<T>& args, const f32* sY, 
             }
             if (args.norm)
             {
-                load<V>(gate, args.norm + head * shape.P + channel + p);
+                load<V>(gate, sNorm + p);
                 #pragma unroll
                 for (int v = 0; v < V; v++)
                 {
@@ -121,6 +121,7 @@ __global__ void __launch_bounds__(kSsdThreads * Units, Tiles < 4 && Units == 1 ?
     extern __shared__ __align__(16) u8 sMemory[];
     __shared__ SsdDecays sDecays[Units];
     __shared__ f32 sSkip[Units][kWidth];                      // D of a unit's channels
+    __shared__ __align__(16) f32 sNorm[Units][kWidth];        // the norm's weight of them
     const SsdShape<T>& shape = args.shape;
     const int own = Units == 1 ? 0 : threadIdx.x / kSsdThreads, thread = Units == 1 ? threadIdx.x : threadIdx.x % kSsdThreads, slices = (shape.P + kWidth - 1) / kWidth, blocks = shape.H * slices / Units;
     const int unit = blockIdx.x % blocks * Units + own, channel = unit % slices * kWidth, head = unit / slices, group = head / (shape.H / shape.G), segment = blockIdx.x / blocks % args.segments;
@@ -134,7 +135,11 @@ __global__ void __launch_bounds__(kSsdThreads * Units, Tiles < 4 && Units == 1 ?
     const int channels = min(kWidth, shape.P - channel), usedP = round_up(channels, 16), usedN = round_up(shape.N, 16), lastSlice = Memory::kSlices == 1 ? 0 : (usedN - 1) / kSlice;
     const int p0 = half * (kWidth / 2), columns = usedP - p0, q0 = half * 32 + own * kColumns;
 
-    for (int c = thread; c < kWidth; c += kSsdThreads) sSkip[own][c] = shape.D && c < channels ? shape.D[shape.isSkipPerChannel ? head * shape.P + channel + c : head] : 0.0f;
+    for (int c = thread; c < kWidth; c += kSsdThreads)
+    {
+        sSkip[own][c] = shape.D && c < channels ? shape.D[shape.isSkipPerChannel ? head * shape.P + channel + c : head] : 0.0f;
+        sNorm[own][c] = args.norm && c < channels ? args.norm[head * shape.P + channel + c] : 0.0f;
+    }
 
     // Rows n = 64·r + m … of the state by columns p0 ….
     f32 state[Tiles][J][4];
@@ -255,8 +260,8 @@ __global__ void __launch_bounds__(kSsdThreads * Units, Tiles < 4 && Units == 1 ?
             #pragma unroll
             for (int v = 0; v < 4; v += 2) put_pair(memory.sY + (m + fragment_row(v)) * kPitchY + p0 + 8 * j + fragment_column(v), y[j][v], y[j][v + 1]);
         __syncthreads();                                      // y is complete
-        if (shape.isYWide) store_rows<16 / sizeof(T), kWidth>(args, memory.sY, kPitchY, sequence.row, first, steps, head, channel);
-        else store_rows<1, kWidth>(args, memory.sY, kPitchY, sequence.row, first, steps, head, channel);
+        if (shape.isYWide) store_rows<16 / sizeof(T), kWidth>(args, memory.sY, sNorm[own], kPitchY, sequence.row, first, steps, head, channel);
+        else store_rows<1, kWidth>(args, memory.sY, sNorm[own], kPitchY, sequence.row, first, steps, head, channel);
     }
 
     if (end < sequence.end) return;

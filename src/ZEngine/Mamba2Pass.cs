@@ -28,7 +28,7 @@ internal sealed class Mamba2Pass
         ConvState = Tensor.Empty([sequences, _taps.Shape[2] - 1, channels], DType.Float32, device);
         backend.CausalConv1dForward(_convolution, _mixed, ConvState);
 
-        bool isDeferred = options.DefersScale && options.NormGroupSize == inner && dtype != DType.Float16;
+        bool isDeferred = options.DefersScale && options.NormGroupSize == inner && length > 1 && dtype != DType.Float16;
         (Tensor x, Tensor B, Tensor C) = ScanParts(_mixed);
         scan = scan with { ChunkLength = backend.SsdChunkLength(scan.ChunkLength, length, inner / heads, states) };
         _scan = new SsdScanInputs(x, _parts[2], inputs[1]!.Contiguous(), B, C, inputs[5]?.Contiguous(), isDeferred ? Heads(_parts[0]) : null, inputs[6]?.Contiguous(), inputs[8]?.Contiguous(), scan);

@@ -102,7 +102,6 @@ internal sealed partial class CudaBackend
     {
         using Tensor? table = UploadSsdTable(x);
         SsdShape shape = ShapeOf(x, table, y);
-        if (!IsAligned(gate?.Weight, 4)) shape.IsYWide = 0;
         if (shape.L == 1 && states is null && gate is null)
         {
             shape.IsStateWide = IsSsdStepWide(x, finalState) ? 1 : 0;

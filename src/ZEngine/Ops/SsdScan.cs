@@ -16,7 +16,8 @@ public sealed record SsdScanOptions(
 /// <param name="NormGroupSize">Channels that are normalised together; a divisor of H·P, or 0 for all.</param>
 /// <param name="DefersScale">
 /// Whether the norm's factor of each row may be left to <see cref="Ops.AddRmsNorm"/>, which is right where nothing but a product with a weight stands in between. It is left
-/// where the norm runs over whole rows, and the type holds what is not normalised: not in Float16.
+/// where the norm runs over whole rows, the type holds what is not normalised (not in Float16), and there is more than one step: a single one has the bits of
+/// <see cref="Ops.StateUpdate"/> and <see cref="Ops.RmsNorm"/>.
 /// </param>
 /// <param name="Scan">Of the scan, and the boundaries of packed sequences.</param>
 public sealed record Mamba2ScanOptions(long Groups, float NormEpsilon, long NormGroupSize = 0, bool DefersScale = false, SsdScanOptions? Scan = null);

@@ -186,8 +186,8 @@ public sealed class CudaGraphTests : IDisposable
         int layers = Models.SmallModels.Mamba2.Layers;
         Assert.Equal(layers, kernels.Count(kernel => kernel.Contains("state_update", StringComparison.Ordinal)));
         Assert.DoesNotContain(kernels, kernel => kernel.Contains("causal_conv1d", StringComparison.Ordinal) || kernel.Contains("ssd_scan", StringComparison.Ordinal));
-        // Embedding, last norm and head; of a layer the norm, two projections, -exp(A) in two, the step, the gated norm and the sum.
-        Assert.Equal(3 + 8 * layers, kernels.Length);
+        // Embedding, first norm and head; of a layer two projections, the step, the gated norm, and the sum with the next norm.
+        Assert.Equal(3 + 5 * layers, kernels.Length);
     }
 
     /// <summary>The learning rate lies in the device's memory: replays follow a schedule, with the bits of plain steps.</summary>

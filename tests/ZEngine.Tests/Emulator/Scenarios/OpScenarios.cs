@@ -193,7 +193,11 @@ internal sealed class RmsNormScenario : OpScenario
 {
     public override string File => "RmsNorm.cu";
     public override IEnumerable<Survivor> Survivors => [FirstSum("rms_norm_forward")];
-    protected override IEnumerable<OpCase> Cases => [Case("rms_norm", "scenario").With("gated", true).With("group_size", 35).Normal("x", [3, 70]).Normal("z", [3, 70]).Normal("weight", [70]).Build()];
+    protected override IEnumerable<OpCase> Cases =>
+    [
+        Case("rms_norm", "scenario, groups").With("group_size", 35).Normal("x", [3, 70]).Normal("weight", [70]).Build(),
+        Case("rms_norm", "scenario").With("gated", true).With("group_size", 35).Normal("x", [3, 70]).Normal("z", [3, 70]).Normal("weight", [70]).Build(),
+    ];
 
     /// <summary>A sum with a factor of each row, which is a sum over the block too.</summary>
     protected override void More(CudaDevice device)
