@@ -77,7 +77,7 @@ internal unsafe interface IFloats<T> where T : struct, IFloats<T>
 internal static class CpuSimd
 {
     /// <summary>Brings the cache line some bytes behind an address closer. One behind the end of the memory is harmless.</summary>
-    /// <remarks>Into the second-level cache: fetched into the first, a stream from memory ran at two thirds of the rate that it has without any fetching on a Zen 4, and no faster elsewhere.</remarks>
+    /// <remarks>Into the second-level cache: on a Zen 4, a stream from memory that is fetched into the first runs at two thirds of the rate that it has without any fetching.</remarks>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static unsafe void FetchAhead(void* address, int bytes)
     {
