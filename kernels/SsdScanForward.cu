@@ -111,8 +111,11 @@ __device__ inline void store_rows(const SsdForwardArgs<T>& args, const f32* sY, 
     }
 }
 
+// Of a multiprocessor at least. One team of two tiles in 16 bits, which works where heads are odd in number or too few for two, would spill 8 bytes with two.
+template <typename T, int Tiles, int Units> constexpr int kBlocksOf = Units == 1 && (Tiles == 1 || Tiles == 2 && sizeof(Border<T>) == 4) ? 2 : 1;
+
 template <typename T, int Tiles, int Units>
-__global__ void __launch_bounds__(kSsdThreads * Units, Tiles < 4 && Units == 1 ? 2 : 1) ssd_scan_forward(const SsdForwardArgs<T> args)
+__global__ void __launch_bounds__(kSsdThreads * Units, kBlocksOf<T, Tiles, Units>) ssd_scan_forward(const SsdForwardArgs<T> args)
 {
     using Memory = SsdForwardTiles<T, Tiles, Units>;
     using E = typename Memory::E;
