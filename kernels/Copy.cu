@@ -4,14 +4,18 @@
 // Source     conversions as src/ZEngine/Ops/Copy.cs defines them: floats round to nearest even, integers are cut toward zero and saturate, NaN becomes 0.
 // Method     grid-stride loops. Copies that change no type move bits, so that one instance serves all types of a size; where the innermost axis is dense
 //            on both sides the host passes longer words (up to 16 bytes). Conversions between float types are instances; all others go through double
-//            and 64-bit integers, by argument.
+//            and 64-bit integers, by argument. Where the dense axes of both sides differ, copy_transposed takes tiles of both axes through shared memory, in
+//            rows that have room behind them: neither side skips, and no two lanes meet in a bank.
 // Layout     from, to of one shape with any strides; x, sum dense or x strided.
-// Launch     grid up to 8 blocks a multiprocessor, block 256. No shared memory.
+// Launch     grid up to 8 blocks a multiprocessor, block 256. No shared memory. copy_transposed: a block for a tile of 64 × 64, or of 32 × 32 words of 8 bytes;
+//            static shared memory 16.3 or 8.3 KiB.
 // Traffic    copy reads n, writes n words; fill writes n; accumulate reads 2·n, writes n elements.
 // Precision  exact, or one rounding. Deterministic.
-// Limits     at most 6 axes.
-// Variants   copy_words<{u8|u16|u32|u64|Word16}>; convert<f32, {bf16|f16}>; convert<bf16, {f32|f16}>; convert<f16, {f32|bf16}>; convert_any;
-//            fill<{u8|u16|u32|u64}>; accumulate<{f32|bf16|f16}, {f32|bf16|f16}>
+// Limits     at most 6 axes. isWide: both sides dense, their addresses and n multiples of an access of 16 bytes of the wider type.
+// Variants   copy_words<{u8|u16|u32|u64|Word16}>; copy_transposed<u8, u8>; copy_transposed<u16, u16>; copy_transposed<u32, u32>; copy_transposed<u64, u64>;
+//            copy_transposed<f32, {bf16|f16}>; copy_transposed<bf16, {f32|f16}>; copy_transposed<f16, {f32|bf16}>; convert<f32, {bf16|f16}>; convert<bf16, {f32|f16}>; convert<f16, {f32|bf16}>; convert_any;
+//            fill<{u8|u16|u32|u64|Word16}>; accumulate<{f32|bf16|f16}, {f32|bf16|f16}>
+#include "common/Copy.cuh"
 #include "common/Strided.cuh"
 
 constexpr int kThreads = 256;
@@ -24,8 +28,11 @@ struct CopyArgs                                               // mirrored in Cud
     const S* from; T* to;
     i64 n;
     StridedShape fromShape, toShape;
-    i32 isFromDense, isToDense, fromType, toType;
+    i32 isFromDense, isToDense, fromType, toType, isWide, unused;
 };
+
+// Elements of two types in accesses of 16 bytes of the wider one.
+template <typename S, typename T> constexpr int kTogether = 16 / (sizeof(S) > sizeof(T) ? sizeof(S) : sizeof(T));
 
 template <typename Word>
 __global__ void __launch_bounds__(kThreads) copy_words(const CopyArgs<Word, Word> args)
@@ -38,9 +45,48 @@ __global__ void __launch_bounds__(kThreads) copy_words(const CopyArgs<Word, Word
 template <typename S, typename T>
 __global__ void __launch_bounds__(kThreads) convert(const CopyArgs<S, T> args)
 {
-    const i64 threads = (i64)gridDim.x * kThreads;
-    for (i64 i = (i64)blockIdx.x * kThreads + threadIdx.x; i < args.n; i += threads)
-        args.to[args.isToDense ? i : args.toShape.offset(i)] = from_f32<T>(to_f32(args.from[args.isFromDense ? i : args.fromShape.offset(i)]));
+    constexpr int V = kTogether<S, T>;
+    const i64 thread = (i64)blockIdx.x * kThreads + threadIdx.x, threads = (i64)gridDim.x * kThreads;
+    if (args.isWide)
+        for (i64 i = thread * V; i < args.n; i += threads * V)
+        {
+            f32 x[V];
+            load<V>(x, args.from + i);
+            store<V>(args.to + i, x);
+        }
+    else
+        for (i64 i = thread; i < args.n; i += threads)
+            args.to[args.isToDense ? i : args.toShape.offset(i)] = from_f32<T>(to_f32(args.from[args.isFromDense ? i : args.fromShape.offset(i)]));
+}
+
+template <typename S, typename T>
+struct TransposedCopyArgs                                     // mirrored in CudaCopy.cs, field for field
+{
+    const S* from; T* to;
+    i64 M, N, fromStride, toStride;                           // element (m, n) is from[m·fromStride + n] and to[n·toStride + m]
+    StridedShape fromShape, toShape;                          // of the other axes
+};
+
+template <typename T> struct Converted { template <typename S> static __device__ inline T of(S x) { return from_f32<T>(to_f32(x)); } static __device__ inline T of(T x) { return x; } };
+
+template <typename S, typename T>
+__global__ void __launch_bounds__(kThreads) copy_transposed(const TransposedCopyArgs<S, T> args)
+{
+    constexpr int kTile = sizeof(T) < 8 ? 64 : 32, kRows = kThreads / kTile;
+    struct alignas(sizeof(T) < 4 ? 4 : sizeof(T)) Cell { T value; };          // of whole banks
+    __shared__ Cell sTile[kTile][kTile + 1];
+    const u32 tilesM = (args.M + kTile - 1) / kTile, tilesN = (args.N + kTile - 1) / kTile, tile = blockIdx.x / tilesN, other = tile / tilesM;
+    const i64 m = (i64)(tile - other * tilesM) * kTile, n = (i64)(blockIdx.x - tile * tilesN) * kTile;
+    const int restM = (int)min(args.M - m, (i64)kTile), restN = (int)min(args.N - n, (i64)kTile), x = threadIdx.x % kTile, y = threadIdx.x / kTile;
+    const S* from = args.from + args.fromShape.offset(other) + m * args.fromStride + n;
+    T* to = args.to + args.toShape.offset(other) + n * args.toStride + m;
+    #pragma unroll
+    for (int row = 0; row < kTile; row += kRows)
+        if (row + y < restM && x < restN) sTile[row + y][x].value = Converted<T>::of(from[(row + y) * args.fromStride + x]);
+    __syncthreads();                                          // the tile is there
+    #pragma unroll
+    for (int row = 0; row < kTile; row += kRows)
+        if (row + y < restN && x < restM) to[(row + y) * args.toStride + x] = sTile[x][row + y].value;
 }
 
 __device__ inline bool is_integer(int type) { return type >= kInt32; }
@@ -109,11 +155,14 @@ struct FillArgs                                               // mirrored in Cud
     u64 bits;
 };
 
+template <typename Word> __device__ inline Word word_of(u64 bits) { return (Word)bits; }
+template <> __device__ inline Word16 word_of<Word16>(u64 bits) { return {{(u32)bits, (u32)(bits >> 32), (u32)bits, (u32)(bits >> 32)}}; }
+
 template <typename Word>
 __global__ void __launch_bounds__(kThreads) fill(const FillArgs<Word> args)
 {
     const i64 threads = (i64)gridDim.x * kThreads;
-    for (i64 i = (i64)blockIdx.x * kThreads + threadIdx.x; i < args.n; i += threads) args.to[i] = (Word)args.bits;
+    for (i64 i = (i64)blockIdx.x * kThreads + threadIdx.x; i < args.n; i += threads) args.to[i] = word_of<Word>(args.bits);
 }
 
 template <typename S, typename T>
@@ -122,13 +171,25 @@ struct AccumulateArgs                                         // mirrored in Cud
     const S* x; T* sum;
     i64 n;
     StridedShape shape;
-    i32 isDense;
+    i32 isDense, isWide;
 };
 
 template <typename S, typename T>
 __global__ void __launch_bounds__(kThreads) accumulate(const AccumulateArgs<S, T> args)
 {
-    const i64 threads = (i64)gridDim.x * kThreads;
-    for (i64 i = (i64)blockIdx.x * kThreads + threadIdx.x; i < args.n; i += threads)
-        args.sum[i] = from_f32<T>(to_f32(args.sum[i]) + to_f32(args.x[args.isDense ? i : args.shape.offset(i)]));
+    constexpr int V = kTogether<S, T>;
+    const i64 thread = (i64)blockIdx.x * kThreads + threadIdx.x, threads = (i64)gridDim.x * kThreads;
+    if (args.isWide)
+        for (i64 i = thread * V; i < args.n; i += threads * V)
+        {
+            f32 x[V], sum[V];
+            load<V>(x, args.x + i);
+            load<V>(sum, args.sum + i);
+            #pragma unroll
+            for (int v = 0; v < V; v++) sum[v] += x[v];
+            store<V>(args.sum + i, sum);
+        }
+    else
+        for (i64 i = thread; i < args.n; i += threads)
+            args.sum[i] = from_f32<T>(to_f32(args.sum[i]) + to_f32(args.x[args.isDense ? i : args.shape.offset(i)]));
 }

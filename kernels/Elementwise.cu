@@ -6,7 +6,7 @@
 // Method     each thread takes V neighbouring elements and goes on by the size of the grid. Which function it is, is an argument, so that one
 //            instance serves all: the loop waits for memory. Broadcast operands are found by dividing the index through the sizes.
 // Layout     x, y, dy, dx [n], dense; a, b of the shape of y with strides that may be 0.
-// Launch     grid up to 8 blocks a multiprocessor, block 256. No shared memory.
+// Launch     grid up to 8 blocks a multiprocessor, block 256, and as many fit where one tensor is read. No shared memory.
 // Traffic    forward reads n, writes n; backward reads 2·n, writes n; scale reads n, writes n; pairwise reads 2·n (a broadcast operand from the
 //            cache), writes n; select reads 3·n, writes 2·n elements.
 // Precision  loads T, computes f32, stores T. Deterministic.
@@ -18,6 +18,7 @@
 #include "common/Strided.cuh"
 
 constexpr int kThreads = 256;
+constexpr int kBlocks = 8;                                    // of a multiprocessor: all its threads, where each has but one access under way
 
 template <typename T>
 struct PointwiseArgs                                          // mirrored in CudaElementwise.cs, field for field
@@ -85,13 +86,13 @@ struct Scale
 };
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) pointwise_forward(const PointwiseArgs<T> args) { for_each<16 / sizeof(T)>(args.n, args.isWide, Forward<T>{args}); }
+__global__ void __launch_bounds__(kThreads, kBlocks) pointwise_forward(const PointwiseArgs<T> args) { for_each<16 / sizeof(T)>(args.n, args.isWide, Forward<T>{args}); }
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads) pointwise_backward(const PointwiseArgs<T> args) { for_each<16 / sizeof(T)>(args.n, args.isWide, Backward<T>{args}); }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) scale(const PointwiseArgs<T> args) { for_each<16 / sizeof(T)>(args.n, args.isWide, Scale<T>{args}); }
+__global__ void __launch_bounds__(kThreads, kBlocks) scale(const PointwiseArgs<T> args) { for_each<16 / sizeof(T)>(args.n, args.isWide, Scale<T>{args}); }
 
 enum Pair { kAdd, kSubtract, kMultiply, kDivide, kMaximum, kMinimum };
 

@@ -5,12 +5,13 @@
 //            dup_e = Σ dh·x[t]ᵀ, ddown_e = Σ dy[t]·(w·a)ᵀ over the tokens and slots of e.
 // Source     Jiang et al. 2024, arXiv:2401.04088, section 2.1; grouped products: Gale et al. 2022, arXiv:2211.15841, section 5.
 // Method     experts_sort gives every token and slot (a pair) a row, rows in the order of experts and then of pairs: a block counts for its expert, and walks
-//            the pairs again with ballots. Products are tiles of 64 × 64 over the rows of one expert; tokens are gathered on load. Tile i belongs to
+//            the pairs again with ballots. Products are tiles of 64 × 64 over the rows of one expert; tokens are gathered on
+//            load: on the tensor cores by cp.async, two slices of 32 of the inner axis ahead of the one that is multiplied. Tile i belongs to
 //            the expert e with begin[e] / 64 + e ≤ i: these starts leave room for every expert's last, unfilled tile, and need no table.
 // Layout     x, y, dy, dx [T, D]; experts, weights, dweights [T, K]; up [E, J, D], J = 2·F with a gate (its rows first), else F; down [E, D, F]; hidden, dhidden
 //            [rows, J]; activated, dactivated [rows, F]; begin [E + 1], pairs [rows], places [T, K] i32, -1 for experts without weights; dup, ddown float.
 // Launch     experts_sort grid E + 1, block 1024; experts_multiply grid (T·K / 64 + E + 1)·ceil(N / 64) (columns in halves of 32 with a gate), experts_weights
-//            grid E·ceil(M / 64)·ceil(N / 64), block 128, static shared memory 17 KB; experts_activation_backward grid T·K, block 128;
+//            grid E·ceil(M / 64)·ceil(N / 64), block 128, static shared memory 27 to 30 KiB on the tensor cores, else 17 KiB; experts_activation_backward grid T·K, block 128;
 //            experts_combine grid up to 8 blocks a multiprocessor, block 256.
 // Traffic    experts_sort reads 8·(E + 1)·T·K bytes, from the cache but for once, writes 8·T·K; a product reads each operand once for every tile it meets, so
 //            rows·K·ceil(N / 64) and N·K·ceil(rows / 64) elements; experts_activation_backward reads rows·(J + F), writes rows·(J + F) elements;

@@ -59,6 +59,26 @@ __device__ inline void load_tile(D* sTile, int pitch, const TileSource& source, 
     }
 }
 
+// Starts copying what load_tile copies, of 16-bit elements as they are.
+template <int rows, int columns, typename S>
+__device__ inline void fetch_tile(S* sTile, int pitch, const TileSource& source, i64 firstRow, i64 firstColumn)
+{
+    constexpr int V = 16 / sizeof(S), kChunks = columns / V;
+    #pragma unroll
+    for (int part = 0; part < rows * kChunks / kTileThreads; part++)
+    {
+        const int chunk = threadIdx.x + part * kTileThreads, i = chunk / kChunks, c = chunk % kChunks * V;
+        const i64 row = source.row(firstRow + i), column = firstColumn + c;
+        const int there = row >= 0 ? (int)max((i64)0, min((i64)V, source.columns - column)) : 0;
+        const S* from = static_cast<const S*>(source.data) + (there > 0 ? row * source.stride + column : 0);
+        S* to = sTile + i * pitch + c;
+        if (source.isWide) copy_async(shared_address(to), from, there * sizeof(S));
+        else
+            #pragma unroll
+            for (int v = 0; v < V; v++) to[v] = v < there ? from[v] : S{};
+    }
+}
+
 enum TileType { kTileF32, kTileBf16, kTileF16 };
 
 __device__ constexpr TileType tile_type(f32) { return kTileF32; }
@@ -83,32 +103,48 @@ struct Tile
     static constexpr int kPad = kIsMma ? 8 : 1;
     static constexpr int kAPitch = (isAAcross ? kTile : kDepth) + kPad, kBPitch = (isBAcross ? kTile : kDepth) + kPad;
     static constexpr int kARows = isAAcross ? kDepth : kTile, kBRows = isBAcross ? kDepth : kTile;
-    static constexpr int kOperandBytes = (kARows * kAPitch + kBRows * kBPitch) * sizeof(S), kSumBytes = kTile * kSumPitch * 4;
+    static constexpr int kStages = kIsMma ? 3 : 1, kElements = kARows * kAPitch + kBRows * kBPitch;         // slices of the operands in shared memory at a time
+    static constexpr int kOperandBytes = kStages * kElements * sizeof(S), kSumBytes = kTile * kSumPitch * 4;
     static constexpr int kBytes = kOperandBytes > kSumBytes ? kOperandBytes : kSumBytes;   // the sums come after the operands
 
     // Leaves the sums over k of 0 … depth in sMemory, [kTile, kSumPitch]. Ends with them there for all threads.
     __device__ static void multiply(u8* sMemory, const TileSource& a, int aType, const TileSource& b, int bType, i64 depth)
     {
-        S* sA = reinterpret_cast<S*>(sMemory);
-        S* sB = sA + kARows * kAPitch;
         f32 sums[2][4][4] = {};
-        for (i64 k = 0; k < depth; k += kDepth)
+        if constexpr (kIsMma)
         {
-            __syncthreads();                                  // the former operands have been read by all
-            if constexpr (kIsMma)
+            const auto operands = [&](int slice) { return reinterpret_cast<S*>(sMemory) + slice % kStages * kElements; };
+            const auto fetch = [&](int slice)
             {
-                load_tile<kARows, isAAcross ? kTile : kDepth, S>(sA, kAPitch, a, isAAcross ? k : 0, isAAcross ? 0 : k);
-                load_tile<kBRows, isBAcross ? kTile : kDepth, S>(sB, kBPitch, b, isBAcross ? k : 0, isBAcross ? 0 : k);
+                const i64 k = (i64)slice * kDepth;
+                if (k < depth)
+                {
+                    fetch_tile<kARows, isAAcross ? kTile : kDepth>(operands(slice), kAPitch, a, isAAcross ? k : 0, isAAcross ? 0 : k);
+                    fetch_tile<kBRows, isBAcross ? kTile : kDepth>(operands(slice) + kARows * kAPitch, kBPitch, b, isBAcross ? k : 0, isBAcross ? 0 : k);
+                }
+                copy_async_commit();
+            };
+            const int slices = (int)((depth + kDepth - 1) / kDepth);
+            for (int slice = 0; slice < kStages - 1; slice++) fetch(slice);
+            for (int slice = 0; slice < slices; slice++)
+            {
+                copy_async_wait<kStages - 2>();
+                __syncthreads();                              // all of this slice is there, and all have read the one whose buffer comes next
+                fetch(slice + kStages - 1);
+                add_matrices(sums, operands(slice), operands(slice) + kARows * kAPitch);
             }
-            else
+        }
+        else
+            for (i64 k = 0; k < depth; k += kDepth)
             {
+                S* sA = reinterpret_cast<S*>(sMemory);
+                S* sB = sA + kARows * kAPitch;
+                __syncthreads();                              // the former operands have been read by all
                 load_tile<kARows, isAAcross ? kTile : kDepth>(sA, kAPitch, a, aType, isAAcross ? k : 0, isAAcross ? 0 : k);
                 load_tile<kBRows, isBAcross ? kTile : kDepth>(sB, kBPitch, b, bType, isBAcross ? k : 0, isBAcross ? 0 : k);
+                __syncthreads();                              // the operands are there
+                add_scalars(sums, sA, sB);
             }
-            __syncthreads();                                  // the operands are there
-            if constexpr (kIsMma) add_matrices(sums, sA, sB);
-            else add_scalars(sums, sA, sB);
-        }
         __syncthreads();                                      // the operands have been read by all; the sums go into their place
         put_sums(sums, reinterpret_cast<f32*>(sMemory));
         __syncthreads();                                      // the sums are there

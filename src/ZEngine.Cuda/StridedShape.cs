@@ -26,6 +26,18 @@ internal struct StridedShape
         Is32 = count <= int.MaxValue ? 1 : 0;
     }
 
+    /// <summary>Axes as they are, outermost first.</summary>
+    public static StridedShape Of(long count, IEnumerable<(long Size, long Stride)> axes)
+    {
+        var shape = default(StridedShape);
+        for (int axis = 0; axis < MaxAxes; axis++) (shape.Sizes[axis], shape.Strides[axis]) = (1, 0);
+        int at = MaxAxes;
+        foreach ((long size, long stride) in axes.Reverse()) (shape.Sizes[--at], shape.Strides[at]) = (size, stride);
+        shape.Axes = MaxAxes - at;
+        shape.Is32 = count <= int.MaxValue ? 1 : 0;
+        return shape;
+    }
+
     /// <summary>Row-major without gaps.</summary>
     public readonly bool IsDense => Axes == 0 || Axes == 1 && Strides[MaxAxes - 1] == 1;
 

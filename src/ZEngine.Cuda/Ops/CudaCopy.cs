@@ -13,7 +13,16 @@ internal sealed partial class CudaBackend
         public ulong From, To;
         public long N;
         public StridedShape FromShape, ToShape;
-        public int IsFromDense, IsToDense, FromType, ToType;
+        public int IsFromDense, IsToDense, FromType, ToType, IsWide, Unused;
+    }
+
+    /// <summary>Mirrors TransposedCopyArgs in kernels/Copy.cu, field for field.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct TransposedCopyArgs
+    {
+        public ulong From, To;
+        public long M, N, FromStride, ToStride;
+        public StridedShape FromShape, ToShape;
     }
 
     /// <summary>Mirrors FillArgs in kernels/Copy.cu, field for field.</summary>
@@ -32,27 +41,40 @@ internal sealed partial class CudaBackend
         public ulong X, Sum;
         public long N;
         public StridedShape Shape;
-        public int IsDense;
+        public int IsDense, IsWide;
     }
 
     internal override void Copy(Tensor source, Tensor destination)
     {
+        bool isSame = source.DType == destination.DType, isBetweenFloats = source.DType.IsFloat && destination.DType.IsFloat;
+        if ((isSame || isBetweenFloats) && TransposedAxes.Of(source, destination) is { } axes)
+        {
+            string type = isSame ? WordOf(source.DType.Size) : "";
+            long tile = destination.DType.Size < 8 ? 64 : 32;
+            CudaKernel transposed = isSame ? Kernel(CopyFile, $"copy_transposed<{type}, {type}>") : Kernel(CopyFile, $"copy_transposed<{source.DType}, {destination.DType}>");
+            transposed.Launch(Blocks("Copy", axes.Others * ((axes.M + tile - 1) / tile) * ((axes.N + tile - 1) / tile)), ElementThreads, 0, new TransposedCopyArgs
+            {
+                From = Pointer(source), To = Pointer(destination), M = axes.M, N = axes.N, FromStride = axes.FromStride, ToStride = axes.ToStride,
+                FromShape = axes.From, ToShape = axes.To,
+            });
+            return;
+        }
         StridedShape from = new(source, source.Count), to = new(destination, source.Count);
-        bool isSame = source.DType == destination.DType;
         // Runs of elements that stand side by side on both sides move as words of up to 16 bytes.
         int elements = isSame ? WordElements(source, from, destination, to) : 1;
         int bytes = elements * source.DType.Size;
         (from, to) = (from.Widened(elements), to.Widened(elements));
         long count = source.Count / elements;
+        bool isWide = !isSame && AreTogether(source, destination, from.IsDense && to.IsDense);
         var args = new CopyArgs
         {
             From = Pointer(source), To = Pointer(destination), N = count, FromShape = from, ToShape = to,
-            IsFromDense = from.IsDense ? 1 : 0, IsToDense = to.IsDense ? 1 : 0, FromType = (int)source.DType, ToType = (int)destination.DType,
+            IsFromDense = from.IsDense ? 1 : 0, IsToDense = to.IsDense ? 1 : 0, FromType = (int)source.DType, ToType = (int)destination.DType, IsWide = isWide ? 1 : 0,
         };
         CudaKernel kernel = isSame ? Kernel(CopyFile, $"copy_words<{WordOf(bytes)}>")
-            : source.DType.IsFloat && destination.DType.IsFloat ? Kernel(CopyFile, $"convert<{source.DType}, {destination.DType}>")
+            : isBetweenFloats ? Kernel(CopyFile, $"convert<{source.DType}, {destination.DType}>")
             : Kernel(CopyFile, $"convert_any");
-        LaunchElements(kernel, count, 1, args);
+        LaunchElements(kernel, count, isWide ? WideBytes / Math.Max(source.DType.Size, destination.DType.Size) : 1, args);
     }
 
     internal override void Fill(Tensor tensor, float value)
@@ -67,16 +89,28 @@ internal sealed partial class CudaBackend
             DType.UInt8 => byte.CreateSaturating(value),
             _ => (byte)sbyte.CreateSaturating(value),
         };
-        LaunchElements(Kernel(CopyFile, $"fill<{WordOf(tensor.DType.Size)}>"), tensor.Count, 1, new FillArgs { To = Pointer(tensor), N = tensor.Count, Bits = bits });
+        for (int size = tensor.DType.Size; size < 8; size *= 2) bits = bits << 8 * size | bits & (ulong.MaxValue >> 64 - 8 * size);
+        int word = WideBytes;
+        while (tensor.Address % word != 0 || tensor.Count * tensor.DType.Size % word != 0) word /= 2;
+        long count = tensor.Count * tensor.DType.Size / word;
+        LaunchElements(Kernel(CopyFile, $"fill<{WordOf(word)}>"), count, 1, new FillArgs { To = Pointer(tensor), N = count, Bits = bits });
     }
 
     internal override void Accumulate(Tensor x, Tensor sum)
     {
         var shape = new StridedShape(x, x.Count);
-        LaunchElements(Kernel(CopyFile, $"accumulate<{x.DType}, {sum.DType}>"), sum.Count, 1, new AccumulateArgs
+        bool isWide = AreTogether(x, sum, shape.IsDense);
+        LaunchElements(Kernel(CopyFile, $"accumulate<{x.DType}, {sum.DType}>"), sum.Count, isWide ? WideBytes / Math.Max(x.DType.Size, sum.DType.Size) : 1, new AccumulateArgs
         {
-            X = Pointer(x), Sum = Pointer(sum), N = sum.Count, Shape = shape, IsDense = shape.IsDense ? 1 : 0,
+            X = Pointer(x), Sum = Pointer(sum), N = sum.Count, Shape = shape, IsDense = shape.IsDense ? 1 : 0, IsWide = isWide ? 1 : 0,
         });
+    }
+
+    /// <summary>Whether two dense tensors can be read side by side in accesses of 16 bytes of the wider type.</summary>
+    private static bool AreTogether(Tensor a, Tensor b, bool areDense)
+    {
+        int elements = WideBytes / Math.Max(a.DType.Size, b.DType.Size);
+        return areDense && a.Count % elements == 0 && IsAligned(a, elements) && IsAligned(b, elements);
     }
 
     private static int WordElements(Tensor source, in StridedShape from, Tensor destination, in StridedShape to)

@@ -1,3 +1,5 @@
+using ZEngine.Emulator;
+
 namespace ZEngine.Tests.Ops;
 
 /// <summary>Copies, joins and cuts; and every way from one element type to another.</summary>
@@ -60,6 +62,64 @@ public sealed class CopyTests
             int value = (i * b + j) * c + k, at = (k * b + j) * a + i;
             Assert.Equal(value, copy[(i * c + k) * b + j]);
             Assert.Equal((value, value), (outer[at], whole[at]));
+        }
+    }
+
+    /// <summary>Tiles through shared memory: both sides in whole sectors, every element once, and no two lanes in one bank.</summary>
+    [Theory]
+    [InlineData(DType.Float32, DType.Float32), InlineData(DType.BFloat16, DType.BFloat16), InlineData(DType.Int64, DType.Int64), InlineData(DType.UInt8, DType.UInt8), InlineData(DType.Float32, DType.BFloat16)]
+    public void Transposed_copies_are_coalesced_on_both_sides(DType from, DType to)
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        const long B = 3, M = 96, N = 160;
+        Tensor x = counted.Normal(1, B, M, N).To(from), y = Tensor.Empty([B, N, M], to, counted.Device);
+        LaunchProfile[] launches = counted.Profile(() => counted.Device.Backend.Copy(x.Transpose(1, 2), y));
+        CountedDevice.Are(["copy_transposed"], launches);
+        CountedDevice.Moved(B * M * N * from.Size, B * M * N * to.Size, launches[0]);
+        CountedDevice.FillsSectors(launches[0]);
+        CountedDevice.HasNoBankConflicts(launches[0]);
+        float[] want = x.To(to).To(DType.Float32).ToArray<float>(), got = y.To(DType.Float32).ToArray<float>();
+        for (long b = 0; b < B; b++)
+            for (long m = 0; m < M; m++)
+                for (long n = 0; n < N; n++) Assert.Equal(want[(b * M + m) * N + n], got[(b * N + n) * M + m]);
+    }
+
+    /// <summary>Axes between and around the two that are exchanged, tiles that are not full, sides that have gaps.</summary>
+    [Fact]
+    public void Transposed_copies_of_any_axes_equal_the_cpu_s()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        Tensor x = ZEngine.Ops.RandomNormal([2, 35, 3, 70, 2], Device.Cpu, new RandomStream(1)), wide = ZEngine.Ops.RandomNormal([70, 90], Device.Cpu, new RandomStream(2));
+        foreach (Func<Tensor, Tensor> view in (Func<Tensor, Tensor>[])[x => x.Slice(4, 0, 1).Transpose(1, 3), x => x.Transpose(1, 4), x => x.Transpose(0, 3), x => x.Slice(3, 5, 40).Transpose(3, 4).Transpose(1, 4)])
+            Assert.Equal(view(x).Clone().ToArray<float>(), view(x.To(counted.Device)).Clone().ToArray<float>());
+        Tensor into = Tensor.Zeros([90, 120], DType.Float32, Device.Cpu), onto = Tensor.Zeros([90, 120], DType.Float32, counted.Device);
+        ZEngine.Ops.Copy(wide.Transpose(0, 1), into.Slice(1, 20, 70));
+        ZEngine.Ops.Copy(wide.To(counted.Device).Transpose(0, 1), onto.Slice(1, 20, 70));
+        Assert.Equal(into.ToArray<float>(), onto.ToArray<float>());
+    }
+
+    [Fact]
+    public void Traffic_of_dense_copies_equals_the_header()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        const long n = 4096;
+        Tensor x = counted.Normal(1, n), half = Tensor.Empty([n], DType.BFloat16, counted.Device), same = Tensor.EmptyLike(x);
+        CountedDevice.CheckWide(One(() => ZEngine.Ops.Copy(x, same), "copy_words"), 4 * n, 4 * n);
+        CountedDevice.CheckWide(One(() => ZEngine.Ops.Fill(same, 3), "fill"), 0, 4 * n);
+        CountedDevice.CheckWide(One(() => counted.Device.Backend.Accumulate(x, same), "accumulate"), 8 * n, 4 * n);
+        Assert.Equal(x.ToArray<float>().Select(v => v + 3), same.ToArray<float>());
+        LaunchProfile converted = One(() => counted.Device.Backend.Copy(x, half), "convert");
+        CountedDevice.CheckWide(converted, 4 * n, 2 * n, isWrittenWide: false);
+        CountedDevice.FillsSectors(converted);
+
+        LaunchProfile One(Action action, string kernel)
+        {
+            LaunchProfile[] launches = counted.Profile(action);
+            CountedDevice.Are([kernel], launches);
+            return launches[0];
         }
     }
 

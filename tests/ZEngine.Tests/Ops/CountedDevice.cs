@@ -68,13 +68,22 @@ internal sealed class CountedDevice : IDisposable
         Assert.Equal((16 * load.Threads, 16 * store.Threads, store.Bytes / 32), (load.Bytes, store.Bytes, store.Sectors));
     }
 
+    /// <summary>Loads, copies and stores use all of the sectors that they touch.</summary>
+    public static void FillsSectors(LaunchProfile launch)
+    {
+        foreach (InstructionClass kind in (ReadOnlySpan<InstructionClass>)[InstructionClass.GlobalLoad, InstructionClass.AsyncCopy, InstructionClass.GlobalStore])
+            Assert.Equal(launch[kind].Bytes, 32 * launch[kind].Sectors);
+    }
+
     /// <summary>Each pass over the banks of shared memory moves what the banks hold: 128 bytes, or what a request asked for that asked for less.</summary>
-    public static void HasNoBankConflicts(LaunchProfile launch)
+    /// <param name="launch">What was counted.</param>
+    /// <param name="words">Requests among others that ask for single words, as the sums of a block do.</param>
+    public static void HasNoBankConflicts(LaunchProfile launch, long words = 0)
     {
         foreach (InstructionClass kind in (ReadOnlySpan<InstructionClass>)[InstructionClass.SharedLoad, InstructionClass.SharedStore])
         {
             InstructionCounter counter = launch[kind];
-            Assert.InRange(counter.Wavefronts, 0, Math.Max(counter.Requests, (counter.Bytes + 127) / 128));
+            Assert.InRange(counter.Wavefronts, 0, words + Math.Max(counter.Requests, (counter.Bytes + 127) / 128));
         }
     }
 

@@ -1,3 +1,4 @@
+using ZEngine.Emulator;
 using ZEngine.Tests.Oracles;
 using static ZEngine.Tests.Ops.OpData;
 
@@ -60,6 +61,47 @@ public sealed class ElementwiseTests
         using TensorScope scope = TensorScope.Enter();
         Tensor a = Tensor.Zeros([2, 3], DType.Float32, Device.Cpu), b = Tensor.Zeros([2], DType.Float32, Device.Cpu);
         Assert.Equal("Add: a is [2, 3] and b is [2]: axis -1 is 3 and 2, and neither is 1.", Assert.Throws<ArgumentException>(() => ZEngine.Ops.Add(a, b)).Message);
+    }
+
+    [Fact]
+    public void Traffic_equals_the_header()
+    {
+        using var counted = new CountedDevice();
+        using Tape tape = Tape.Begin();
+        const long bytes = 4 * 12 * 64;
+        Tensor a = tape.Watch(counted.Normal(1, 12, 64)), b = tape.Watch(counted.Normal(2, 12, 64)), dy = counted.Normal(3, 12, 64);
+        counted.Launches();
+        ZEngine.Ops.Scale(a, 2);
+        Check("scale", bytes, bytes);
+        ZEngine.Ops.Multiply(a, b);
+        Check("pairwise_forward", 2 * bytes, bytes);
+        Tensor y = ZEngine.Ops.Map(Pointwise.Silu, a);
+        Check("pointwise_forward", bytes, bytes);
+        tape.Backward(y, dy);
+        Check("pointwise_backward", 2 * bytes, bytes);
+
+        void Check(string kernel, long read, long written)
+        {
+            LaunchProfile[] launches = counted.Launches();
+            CountedDevice.Are([kernel], launches);
+            CountedDevice.CheckWide(launches[0], read, written);
+        }
+    }
+
+    /// <summary>Operands that are taken by their strides, element by element: every byte once, but for the broadcast one.</summary>
+    [Fact]
+    public void Traffic_of_a_choice_equals_the_header()
+    {
+        using var counted = new CountedDevice();
+        using Tape tape = Tape.Begin();
+        const long bytes = 4 * 12 * 64;
+        Tensor a = tape.Watch(counted.Normal(1, 12, 64)), b = tape.Watch(counted.Normal(2, 12, 64)), dy = counted.Normal(3, 12, 64), y = ZEngine.Ops.Maximum(a, b);
+        counted.Launches();
+        tape.Backward(y, dy);
+        LaunchProfile[] launches = counted.Launches();
+        CountedDevice.Are(["select_backward"], launches);
+        CountedDevice.Moved(3 * bytes, 2 * bytes, launches[0]);
+        CountedDevice.FillsSectors(launches[0]);
     }
 
     private static float Close(float got, float want) => Math.Abs(got - want) <= 2e-6f * want ? want : got;

@@ -58,6 +58,15 @@ public sealed class GatedActivationTests
     }
 
     [Fact]
+    public void Rows_of_many_gigabytes_take_several_launches()
+    {
+        Assert.Equal([(0L, 7L)], ZEngine.Cuda.CudaBackend.CountedRows("op", 7 * 24, 24, 8));
+        Assert.Equal([(0L, 3L), (3L, 3L), (6L, 1L)], ZEngine.Cuda.CudaBackend.CountedRows("op", 7 * 24, 24, 8, most: 10));
+        Assert.Empty(ZEngine.Cuda.CudaBackend.CountedRows("op", 0, 0, 8));
+        Assert.Equal("op: a row has 24 elements, the kernels take at most 16.", Assert.Throws<NotSupportedException>(() => ZEngine.Cuda.CudaBackend.CountedRows("op", 24, 24, 8, most: 2).Count()).Message);
+    }
+
+    [Fact]
     public void Traffic_equals_the_header()
     {
         using var counted = new CountedDevice();

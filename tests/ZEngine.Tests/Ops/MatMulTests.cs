@@ -1,3 +1,4 @@
+using ZEngine.Emulator;
 using ZEngine.Tests.Oracles;
 using static ZEngine.Tests.Ops.OpData;
 
@@ -82,6 +83,40 @@ public sealed class MatMulTests
             float[] got = ZEngine.Ops.Linear(x, narrow).ToArray<float>(), want = ZEngine.Ops.Linear(x, narrow.To(DType.Float32)).ToArray<float>();
             for (int i = 0; i < got.Length; i++) Assert.Equal(want[i], got[i], 1e-4f);
         }
+    }
+
+    /// <summary>Each operand once for every tile that it meets, y once, in whole sectors and in accesses of 16 bytes; fragments without bank conflicts.</summary>
+    [Theory]
+    [InlineData(false, false), InlineData(false, true), InlineData(true, false), InlineData(true, true)]
+    public void Traffic_of_tiles_equals_the_header(bool transposeA, bool transposeB)
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        const long M = 128, N = 192, K = 64;
+        Tensor a = (transposeA ? counted.Normal(1, K, M) : counted.Normal(1, M, K)).To(DType.BFloat16), b = (transposeB ? counted.Normal(2, N, K) : counted.Normal(2, K, N)).To(DType.BFloat16);
+        LaunchProfile[] launches = counted.Profile(() => ZEngine.Ops.MatMul(a, b, transposeA: transposeA, transposeB: transposeB));
+        CountedDevice.Are(["matmul_half"], launches);
+        long tile = launches[0].Kernel.Contains("Li128E", StringComparison.Ordinal) ? 128 : 64;
+        CountedDevice.Moved(2 * ((N + tile - 1) / tile * M * K + (M + tile - 1) / tile * K * N), 2 * M * N, launches[0]);
+        CountedDevice.FillsSectors(launches[0]);
+        InstructionCounter store = launches[0][InstructionClass.GlobalStore], fragment = launches[0][InstructionClass.MatrixLoad];
+        Assert.Equal((16 * store.Threads, 4 * fragment.Executions), (store.Bytes, fragment.Wavefronts));
+        Assert.Equal(2 * M * N * K, launches[0].MatrixFlops);
+    }
+
+    /// <summary>A few rows read the weights once.</summary>
+    [Fact]
+    public void Traffic_of_rows_equals_the_header()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        const long N = 64, K = 512;
+        Tensor a = counted.Normal(1, 1, K).To(DType.BFloat16), b = counted.Normal(2, N, K).To(DType.BFloat16);
+        LaunchProfile[] launches = counted.Profile(() => ZEngine.Ops.MatMul(a, b, transposeB: true));
+        CountedDevice.Are(["matmul_rows"], launches);
+        CountedDevice.Moved(2 * (N * K + N / 4 * K), 2 * N, launches[0]);      // and the row for every 4 columns, from the cache
+        InstructionCounter load = launches[0][InstructionClass.GlobalLoad];
+        Assert.Equal((16 * load.Threads, load.Bytes), (load.Bytes, 32 * load.Sectors));
     }
 
     [Fact]
