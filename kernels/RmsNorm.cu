@@ -12,8 +12,8 @@
 //            conflicts, and reduce_sums of Reduce.cu adds the blocks' sums in order. A thread reads only what it wrote itself.
 // Layout     x, z, residual, dz, added [R, D] with rows xStride, zStride, … apart; y, sum, dy, dsum, dx, dadded [R, D]; weight [D] float; s [R, D/N], squares
 //            [R, parts], factor, dsquares, dgateSquares [R] float; partial [P, D] float, of dweight. residual, squares, dsum, added, dgateSquares may be null.
-// Launch     forward grid R·D/N with 4·N bytes of dynamic shared memory; backward grid P ≤ R with 4·D bytes, and the stash of 2 or 3 rows of N elements
-//            where args.isStashed; block 32 to 256, whole warps. Static shared memory 32 bytes.
+// Launch     forward grid R·D/N with 4·N bytes of dynamic shared memory; backward grid P ≤ R, at most 2 blocks a multiprocessor (3 with a gate), with 4·D bytes, and the
+//            stash of 2 or 3 rows of N elements where args.isStashed; block 32 to 256, whole warps. Static shared memory 32 bytes.
 // Traffic    forward reads R·D elements (2·R·D with a gate) and R·D floats, writes R·D elements and R·D/N floats; backward reads 2·R·D elements (3·R·D with
 //            a gate), 2·R·D floats of weight and s for every thread, writes R·D elements (2·R·D) and P·D floats. A residual is R·D elements more to read and, as
 //            the sum, to write, and R·parts floats with squares; backward dsum and added are R·D more to read, dadded R·D to write.
@@ -24,8 +24,37 @@
 #include "common/Block.cuh"
 #include "common/Copy.cuh"
 #include "common/Pointwise.cuh"
+#include "common/Words.cuh"
 
 constexpr int kMaxThreads = 256;
+constexpr int kAhead = 2;                                     // accesses of a tensor that a thread has under way
+
+// A row of N floats in shared memory. Eight of them are kept in two halves, four in each: so neighbouring lanes touch neighbouring banks.
+struct FloatRow
+{
+    f32* at;
+    int N;
+
+    template <int V> __device__ inline void load(f32 (&to)[V], int d) const
+    {
+        if constexpr (V == 8)
+        {
+            ::load<4>(reinterpret_cast<f32 (&)[4]>(to[0]), at + d / 2);
+            ::load<4>(reinterpret_cast<f32 (&)[4]>(to[4]), at + (N + d) / 2);
+        }
+        else ::load<V>(to, at + d);
+    }
+
+    template <int V> __device__ inline void stash(int d, const f32 (&from)[V]) const
+    {
+        if constexpr (V == 8)
+        {
+            ::stash<4>(at + d / 2, reinterpret_cast<const f32 (&)[4]>(from[0]));
+            ::stash<4>(at + (N + d) / 2, reinterpret_cast<const f32 (&)[4]>(from[4]));
+        }
+        else ::stash<V>(at + d, from);
+    }
+};
 
 enum Gate { kNoGate, kGateBefore, kGateAfter };
 
@@ -40,9 +69,9 @@ struct RmsNormArgs                                            // mirrored in Cud
 };
 
 template <typename T, bool isWide>
-__global__ void __launch_bounds__(kMaxThreads) rms_norm_forward(const RmsNormArgs<T> args)
+__global__ void __launch_bounds__(kMaxThreads, 5) rms_norm_forward(const RmsNormArgs<T> args)
 {
-    constexpr int V = kVector<T, isWide>;
+    constexpr int V = kVector<T, isWide>, kEach = PackedWords<T, V>::kEach, kCount = PackedWords<T, V>::kCount;
     __shared__ f32 sPartial[kMaxThreads / kWarp];
     extern __shared__ __align__(16) f32 sU[];                 // [N]
     const int groups = args.D / args.N;
@@ -58,32 +87,55 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_forward(const RmsNormArg
         factor = 1.0f / sqrtf(block_sum(own, sPartial) / args.count + args.squaresEps);
         if (threadIdx.x == 0) args.factor[r] = factor;
     }
-    for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
+    const int step = blockDim.x * V;
+    const FloatRow row{sU, args.N};
+    for (int from = threadIdx.x * V; from < args.N; from += kAhead * step)
     {
-        f32 u[V], g[V];
-        load<V>(u, x + d);
-        if (args.gate == kGateBefore) load<V>(g, z + d);
-        if (args.residual)
-        {
-            load<V>(g, args.residual + r * args.residualStride + d);
-            #pragma unroll
-            for (int v = 0; v < V; v++) u[v] = to_f32(from_f32<T>(fmaf(u[v], factor, g[v])));
-            store<V>(args.sum + r * args.D + d, u);
-        }
+        PackedWords<T, V> words[kAhead];
         #pragma unroll
-        for (int v = 0; v < V; v++)
+        for (int a = 0; a < kAhead; a++)
+            if (from + a * step < args.N) words[a].load(x + from + a * step);
+        #pragma unroll
+        for (int a = 0; a < kAhead; a++)
         {
-            if (args.gate == kGateBefore) u[v] *= silu(g[v]);
-            sum = fmaf(u[v], u[v], sum);
+            const int d = from + a * step;
+            if (d >= args.N) break;
+            PackedWords<T, V> other;                          // the gate, or the residual and then the sum
+            if (args.gate == kGateBefore) other.load(z + d);
+            if (args.residual) other.load(args.residual + r * args.residualStride + d);
+            f32 u[V];
+            #pragma unroll
+            for (int i = 0; i < kCount; i++)
+            {
+                f32 word[kEach], with[kEach];
+                words[a].open(word, i);
+                other.open(with, i);
+                #pragma unroll
+                for (int v = 0; v < kEach; v++)
+                    if (args.residual) word[v] = fmaf(word[v], factor, with[v]);
+                    else if (args.gate == kGateBefore) word[v] *= silu(with[v]);
+                if (args.residual)
+                {
+                    other.close(i, word);
+                    other.open(word, i);                      // what is normalised is rounded
+                }
+                #pragma unroll
+                for (int v = 0; v < kEach; v++)
+                {
+                    sum = fmaf(word[v], word[v], sum);
+                    u[i * kEach + v] = word[v];
+                }
+            }
+            if (args.residual) other.store(args.sum + r * args.D + d);
+            row.stash(d, u);
         }
-        stash<V>(sU + d, u);
     }
-    const f32 s = 1.0f / sqrtf(block_sum(sum, sPartial) / args.N + args.eps);
+    const f32 s = 1.0f / sqrtf(block_sum(sum, sPartial) * reciprocal(args.N) + args.eps);
     T* y = args.y + r * args.D + first;
     for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
     {
         f32 u[V], g[V], w[V];
-        load<V>(u, sU + d);
+        row.load(u, d);
         load<V>(w, args.weight + first + d);
         if (args.gate == kGateAfter) load<V>(g, z + d);
         #pragma unroll
@@ -107,17 +159,16 @@ struct RmsNormBackwardArgs                                    // mirrored in Cud
 };
 
 template <typename T, bool isWide, int Gate>
-__global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBackwardArgs<T> args)
+__global__ void __launch_bounds__(kMaxThreads, 4) rms_norm_backward(const RmsNormBackwardArgs<T> args)
 {
     constexpr int V = kVector<T, isWide>;
+    using Words = PackedWords<T, V>;
+    constexpr int kEach = Words::kEach, kTogether = Gate == kNoGate ? kAhead : 1;      // with a gate registers allow no more
     __shared__ f32 sPartial[kMaxThreads / kWarp];
     extern __shared__ __align__(16) f32 sWeight[];            // [D] this block's share of dweight
     T* sX = reinterpret_cast<T*>(sWeight + (args.D + 3) / 4 * 4);
     T* sDy = sX + (args.N + 7) / 8 * 8;
     T* sZ = sDy + (args.N + 7) / 8 * 8;
-    for (int first = 0; first < args.D; first += args.N)
-        for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
-            for (int v = 0; v < V; v++) sWeight[first + d + v] = 0;
     for (i64 r = blockIdx.x; r < args.R; r += gridDim.x)
     for (int first = 0; first < args.D; first += args.N)
     {
@@ -125,84 +176,133 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBa
         const T* z = args.z + r * args.zStride + first;
         const T* dy = args.dy + r * args.D + first;
         const f32 s = Gate == kGateBefore && args.dgateSquares ? 1.0f : args.s[r * (args.D / args.N) + first / args.N];
+        const int step = blockDim.x * V;
         f32 sum = 0;
-        for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
+        for (int from = threadIdx.x * V; from < args.N; from += kTogether * step)
         {
-            f32 u[V], n[V], g[V], w[V];
-            load<V>(u, x + d);
-            load<V>(n, dy + d);
-            load<V>(w, args.weight + first + d);
-            if (Gate != kNoGate) load<V>(g, z + d);
-            if (args.isStashed)
-            {
-                stash<V>(sX + d, u);
-                stash<V>(sDy + d, n);
-                if (Gate != kNoGate) stash<V>(sZ + d, g);
-            }
+            Words wordsX[kTogether], wordsDy[kTogether], wordsZ;
+            if constexpr (Gate != kNoGate) wordsZ.load(z + from);
             #pragma unroll
-            for (int v = 0; v < V; v++)
+            for (int a = 0; a < kTogether; a++)
+                if (from + a * step < args.N)
+                {
+                    wordsX[a].load(x + from + a * step);
+                    wordsDy[a].load(dy + from + a * step);
+                }
+            #pragma unroll
+            for (int a = 0; a < kTogether; a++)
             {
-                if (Gate == kGateBefore) u[v] *= silu(g[v]);
-                if (Gate == kGateAfter) n[v] *= silu(g[v]);
-                sum = fmaf(w[v] * n[v], u[v], sum);
-                sWeight[first + d + v] = fmaf(n[v], u[v] * s, sWeight[first + d + v]);
+                const int d = from + a * step;
+                if (d >= args.N) break;
+                if (args.isStashed)
+                {
+                    wordsX[a].stash(sX + d);
+                    wordsDy[a].stash(sDy + d);
+                    if constexpr (Gate != kNoGate) wordsZ.stash(sZ + d);
+                }
+                f32 w[V], share[V] = {};
+                load<V>(w, args.weight + first + d);
+                if (r != blockIdx.x) FloatRow{sWeight + first, args.N}.load(share, d);        // the block's first row begins the sum
+                #pragma unroll
+                for (int i = 0; i < Words::kCount; i++)
+                {
+                    f32 u[kEach], n[kEach], g[kEach];
+                    wordsX[a].open(u, i);
+                    wordsDy[a].open(n, i);
+                    if constexpr (Gate != kNoGate) wordsZ.open(g, i);
+                    #pragma unroll
+                    for (int v = 0; v < kEach; v++)
+                    {
+                        if constexpr (Gate == kGateBefore) u[v] *= silu(g[v]);
+                        if constexpr (Gate == kGateAfter) n[v] *= silu(g[v]);
+                        sum = fmaf(w[i * kEach + v] * n[v], u[v], sum);
+                        share[i * kEach + v] = fmaf(n[v], u[v] * s, share[i * kEach + v]);
+                    }
+                }
+                FloatRow{sWeight + first, args.N}.stash(d, share);
             }
         }
-        const f32 k = Gate == kGateBefore && args.dgateSquares ? -2.0f * args.dgateSquares[r] : block_sum(sum, sPartial) * s * s / args.N;
-        const f32 factor = Gate == kNoGate && args.added ? args.factor[r] : 0.0f;
+        const f32 k = Gate == kGateBefore && args.dgateSquares ? -2.0f * args.dgateSquares[r] : block_sum(sum, sPartial) * s * s * reciprocal(args.N);
+        const bool isAdded = Gate == kNoGate && args.added;
+        const f32 factor = isAdded ? args.factor[r] : 0.0f;
         f32 meets = 0;                                        // Σ of the sum's gradient times what was added
         for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
         {
-            f32 u[V], n[V], g[V], w[V], dx[V], dz[V];
-            load<V>(w, args.weight + first + d);
+            Words wordsX, wordsDy, wordsZ;
             if (args.isStashed)
             {
-                load<V>(u, sX + d);
-                load<V>(n, sDy + d);
-                if (Gate != kNoGate) load<V>(g, sZ + d);
+                wordsX.load(sX + d);
+                wordsDy.load(sDy + d);
+                if constexpr (Gate != kNoGate) wordsZ.load(sZ + d);
             }
             else
             {
-                load<V>(u, x + d);
-                load<V>(n, dy + d);
-                if (Gate != kNoGate) load<V>(g, z + d);
+                wordsX.load(x + d);
+                wordsDy.load(dy + d);
+                if constexpr (Gate != kNoGate) wordsZ.load(z + d);
             }
+            Words wordsSum, wordsAdded;
+            if constexpr (Gate == kNoGate)
+            {
+                if (args.dsum) wordsSum.load(args.dsum + r * args.D + d);
+                if (isAdded) wordsAdded.load(args.added + r * args.addedStride + d);
+            }
+            f32 w[V];
+            load<V>(w, args.weight + first + d);
             #pragma unroll
-            for (int v = 0; v < V; v++)
+            for (int i = 0; i < Words::kCount; i++)
             {
-                const f32 value = u[v];
-                if (Gate == kGateBefore) u[v] *= silu(g[v]);
-                if (Gate == kGateAfter)
-                {
-                    dz[v] = n[v] * u[v] * s * w[v] * silu_slope(g[v]);
-                    n[v] *= silu(g[v]);
-                }
-                dx[v] = s * (w[v] * n[v] - u[v] * k);
-                if (Gate == kGateBefore)
-                {
-                    dz[v] = dx[v] * value * silu_slope(g[v]);
-                    dx[v] *= silu(g[v]);
-                }
-            }
-            if (Gate == kNoGate && args.dsum)
-            {
-                load<V>(n, args.dsum + r * args.D + d);
+                f32 u[kEach], n[kEach], g[kEach];
+                wordsX.open(u, i);
+                wordsDy.open(n, i);
+                if constexpr (Gate != kNoGate) wordsZ.open(g, i);
                 #pragma unroll
-                for (int v = 0; v < V; v++) dx[v] += n[v];
+                for (int v = 0; v < kEach; v++)
+                {
+                    const f32 weight = w[i * kEach + v], value = u[v];
+                    if constexpr (Gate == kGateBefore)
+                    {
+                        const f32 du = s * (weight * n[v] - value * silu(g[v]) * k);
+                        u[v] = du * silu(g[v]);
+                        g[v] = du * value * silu_slope(g[v]);
+                    }
+                    else if constexpr (Gate == kGateAfter)
+                    {
+                        const f32 scaled = s * weight * n[v];
+                        u[v] = scaled * silu(g[v]) - s * (value * k);
+                        g[v] = scaled * value * silu_slope(g[v]);
+                    }
+                    else u[v] = s * (weight * n[v] - value * k);
+                }
+                if constexpr (Gate == kNoGate)
+                {
+                    f32 more[kEach];
+                    if (args.dsum)
+                    {
+                        wordsSum.open(more, i);
+                        #pragma unroll
+                        for (int v = 0; v < kEach; v++) u[v] += more[v];
+                    }
+                    if (isAdded)
+                    {
+                        wordsAdded.open(more, i);
+                        #pragma unroll
+                        for (int v = 0; v < kEach; v++)
+                        {
+                            meets = fmaf(u[v], more[v], meets);
+                            more[v] = u[v] * factor;
+                        }
+                        wordsAdded.close(i, more);
+                    }
+                }
+                wordsX.close(i, u);
+                if constexpr (Gate != kNoGate) wordsZ.close(i, g);
             }
-            store<V>(args.dx + r * args.D + first + d, dx);
-            if (Gate != kNoGate) store<V>(args.dz + r * args.dzStride + first + d, dz);
-            if (Gate != kNoGate || !args.added) continue;
-            load<V>(n, args.added + r * args.addedStride + d);
-            #pragma unroll
-            for (int v = 0; v < V; v++)
-            {
-                meets = fmaf(dx[v], n[v], meets);
-                dx[v] *= factor;
-            }
-            store<V>(args.dadded + r * args.D + d, dx);
+            wordsX.store(args.dx + r * args.D + first + d);
+            if constexpr (Gate != kNoGate) wordsZ.store(args.dz + r * args.dzStride + first + d);
+            if (isAdded) wordsAdded.store(args.dadded + r * args.D + d);
         }
-        if (Gate != kNoGate || !args.added) continue;
+        if (!isAdded) continue;
         meets = block_sum(meets, sPartial);
         if (threadIdx.x == 0) args.dsquares[r] = meets * (-0.5f * factor * factor * factor / args.count);
     }
@@ -210,7 +310,7 @@ __global__ void __launch_bounds__(kMaxThreads) rms_norm_backward(const RmsNormBa
         for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
         {
             f32 w[V];
-            load<V>(w, sWeight + first + d);
+            FloatRow{sWeight + first, args.N}.load(w, d);
             store<V>(args.partial + (i64)blockIdx.x * args.D + first + d, w);
         }
 }

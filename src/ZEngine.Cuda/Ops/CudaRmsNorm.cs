@@ -16,6 +16,9 @@ internal sealed partial class CudaBackend
         public float Eps, SquaresEps;
     }
 
+    /// <summary>Blocks of a multiprocessor that walk rows backward, each with a share of dweight: as few as keep 32 KiB of rows under way.</summary>
+    internal const int RmsNormBlocks = 2, RmsNormGatedBlocks = 3;
+
     /// <summary>Mirrors RmsNormBackwardArgs in kernels/RmsNorm.cu, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
     private struct RmsNormBackwardArgs
@@ -54,7 +57,7 @@ internal sealed partial class CudaBackend
         bool isWide = IsRmsNormWide(x, dy) && IsRmsNormWide(d, d.X) && IsWide(sum?.DSum, group) && IsWide(sum?.Added, group) && IsWide(sum?.DAdded, group);
         long shared = 4L * ((width + 3) / 4 * 4), stash = (x.Z is null ? 2 : 3) * ((group + 7L) / 8 * 8) * dy.DType.Size;
         bool isStashed = shared + stash <= device.SharedBytesPerBlock / 2;     // two blocks of a multiprocessor at least
-        int blocks = PersistentBlocks(rows, 1, 2);
+        int blocks = PersistentBlocks(rows, 1, x.Z is null ? RmsNormBlocks : RmsNormGatedBlocks);
         Tensor partial = Tensor.Empty([blocks, width], DType.Float32, dy.Device);
         using ColumnSums? own = sums is null ? new ColumnSums(this) : null;
         ColumnSums added = (ColumnSums?)sums ?? own!;
