@@ -22,6 +22,7 @@
 // Limits     N ≤ 256. isWide: addresses, strides, D / G and N are multiples of 16 bytes.
 // Variants   selective_scan_forward<{f32|bf16|f16}, {8|16}, {true|false}>
 #include "common/SelectiveScan.cuh"
+#include "common/Words.cuh"
 
 template <typename T>
 struct SelectiveScanArgs                                      // mirrored in CudaSelectiveScan.cs, field for field
@@ -126,17 +127,29 @@ struct ForwardTile
             #pragma unroll 1
             for (int part = 0; part < parts; part++)
             {
-                f32 next[V];
-                load<V>(next, sY + (part * kSteps + t) * width + column);
+                constexpr int kAtOnce = V < 4 ? V : 4;        // registers are short
                 #pragma unroll
-                for (int v = 0; v < V; v++) sum[v] += next[v];
+                for (int v = 0; v < V; v += kAtOnce)
+                {
+                    f32 next[kAtOnce];
+                    load<kAtOnce>(next, sY + (part * kSteps + t) * width + column + v);
+                    #pragma unroll
+                    for (int k = 0; k < kAtOnce; k++) sum[v + k] += next[k];
+                }
             }
             if (args.z)
             {
-                f32 gate[V];
-                load<V>(gate, z(stage) + t * width + column);
+                PackedWords<T, V> gate;
+                gate.load(z(stage) + t * width + column);
+                constexpr int kEach = PackedWords<T, V>::kEach;
                 #pragma unroll
-                for (int v = 0; v < V; v++) sum[v] *= silu(gate[v]);
+                for (int i = 0; i < PackedWords<T, V>::kCount; i++)
+                {
+                    f32 word[kEach];
+                    gate.open(word, i);
+                    #pragma unroll
+                    for (int v = 0; v < kEach; v++) sum[i * kEach + v] *= silu(word[v]);
+                }
             }
             store<V>(y + t * args.shape.channels + column, sum);
         }
@@ -173,7 +186,8 @@ __global__ void __launch_bounds__(kMaxThreads, 1) selective_scan_forward(const S
         tile.prepare(stage, shape.hasSoftplus, place, rows, bias);
         if (args.states && isActive && (step - place.begin) % kStretch == 0)
         {
-            f32* kept = args.states + ((place.kept + (step - place.begin) / kStretch) * shape.N + n) * shape.channels + d;
+            const ScanPlace again(shape, shape.segments, 0, block_again());                  // registers are short
+            f32* kept = args.states + ((again.kept + (step - again.begin) / kStretch) * shape.N + n) * shape.channels + d;
             #pragma unroll
             for (int s = 0; s < S; s++)
                 if (n + s < shape.N) kept[s * shape.channels] = h[s];
