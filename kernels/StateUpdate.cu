@@ -69,7 +69,7 @@ __device__ inline void step_states(f32 (&sum)[kChannelsOfWarp], f32* states, con
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) state_update(const StateUpdateArgs<T> args)
+__global__ void __launch_bounds__(kThreads, 4) state_update(const StateUpdateArgs<T> args)
 {
     extern __shared__ __align__(16) f32 sMemory[];
     __shared__ bool sIsLast;

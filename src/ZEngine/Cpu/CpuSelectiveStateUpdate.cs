@@ -13,10 +13,10 @@ internal sealed unsafe partial class CpuBackend
         for (int g = 0; g < groups; g++)
         {
             long own = channels / groups;
-            Tensor[] parts = Ops.Split(Ops.Linear(u.Slice(-1, g * own, own), layer.Projection.Select(0, g)), rank, n, n);
+            Tensor[] parts = Ops.Split(EachRow(u.Slice(-1, g * own, own), layer.Projection.Select(0, g)), rank, n, n);
             if (layer.NormEpsilon is { } epsilon)
                 for (int i = 0; i < parts.Length; i++) parts[i] = Ops.RmsNorm(parts[i], Ones(parts[i].Shape[^1], x.Device), epsilon);
-            (dt[g], B[g], C[g]) = (Ops.Linear(parts[0], layer.DtProjection.Slice(0, g * own, own)), parts[1].Reshape(batch, 1, 1, n), parts[2].Reshape(batch, 1, 1, n));
+            (dt[g], B[g], C[g]) = (EachRow(parts[0], layer.DtProjection.Slice(0, g * own, own)), parts[1].Reshape(batch, 1, 1, n), parts[2].Reshape(batch, 1, 1, n));
         }
         (Tensor result, Tensor states) = Ops.SelectiveScan(
             u, Ops.Concat(-1, dt), Ops.Scale(Ops.Map(Pointwise.Exp, layer.LogA), -1), Ops.Concat(2, B), Ops.Concat(2, C), layer.D, z?.Reshape(batch, 1, channels), layer.DtBias, Gather(cache.Scan, places));
@@ -26,6 +26,10 @@ internal sealed unsafe partial class CpuBackend
         for (long b = 0; b < batch; b++)
             if (places[b] < 0) y.Slice(0, b, 1).Clear();
     }
+
+    /// <summary>Products of one row each: a product of many rows adds in another order, and a sequence's numbers must not depend on the others.</summary>
+    private static Tensor EachRow(Tensor x, Tensor weight) =>
+        x.Shape[0] == 1 ? Ops.Linear(x, weight) : Ops.Concat(0, [.. Enumerable.Range(0, (int)x.Shape[0]).Select(b => Ops.Linear(x.Slice(0, b, 1), weight))]);
 
     private static Tensor Ones(long size, Device device)
     {
