@@ -31,7 +31,7 @@ public static partial class Ops
     /// <param name="slots">[B], the slot of each sequence, no two the same; a negative one is idle: it gets y = 0 and nothing of it changes. Null where sequence b stands in slot b.</param>
     /// <returns>y [B, D]. It is not recorded: the states are overwritten.</returns>
     /// <remarks>
-    /// The numbers are those of <see cref="CausalConv1d"/>, <see cref="Linear"/> of few rows, <see cref="RmsNorm"/> and <see cref="SelectiveScan"/>, one after the other. What a
+    /// The numbers are those of <see cref="CausalConv1d"/>, <see cref="Linear"/> of one row, <see cref="RmsNorm"/> and <see cref="SelectiveScan"/>, one after the other. What a
     /// sequence gets depends on no other and not on its slot, to the bit. A slot that does not exist is an error, on a GPU when the host next waits.
     /// Gu and Dao 2023, arXiv:2312.00752, section 3.
     /// </remarks>

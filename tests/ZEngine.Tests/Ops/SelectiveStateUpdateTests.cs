@@ -47,7 +47,7 @@ public sealed class SelectiveStateUpdateTests
                 (Tensor[] dt, Tensor[] B, Tensor[] C) = (new Tensor[groups], new Tensor[groups], new Tensor[groups]);
                 for (int g = 0; g < groups; g++)
                 {
-                    Tensor[] parts = ZEngine.Ops.Split(ZEngine.Ops.Linear(u.Slice(-1, g * own, own), p.Projection.Select(0, g)), rank, n, n);
+                    Tensor[] parts = ZEngine.Ops.Split(EachRow(u.Slice(-1, g * own, own), p.Projection.Select(0, g)), rank, n, n);
                     if (p.NormEpsilon is { } epsilon)
                         for (int k = 0; k < parts.Length; k++)
                         {
@@ -55,13 +55,16 @@ public sealed class SelectiveStateUpdateTests
                             ZEngine.Ops.Fill(ones, 1);
                             parts[k] = ZEngine.Ops.RmsNorm(parts[k], ones, epsilon);
                         }
-                    (dt[g], B[g], C[g]) = (ZEngine.Ops.Linear(parts[0], p.DtProjection.Slice(0, g * own, own)), parts[1].Reshape(_batch, 1, 1, n), parts[2].Reshape(_batch, 1, 1, n));
+                    (dt[g], B[g], C[g]) = (EachRow(parts[0], p.DtProjection.Slice(0, g * own, own)), parts[1].Reshape(_batch, 1, 1, n), parts[2].Reshape(_batch, 1, 1, n));
                 }
                 (ys[i], scan) = ZEngine.Ops.SelectiveScan(
                     u, ZEngine.Ops.Concat(-1, dt), ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, p.LogA), -1), ZEngine.Ops.Concat(2, B), ZEngine.Ops.Concat(2, C), p.D, z.Reshape(_batch, 1, Channels), p.DtBias, scan);
             }
             return (ys, convolution, scan);
         }
+
+        /// <summary>A product for each sequence: one of many rows may add in another order.</summary>
+        private Tensor EachRow(Tensor x, Tensor weight) => ZEngine.Ops.Concat(0, [.. Enumerable.Range(0, (int)_batch).Select(b => ZEngine.Ops.Linear(x.Slice(0, b, 1), weight))]);
 
         private Tensor Random(ulong stream, params ReadOnlySpan<long> shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(6, stream)).To(_device);
     }
