@@ -62,7 +62,7 @@ public sealed class CudaTrainingTests
     /// <summary>What one Mamba-2 layer launches, forward and backward, and the bytes of its own kernels between the projections.</summary>
     /// <remarks>
     /// The peers have about 10 and 25 launches. Ours forward are the projection, the convolution, the scan with gate and weight of the norm, the projection, and the sum with the
-    /// norm's factor and the next norm; backward two products for each projection, the norm with the sum and its weight, the gated norm, three of the scan, the convolution, and one
+    /// norm's factor and the next norm; backward two products for each projection, the norm with the sum and its weight, the gated norm, two of the scan, the convolution, and one
     /// that adds up the weights of these two.
     /// </remarks>
     [Fact]
@@ -90,7 +90,7 @@ public sealed class CudaTrainingTests
         string[] Names(LaunchProfile[] launches) => [.. launches.Select(launch => launch.Kernel)];
         int forward = Names(two[0]).Length - Names(one[0]).Length, backward = Names(two[1]).Length - Names(one[1]).Length;
         Assert.True(forward is > 3 and <= 5, $"{forward} launches forward: {string.Join(", ", Names(two[0]))}");
-        Assert.True(backward is > 8 and <= 12, $"{backward} launches backward: {string.Join(", ", Names(two[1]))}");
+        Assert.True(backward is > 8 and <= 11, $"{backward} launches backward: {string.Join(", ", Names(two[1]))}");
 
         // Bytes per token of what stands between the projections, against each operand once: [z; x; B; C; dt] in, the normed y out.
         const long tokens = 128, inner = 128, channels = inner + 128, half = 2;
