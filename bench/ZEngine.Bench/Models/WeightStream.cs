@@ -15,7 +15,7 @@ internal sealed unsafe class WeightStream
     {
         Parameter[] shared = [.. model.Parameters.Where(IsShared)];
         bool isSecondUse = false;
-        foreach (Parameter parameter in model.Parameters)
+        foreach (Parameter parameter in model.Parameters.OrderBy(IsHead))
         {
             Add(parameter);
             // The projection behind the shared block, once per use: the first use is where the block was declared.
@@ -30,6 +30,9 @@ internal sealed unsafe class WeightStream
 
     /// <summary>Reads them all once, on the engine's threads.</summary>
     public void Sum() => CpuThreads.For(_pieces.Count, 1, new SumJob(this));
+
+    /// <summary>The embedding is declared first and, as the head of these models, read last. In another order than the token's the sum would find in the caches what the token left, and the token nothing.</summary>
+    private static bool IsHead(Parameter parameter) => parameter.Name.Contains("embed", StringComparison.Ordinal);
 
     private static bool IsShared(Parameter parameter) =>
         parameter.Name.Contains(".shared_transformer.", StringComparison.Ordinal) && !parameter.Name.Contains("adapter", StringComparison.Ordinal);

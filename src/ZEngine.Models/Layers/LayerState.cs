@@ -57,8 +57,8 @@ internal sealed class ScanState(Device device, ReadOnlySpan<long> convolution, R
     /// <summary>The states as one step brings them forward in place; null where the layer is of another kind.</summary>
     public StateCache? InPlace => _tickets.Count > 0 ? new StateCache(_convolution, _scan, _tickets) : null;
 
-    /// <summary>The same of a layer of selective scans, which count no tickets; null where they are replaced.</summary>
-    public SelectiveStateCache? SelectiveInPlace => _isInPlace && _tickets.Count == 0 ? new SelectiveStateCache(_convolution, _scan) : null;
+    /// <summary>The same of a layer of selective scans, which count no tickets.</summary>
+    public SelectiveStateCache? SelectiveInPlace => _tickets.Count == 0 ? new SelectiveStateCache(_convolution, _scan) : null;
 
     public override void StayInPlace() => _isInPlace = true;
 

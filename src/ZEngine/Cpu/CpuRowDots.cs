@@ -25,12 +25,23 @@ internal static unsafe class CpuRowDots
             CpuThreads.For(n, grain, new Job(m, k, x, xStride, w, c, rowStride, bias, isAdding));
             return;
         }
-        using var paired = new CpuScratch(k);
-        if (Vector512.IsHardwareAccelerated) Pair<Floats16>(k, x, paired.Data);
-        else if (Vector256.IsHardwareAccelerated) Pair<Floats8>(k, x, paired.Data);
-        else Pair<Floats4>(k, x, paired.Data);
-        CpuThreads.For(n, grain, new Job(m, k, paired.Data, k, w, c, rowStride, bias, isAdding));
+        using var ordered = new CpuScratch(k);
+        Order(k, x, w.DType, ordered.Data);
+        CpuThreads.For(n, grain, new Job(m, k, ordered.Data, k, w, c, rowStride, bias, isAdding));
     }
+
+    /// <summary>Copies a row of x in the order in which rows of such weights meet it.</summary>
+    public static void Order(long k, float* x, DType weights, float* to)
+    {
+        if (weights != DType.BFloat16) Buffer.MemoryCopy(x, to, k * sizeof(float), k * sizeof(float));
+        else if (Vector512.IsHardwareAccelerated) Pair<Floats16>(k, x, to);
+        else if (Vector256.IsHardwareAccelerated) Pair<Floats8>(k, x, to);
+        else Pair<Floats4>(k, x, to);
+    }
+
+    /// <summary>c[j] = Σ x[p]·w[j, p] for some rows of the weights, on this thread, with the bits that <see cref="Multiply"/> of one row gives. x as <see cref="Order"/> leaves it.</summary>
+    public static void MultiplyOrdered<T>(long k, float* x, CpuMatrix w, float* c, long begin, long end) where T : struct, IFloats<T> =>
+        new Job(1, k, x, k, w, c, 0, null, isAdding: false).Rows<T>(begin, end);
 
     /// <summary>Brings x into the order in which <see cref="DotLanes"/> meets BFloat16 weights.</summary>
     private static void Pair<T>(long k, float* x, float* to) where T : struct, IFloats<T>
@@ -54,7 +65,7 @@ internal static unsafe class CpuRowDots
             else Rows<Floats4>(begin, end);
         }
 
-        private void Rows<T>(long begin, long end) where T : struct, IFloats<T>
+        public void Rows<T>(long begin, long end) where T : struct, IFloats<T>
         {
             switch (w.DType)
             {
@@ -130,7 +141,11 @@ internal static unsafe class CpuRowDots
             s2 = T.MulAdd(w2, T.Load(x + p + 2 * T.Width), s2);
             s3 = T.MulAdd(w3, T.Load(x + p + 3 * T.Width), s3);
         }
-        for (; p + T.Width <= k; p += T.Width) s0 = T.MulAdd(T.Load(x + p), TWeight.Load<T>(w, p), s0);
+        for (; p + T.Width <= k; p += T.Width)
+        {
+            CpuSimd.FetchAhead(w + p * TWeight.Size, AheadBytes);
+            s0 = T.MulAdd(T.Load(x + p), TWeight.Load<T>(w, p), s0);
+        }
         return s0 + s1 + (s2 + s3);
     }
 

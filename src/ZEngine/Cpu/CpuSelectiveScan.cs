@@ -37,6 +37,32 @@ internal sealed unsafe partial class CpuBackend
             (HasSoftplus, HasLogA) = (x.HasSoftplus, x.HasLogA);
         }
 
+        /// <summary>One step of every sequence.</summary>
+        /// <param name="batch">Sequences.</param>
+        /// <param name="groups">G.</param>
+        /// <param name="layer">Rates, skip and the bias of Δ.</param>
+        /// <param name="u">[B, D].</param>
+        /// <param name="dt">[B, D].</param>
+        /// <param name="b">B and C of the first group of the first sequence; those of the next stand the width of a projection behind.</param>
+        /// <param name="z">[B, D] or null.</param>
+        /// <param name="states">[at least B, D, N].</param>
+        public ScanView(long batch, long groups, SelectiveStateLayer layer, float* u, float* dt, float* b, Tensor? z, Tensor states)
+        {
+            (Length, Channels, Groups, N, Stretch) = (1, states.Shape[1], groups, states.Shape[2], 1);
+            _sequences = new CpuSequences(batch, 1, null);
+            _channelsPerGroup = Channels / Groups;
+            BlocksPerGroup = (_channelsPerGroup + Lanes - 1) / Lanes;
+            long projected = layer.Projection.Shape[1];
+            (U, Dt) = (new SsdOperand(u, Channels, 1), new SsdOperand(dt, Channels, 1));
+            (B, C) = (new SsdOperand(b, groups * projected, projected), new SsdOperand(b + N, groups * projected, projected));
+            Z = z is null ? default : new SsdOperand(F32(z), z.Strides[0], 1);
+            A = F32(layer.LogA);
+            D = F32(layer.D);
+            DtBias = F32(layer.DtBias);
+            InitialState = F32(states);
+            (HasSoftplus, HasLogA) = (true, true);
+        }
+
         public readonly SsdOperand U, Dt, B, C, Z;
         public readonly float* A, D, DtBias, InitialState;
         public readonly long Length, Channels, Groups, N, Stretch, BlocksPerGroup;
@@ -252,7 +278,7 @@ internal sealed unsafe partial class CpuBackend
 
         /// <summary>One step: the states of a channel stand side by side in memory and are walked where they stand. Decoding.</summary>
         [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-        private void Step<T>(long sequence, long block) where T : struct, IFloats<T>
+        public void Step<T>(long sequence, long block) where T : struct, IFloats<T>
         {
             (long row, long step, _) = scan.Sequence(sequence);
             (long group, long first, long count) = scan.Block(block);
@@ -277,6 +303,7 @@ internal sealed unsafe partial class CpuBackend
                     if (from != null)
                     {
                         CpuSimd.FetchAhead(from + n, StateAhead);
+                        CpuSimd.FetchAhead(a + n, StateAhead);
                         T rate = T.LoadUpTo(a + n, rest);
                         if (scan.HasLogA) rate = -CpuMath.Exp(rate);
                         h = T.MulAdd(ScanDecay(delta, ScanRate(rate)), T.LoadUpTo(from + n, rest), h);

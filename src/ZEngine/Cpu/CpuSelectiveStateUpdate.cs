@@ -1,40 +1,77 @@
+using System.Runtime.CompilerServices;
+
 namespace ZEngine;
 
 internal sealed unsafe partial class CpuBackend
 {
-    /// <summary>The ops one after the other, on the states of the slots, which are gathered and scattered.</summary>
-    internal override void SelectiveStateUpdate(Tensor x, SelectiveStateLayer layer, SelectiveStateCache cache, Tensor? z, Tensor? slots, Tensor y)
+    internal override void SelectiveStateUpdate(Tensor x, SelectiveStateLayer layer, SelectiveStateCache cache, Tensor? z, Tensor? slots, Tensor y) =>
+        InSlots(nameof(SelectiveStateUpdate), slots, x.Shape[0], cache.Convolution, cache.Scan, y, (convolution, scan) => Advance(x, layer, convolution, scan, z, y));
+
+    /// <summary>A step of every sequence; the states, of which there may be more, are read and overwritten element by element.</summary>
+    private static void Advance(Tensor x, SelectiveStateLayer layer, Tensor convolution, Tensor scan, Tensor? z, Tensor y)
     {
-        using TensorScope scope = TensorScope.Enter();
         (long batch, long channels, long n, long rank, long groups) = (x.Shape[0], x.Shape[1], layer.LogA.Shape[1], layer.DtProjection.Shape[1], layer.Projection.Shape[0]);
-        long[] places = SlotsOf(nameof(SelectiveStateUpdate), slots, batch, cache.Scan.Shape[0]);
-        (Tensor u, Tensor inputs) = Ops.CausalConv1d(x.Reshape(batch, 1, channels), layer.Weight, layer.Bias, hasSilu: true, Gather(cache.Convolution, places));
-        (var dt, var B, var C) = (new Tensor[groups], new Tensor[groups], new Tensor[groups]);
-        for (int g = 0; g < groups; g++)
-        {
-            long own = channels / groups;
-            Tensor[] parts = Ops.Split(EachRow(u.Slice(-1, g * own, own), layer.Projection.Select(0, g)), rank, n, n);
-            if (layer.NormEpsilon is { } epsilon)
-                for (int i = 0; i < parts.Length; i++) parts[i] = Ops.RmsNorm(parts[i], Ones(parts[i].Shape[^1], x.Device), epsilon);
-            (dt[g], B[g], C[g]) = (EachRow(parts[0], layer.DtProjection.Slice(0, g * own, own)), parts[1].Reshape(batch, 1, 1, n), parts[2].Reshape(batch, 1, 1, n));
-        }
-        (Tensor result, Tensor states) = Ops.SelectiveScan(
-            u, Ops.Concat(-1, dt), Ops.Scale(Ops.Map(Pointwise.Exp, layer.LogA), -1), Ops.Concat(2, B), Ops.Concat(2, C), layer.D, z?.Reshape(batch, 1, channels), layer.DtBias, Gather(cache.Scan, places));
-        Ops.Copy(result.Reshape(batch, channels), y);
-        Scatter(inputs, places, cache.Convolution);
-        Scatter(states, places, cache.Scan);
-        for (long b = 0; b < batch; b++)
-            if (places[b] < 0) y.Slice(0, b, 1).Clear();
+        long own = channels / groups, rows = rank + 2 * n;
+        using var scratch = new CpuScratch(batch * (2 * channels + 2 * groups * rows));
+        float* u = scratch.Data, dt = u + batch * channels, projected = dt + batch * channels, ordered = projected + batch * groups * rows;
+        using (Tensor steps = x.Reshape(batch, 1, channels)) Convolve(new CausalConv1dInputs(steps, layer.Weight, layer.Bias, convolution, HasSilu: true, null), u, F32(convolution));
+        // Products of one row each: one of many rows adds in another order, and a sequence's numbers must not depend on the others.
+        for (long i = 0; i < batch * groups; i++)
+            CpuRowDots.Multiply(1, rows, own, u + i * own, own, Rows(layer.Projection, i % groups * rows, own), projected + i * rows, rows, null, isAdding: false);
+        if (layer.NormEpsilon is { } epsilon) For(batch * groups, batch * groups, new StepNormsKernel(projected, rank, n, epsilon));
+        for (long i = 0; i < batch * groups; i++) CpuRowDots.Order(rank, projected + i * rows, layer.DtProjection.DType, ordered + i * rows);
+        var view = new ScanView(batch, groups, layer, u, dt, projected + rank, z, scan);
+        For(batch * view.Blocks, 1, new SelectiveStepKernel(view, new ScanForwardKernel(view, F32(y), F32(scan), null), ordered, rows, Rows(layer.DtProjection, 0, rank), dt));
     }
 
-    /// <summary>Products of one row each: a product of many rows adds in another order, and a sequence's numbers must not depend on the others.</summary>
-    private static Tensor EachRow(Tensor x, Tensor weight) =>
-        x.Shape[0] == 1 ? Ops.Linear(x, weight) : Ops.Concat(0, [.. Enumerable.Range(0, (int)x.Shape[0]).Select(b => Ops.Linear(x.Slice(0, b, 1), weight))]);
+    /// <summary>The rows of a weight from <paramref name="first"/> on, each of <paramref name="width"/> numbers.</summary>
+    private static CpuMatrix Rows(Tensor weight, long first, long width) => new((byte*)weight.Address + first * width * weight.DType.Size, weight.DType, width, 1);
 
-    private static Tensor Ones(long size, Device device)
+    /// <summary>RMSNorm without a weight on dt, B and C of every sequence and group.</summary>
+    private readonly struct StepNormsKernel(float* projected, long rank, long n, float epsilon) : IKernel
     {
-        Tensor ones = Tensor.Empty([size], DType.Float32, device);
-        Ops.Fill(ones, 1);
-        return ones;
+        public void Run<T>(long begin, long end) where T : struct, IFloats<T>
+        {
+            for (long i = begin; i < end; i++)
+            {
+                float* row = projected + i * (rank + 2 * n);
+                Normalize<T>(row, rank);
+                Normalize<T>(row + rank, n);
+                Normalize<T>(row + rank + n, n);
+            }
+        }
+
+        private void Normalize<T>(float* row, long width) where T : struct, IFloats<T>
+        {
+            T squares = T.Zero;
+            for (long i = 0; i < width; i += T.Width)
+            {
+                T value = T.LoadUpTo(row + i, width - i);
+                squares = T.MulAdd(value, value, squares);
+            }
+            T scale = T.Broadcast(1 / MathF.Sqrt(squares.Sum() / width + epsilon));
+            for (long i = 0; i < width; i += T.Width) (T.LoadUpTo(row + i, width - i) * scale).StoreUpTo(row + i, width - i);
+        }
+    }
+
+    /// <summary>Δ of a block of channels, whose weights are read once, then their step of the scan: one region of parallel work for both.</summary>
+    /// <param name="scan">The sizes.</param>
+    /// <param name="step">The scan.</param>
+    /// <param name="ordered">What the rows of the weights meet, <paramref name="stride"/> floats from one sequence and group to the next.</param>
+    /// <param name="stride">See there.</param>
+    /// <param name="weight">[D, R].</param>
+    /// <param name="dt">[B, D].</param>
+    private readonly struct SelectiveStepKernel(ScanView scan, ScanForwardKernel step, float* ordered, long stride, CpuMatrix weight, float* dt) : IKernel
+    {
+        public void Run<T>(long begin, long end) where T : struct, IFloats<T>
+        {
+            for (long unit = begin; unit < end; unit++)
+            {
+                (long sequence, long block) = Math.DivRem(unit, scan.Blocks);
+                (long group, long first, long count) = scan.Block(block);
+                CpuRowDots.MultiplyOrdered<T>(weight.RowStride, ordered + (sequence * scan.Groups + group) * stride, weight, dt + sequence * scan.Channels, first, first + count);
+                step.Step<T>(sequence, block);
+            }
+        }
     }
 }

@@ -2,24 +2,25 @@ namespace ZEngine;
 
 internal sealed unsafe partial class CpuBackend
 {
-    /// <summary>The convolution, then the scan: in place where sequence b stands in slot b, else on states that are gathered and scattered.</summary>
-    internal override void StateUpdate(StateUpdateInputs x, Tensor y)
+    internal override void StateUpdate(StateUpdateInputs x, Tensor y) =>
+        InSlots(nameof(StateUpdate), x.Slots, x.X.Shape[0], x.Cache.Convolution, x.Cache.Scan, y, (convolution, scan) => Advance(x, convolution, scan, y));
+
+    /// <summary>Brings states forward: in place where sequence b stands in slot b, else gathered and scattered. Idle sequences get y = 0.</summary>
+    private static void InSlots(string op, Tensor? slots, long batch, Tensor convolution, Tensor scan, Tensor y, Action<Tensor, Tensor> advance)
     {
-        if (x.Slots is null)
+        if (slots is null)
         {
-            Advance(x, x.Cache.Convolution, x.Cache.Scan, y);
+            advance(convolution, scan);
             return;
         }
         using TensorScope scope = TensorScope.Enter();
-        (Tensor convolution, Tensor scan) = (x.Cache.Convolution, x.Cache.Scan);
-        long batch = x.X.Shape[0];
-        long[] slots = SlotsOf(nameof(StateUpdate), x.Slots, batch, scan.Shape[0]);
-        Tensor inputs = Gather(convolution, slots), states = Gather(scan, slots);
-        Advance(x, inputs, states, y);
-        Scatter(inputs, slots, convolution);
-        Scatter(states, slots, scan);
+        long[] places = SlotsOf(op, slots, batch, scan.Shape[0]);
+        Tensor inputs = Gather(convolution, places), states = Gather(scan, places);
+        advance(inputs, states);
+        Scatter(inputs, places, convolution);
+        Scatter(states, places, scan);
         for (long b = 0; b < batch; b++)
-            if (slots[b] < 0) y.Slice(0, b, 1).Clear();
+            if (places[b] < 0) y.Slice(0, b, 1).Clear();
     }
 
     /// <summary>A step of every sequence; the states, of which there may be more, are read and overwritten element by element.</summary>
@@ -33,12 +34,12 @@ internal sealed unsafe partial class CpuBackend
         For(step.Units, 1, new SsdForwardKernel(step, F32(y), F32(scan), null, null, null, null));
     }
 
-    private static long[] SlotsOf(string op, Tensor? slots, long batch, long count)
+    private static long[] SlotsOf(string op, Tensor slots, long batch, long count)
     {
         var values = new long[batch];
         for (long b = 0; b < batch; b++)
         {
-            values[b] = slots is null ? b : slots.DType == DType.Int64 ? ((long*)slots.Address)[b] : ((int*)slots.Address)[b];
+            values[b] = slots.DType == DType.Int64 ? ((long*)slots.Address)[b] : ((int*)slots.Address)[b];
             if (values[b] >= count) throw new ArgumentException($"{op}: slots[{b}] is {values[b]}, but there are {count} slots.");
         }
         return values;

@@ -66,6 +66,18 @@ public sealed class CpuThreadsTests
         }
     });
 
+    /// <summary>Each piece waits for all the others, so every thread has to come, from its sleep too.</summary>
+    [Fact]
+    public void Workers_that_sleep_are_woken() => With(4, () =>
+    {
+        for (int round = 0; round < 40; round++)
+        {
+            using var meeting = new CountdownEvent(4);
+            if (round % 4 == 0) Thread.Sleep(20);
+            CpuThreads.For(4, 1, new Meeting(meeting));
+        }
+    });
+
     [Fact]
     public void Number_of_threads_has_bounds()
     {
@@ -119,6 +131,15 @@ public sealed class CpuThreadsTests
         public void Run(long begin, long end)
         {
             for (long i = begin; i < end; i++) Interlocked.Increment(ref counts[i]);
+        }
+    }
+
+    private readonly struct Meeting(CountdownEvent meeting) : IParallelJob
+    {
+        public void Run(long begin, long end)
+        {
+            meeting.Signal();
+            if (!meeting.Wait(TimeSpan.FromMinutes(1))) throw new TimeoutException("A thread did not come.");
         }
     }
 
