@@ -61,6 +61,10 @@ internal sealed class CopyScenario : OpScenario
         ZEngine.Ops.Fill(sum, 2);
         device.Backend.Accumulate(x, sum);
         Assert.Equal([.. values.Select(v => v + 2)], sum.ToArray<float>());
+        Tensor turned = Tensor.Empty([20, 40], DType.Float32, device);
+        ZEngine.Ops.Fill(turned, 2);
+        device.Backend.Accumulate(Tensor.From<float>(tile, [40, 20], device).Transpose(0, 1), turned);
+        Assert.Equal([.. Enumerable.Range(0, 40 * 20).Select(i => tile[i % 40 * 20 + i / 40] + 2)], turned.ToArray<float>());
     }
 }
 
