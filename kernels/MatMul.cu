@@ -12,7 +12,7 @@
 //            of a batch: stacks aNext, bNext, yNext apart, of `inners` products aInner, bInner, yInner apart; kept lies as y does.
 // Launch     matmul_half, matmul_float: grid products · ceil(M / kTile) · ceil(N / kTile), block 256 for kTile 128, 128 for 64 (matmul_float: 256); dynamic shared
 //            memory 48 or 24 KiB (matmul_half; 64 rows of y, 34 or 18 KiB, take their place), static 34 or 18 KiB (matmul_float). matmul_rows: grid ceil(N / 32), block 256.
-// Traffic    reads ceil(N / kTile)·M·K + ceil(M / kTile)·K·N elements, writes M·N, twice with kept; matmul_rows reads K·N once and rows of a from the cache for every 4 columns.
+// Traffic    reads ceil(N / kTile)·M·K + ceil(M / kTile)·K·N elements, writes M·N, twice with kept; bias for every 4 or 8 rows from the cache; matmul_rows reads K·N once and rows of a from the cache for every 4 columns.
 // Precision  loads T, accumulates f32 in ascending k within a slice, stores T; matmul_half also stores f32, the gradient of a parameter. TF32 only on
 //            request. f is worked out from the sum as it is, before it is rounded. Deterministic: one block owns an element of y.
 // Limits     matmul_half: addresses and distances of rows and products are multiples of 16 bytes (the host copies operands that are not, or of another
@@ -28,7 +28,7 @@ struct MatMulArgs                                             // mirrored in Cud
 {
     const void* a; const void* b; const f32* bias; void* y; void* kept;
     i64 aRow, bRow, yRow, aNext, bNext, yNext, aInner, bInner, yInner;
-    i32 M, N, K, inners, bRepeat, transposeA, transposeB, isAdding, aIsWide, bIsWide, yIsWide, yIsFloat, activation;
+    i32 M, N, K, inners, bRepeat, transposeA, transposeB, isAdding, aIsWide, bIsWide, yIsWide, yIsFloat, activation, biasIsWide;
 
     // Product p is number p % inners of stack p / inners; bRepeat neighbours of a stack share one b.
     __device__ inline i64 a_at(int product) const { return (i64)(product / inners) * aNext + product % inners * aInner; }
@@ -87,16 +87,30 @@ __device__ inline void put(Y* to, const f32 (&x)[V], int count, int isWide)
             if (v < count) to[v] = from_f32<Y>(x[v]);
 }
 
+template <int V>
+__device__ inline void load_bias(f32 (&to)[V], const MatMulArgs& args, int n, int count)
+{
+    #pragma unroll
+    for (int v = 0; v < V; v++) to[v] = 0;
+    if (!args.bias) return;
+    if (V >= 4 && args.biasIsWide && count >= V)
+        #pragma unroll
+        for (int v = 0; v < V; v += 4) load<4>(reinterpret_cast<f32 (&)[4]>(to[v]), args.bias + n + v);
+    else
+        #pragma unroll
+        for (int v = 0; v < V; v++)
+            if (v < count) to[v] = args.bias[n + v];
+}
+
 // V neighbours of a row of y, of which count exist: the sums, then what is added to them and what becomes of that. A float result of 16-bit operands,
 // which is a gradient, has no activation.
 template <bool hasActivation, int V, typename Y>
-__device__ inline void finish(const MatMulArgs& args, f32 (&x)[V], i64 at, int n, int count)
+__device__ inline void finish(const MatMulArgs& args, f32 (&x)[V], const f32 (&bias)[V], i64 at, int count)
 {
     Y* y = static_cast<Y*>(args.y) + at;
     if (args.bias)
         #pragma unroll
-        for (int v = 0; v < V; v++)
-            if (v < count) x[v] += args.bias[n + v];
+        for (int v = 0; v < V; v++) x[v] += bias[v];
     if (args.isAdding)
         #pragma unroll
         for (int v = 0; v < V; v++)
@@ -141,12 +155,14 @@ __device__ inline void store_part(const MatMulArgs& args, const TilePlace& place
     const int n = place.n + threadIdx.x % kAcross * V, rows = min(kPartRows, args.M - place.m - first);
     if (n >= args.N) return;
     const i64 at = args.y_at(place.product) + n;
+    f32 bias[V];
+    load_bias(bias, args, n, args.N - n);
     #pragma unroll 1
     for (int m = threadIdx.x / kAcross; m < rows; m += Threads / kAcross)
     {
         f32 x[V];
         take(x, sTile + m * kTilePitch<Tile> + n - place.n);
-        finish<hasActivation, V, Y>(args, x, at + (i64)(place.m + first + m) * args.yRow, n, args.N - n);
+        finish<hasActivation, V, Y>(args, x, bias, at + (i64)(place.m + first + m) * args.yRow, args.N - n);
     }
 }
 
@@ -499,5 +515,8 @@ __global__ void __launch_bounds__(kRowsThreads) matmul_rows(const MatMulArgs arg
     }
     static_assert(Rows * kColumnsOfWarp <= kWarp, "a lane for each sum");
     const int m = lane / kColumnsOfWarp, n = first + lane % kColumnsOfWarp;
-    if (m < args.M && n < args.N) finish<true, 1, T>(args, mine, (i64)m * args.yRow + n, n, 1);
+    if (m >= args.M || n >= args.N) return;
+    f32 bias[1];
+    load_bias(bias, args, n, 1);
+    finish<true, 1, T>(args, mine, bias, (i64)m * args.yRow + n, 1);
 }

@@ -14,7 +14,7 @@ internal sealed partial class CudaBackend
     {
         public ulong A, B, Bias, Y, Kept;
         public long ARow, BRow, YRow, ANext, BNext, YNext, AInner, BInner, YInner;
-        public int M, N, K, Inners, BRepeat, TransposeA, TransposeB, IsAdding, AIsWide, BIsWide, YIsWide, YIsFloat, Activation;
+        public int M, N, K, Inners, BRepeat, TransposeA, TransposeB, IsAdding, AIsWide, BIsWide, YIsWide, YIsFloat, Activation, BiasIsWide;
     }
 
     internal override void MatMul(MatMulInputs x, Tensor y, bool isAdding)
@@ -89,7 +89,7 @@ internal sealed partial class CudaBackend
             M = Size32("MatMul", "rows", x.Rows), N = Size32("MatMul", "columns", x.Columns), K = Size32("MatMul", "inner", x.Inner),
             Inners = x.Inners, BRepeat = x.Repeat, TransposeA = x.TransposeA ? 1 : 0, TransposeB = x.TransposeB ? 1 : 0, IsAdding = x.IsAdding ? 1 : 0,
             AIsWide = x.A.IsWide ? 1 : 0, BIsWide = x.B.IsWide ? 1 : 0, YIsWide = x.Y.IsWide && x.Columns * yType.Size % WideBytes == 0 && Pointer(x.Kept) % WideBytes == 0 ? 1 : 0, YIsFloat = yType == DType.Float32 ? 1 : 0,
-            Activation = x.Activation is { } function ? (int)function : NoActivation,
+            Activation = x.Activation is { } function ? (int)function : NoActivation, BiasIsWide = Pointer(x.Bias) % WideBytes == 0 ? 1 : 0,
         };
         MatMulPlan plan = MatMulPlan.For(x.Rows, x.Columns, products, type, hasFewRows, device.Multiprocessors, device.Options.AllowsTf32);
         CudaKernel kernel = plan.Method switch
