@@ -76,6 +76,8 @@ def operands(op, s, dtype, stage):
         x, t = normal(s["T"], s["V"]), torch.randint(s["V"], (s["T"],), device=device); return lambda: F.cross_entropy(x, t), [x]
     if op == "MatMul":
         x, w = normal(s["M"], s["K"]), normal(s["N"], s["K"]); return lambda: F.linear(x, w), [x, w]
+    if op == "Linear gelu":
+        x, w, b = normal(s["M"], s["K"]), normal(s["N"], s["K"]), normal(s["N"]); return lambda: F.gelu(F.linear(x, w, b), approximate="tanh"), [x, w, b]
     if op == "GroupedExperts":
         x, up, down = normal(s["T"], s["D"]), normal(s["E"], 2 * s["F"], s["D"]), normal(s["E"], s["D"], s["F"])
         weights, chosen = torch.randn(s["T"], s["E"], device=device).softmax(-1).topk(s["S"])

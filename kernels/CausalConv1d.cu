@@ -13,7 +13,7 @@
 //            tile, so that the compiler knows every branch on steps to be the same for a warp: at a barrier it need not make sure.
 // Layout     x [B, L, D] with rows stepStride and batchStride apart, dx with rows dxStride apart; y, dy [B, L, D]; weight, dweight [D, K] float; bias, dbias [D] float or null; initial,
 //            finalState, dfinal, dinitial [sequences, K − 1, D] float; starts [sequences + 1] or null; partial [P, K + 1, D] float.
-// Launch     grid tiles·slices with tiles = B·ceil(L / steps) and slices = ceil(D / (128·V)); block 128, 8 of them to a multiprocessor by registers (7 backward where not isWide). Static
+// Launch     grid tiles·slices with tiles = B·ceil(L / steps) and slices = ceil(D / (128·V)); block 128, 8 of them to a multiprocessor by registers. Static
 //            shared memory 16 KiB where isWide, else 1 to 4 KiB.
 // Traffic    for each tile: forward reads (steps + K − 1)·D elements, writes steps·D; backward reads (steps + 2·(K − 1))·D of x and of dy (those
 //            of dy before the tile for nothing, which registers would have to tell), writes steps·D; and (K + 1)·D floats of weight and bias. The states are read and written once. Backward writes P·(K + 1)·D floats with P = tiles.
@@ -301,7 +301,7 @@ struct Gradients
 };
 
 template <typename T, int W, bool isWide>
-__global__ void __launch_bounds__(kThreads, isWide ? kBlocks : kBlocks - 1) causal_conv1d_backward(const CausalConv1dBackwardArgs<T> args)
+__global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_backward(const CausalConv1dBackwardArgs<T> args)
 {
     constexpr int V = kChannels<T, W, isWide>;
     using Rows = Ring<T, V, isWide, isWide ? 4 : 1>;
@@ -338,7 +338,7 @@ __global__ void __launch_bounds__(kThreads, isWide ? kBlocks : kBlocks - 1) caus
         for (int n = 0; n < walk.last + W - 1; n += Rows::kRows)
         {
             Rows::await();
-            #pragma unroll (V > 1 ? Rows::kRows : isWide ? 2 : 1)
+            #pragma unroll (V == 1 && isWide ? 2 : Rows::kRows)      // over four rows the windows move up by name alone
             for (int r = 0; r < Rows::kRows; r++)
             {
                 const int target = n + r - W + 1;

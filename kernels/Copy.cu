@@ -4,17 +4,17 @@
 // Source     conversions as src/ZEngine/Ops/Copy.cs defines them: floats round to nearest even, integers are cut toward zero and saturate, NaN becomes 0.
 // Method     grid-stride loops. Copies that change no type move bits, so that one instance serves all types of a size; where the innermost axis is dense
 //            on both sides the host passes longer words (up to 16 bytes). Conversions between float types are instances; all others go through double
-//            and 64-bit integers, by argument. Where the dense axes of both sides differ, copy_transposed takes tiles of both axes through shared memory, in
-//            rows that have room behind them: neither side skips, and no two lanes meet in a bank.
+//            and 64-bit integers, by argument. Where the dense axes of both sides differ, copy_transposed and accumulate_transposed take tiles of both axes
+//            through shared memory, in rows that have room behind them: neither side skips, and no two lanes meet in a bank.
 // Layout     from, to of one shape with any strides; x, sum dense or x strided.
-// Launch     grid up to 8 blocks a multiprocessor, block 256. No shared memory. copy_transposed: a block for a tile of 64 × 64, or of 32 × 32 words of 8 bytes;
+// Launch     grid up to 8 blocks a multiprocessor, block 256. No shared memory. The transposed ones: a block for a tile of 64 × 64, or of 32 × 32 words of 8 bytes;
 //            static shared memory 16.3 or 8.3 KiB.
 // Traffic    copy reads n, writes n words; fill writes n; accumulate reads 2·n, writes n elements.
 // Precision  exact, or one rounding. Deterministic.
 // Limits     at most 6 axes. isWide: both sides dense, their addresses and n multiples of an access of 16 bytes of the wider type.
 // Variants   copy_words<{u8|u16|u32|u64|Word16}>; copy_transposed<u8, u8>; copy_transposed<u16, u16>; copy_transposed<u32, u32>; copy_transposed<u64, u64>;
 //            copy_transposed<f32, {bf16|f16}>; copy_transposed<bf16, {f32|f16}>; copy_transposed<f16, {f32|bf16}>; convert<f32, {bf16|f16}>; convert<bf16, {f32|f16}>; convert<f16, {f32|bf16}>; convert_any;
-//            fill<{u8|u16|u32|u64|Word16}>; accumulate<{f32|bf16|f16}, {f32|bf16|f16}>
+//            fill<{u8|u16|u32|u64|Word16}>; accumulate<{f32|bf16|f16}, {f32|bf16|f16}>; accumulate_transposed<{f32|bf16|f16}, {f32|bf16|f16}>
 #include "common/Copy.cuh"
 #include "common/Strided.cuh"
 
@@ -69,11 +69,11 @@ struct TransposedCopyArgs                                     // mirrored in Cud
 
 template <typename T> struct Converted { template <typename S> static __device__ inline T of(S x) { return from_f32<T>(to_f32(x)); } static __device__ inline T of(T x) { return x; } };
 
-template <typename S, typename T>
-__global__ void __launch_bounds__(kThreads) copy_transposed(const TransposedCopyArgs<S, T> args)
+template <bool isAdding, typename S, typename T>
+__device__ inline void move_tile(const TransposedCopyArgs<S, T>& args)
 {
-    constexpr int kTile = sizeof(T) < 8 ? 64 : 32, kRows = kThreads / kTile;
-    struct alignas(sizeof(T) < 4 ? 4 : sizeof(T)) Cell { T value; };          // of whole banks
+    constexpr int kTile = sizeof(S) < 8 ? 64 : 32, kRows = kThreads / kTile;
+    struct alignas(sizeof(S) < 4 ? 4 : sizeof(S)) Cell { S value; };          // of whole banks
     __shared__ Cell sTile[kTile][kTile + 1];
     const u32 tilesM = (args.M + kTile - 1) / kTile, tilesN = (args.N + kTile - 1) / kTile, tile = blockIdx.x / tilesN, other = tile / tilesM;
     const i64 m = (i64)(tile - other * tilesM) * kTile, n = (i64)(blockIdx.x - tile * tilesN) * kTile;
@@ -82,12 +82,21 @@ __global__ void __launch_bounds__(kThreads) copy_transposed(const TransposedCopy
     T* to = args.to + args.toShape.offset(other) + n * args.toStride + m;
     #pragma unroll
     for (int row = 0; row < kTile; row += kRows)
-        if (row + y < restM && x < restN) sTile[row + y][x].value = Converted<T>::of(from[(row + y) * args.fromStride + x]);
+        if (row + y < restM && x < restN) sTile[row + y][x].value = from[(row + y) * args.fromStride + x];
     __syncthreads();                                          // the tile is there
     #pragma unroll
     for (int row = 0; row < kTile; row += kRows)
-        if (row + y < restN && x < restM) to[(row + y) * args.toStride + x] = sTile[x][row + y].value;
+        if (row + y < restN && x < restM)
+        {
+            T& at = to[(row + y) * args.toStride + x];
+            const S value = sTile[x][row + y].value;
+            if constexpr (isAdding) at = from_f32<T>(to_f32(at) + to_f32(value));
+            else at = Converted<T>::of(value);
+        }
 }
+
+template <typename S, typename T> __global__ void __launch_bounds__(kThreads) copy_transposed(const TransposedCopyArgs<S, T> args) { move_tile<false>(args); }
+template <typename S, typename T> __global__ void __launch_bounds__(kThreads) accumulate_transposed(const TransposedCopyArgs<S, T> args) { move_tile<true>(args); }
 
 __device__ inline bool is_integer(int type) { return type >= kInt32; }
 

@@ -1,31 +1,34 @@
 // MatMul.cu
 //
-// Computes   y[m,n] = Σ_k a[m,k]·b[k,n] (+ bias[n]), or y[m,n] += the same; a and b may be stored transposed; a stack of such products.
-// Source     tiling: Goto and van de Geijn 2008; the tensor-core pipeline as NVIDIA's CUTLASS documents it (efficient_gemm).
+// Computes   s[m,n] = Σ_k a[m,k]·b[k,n] (+ bias[n]) and y = s, y = f(s) or y += s; kept = s where it is asked for. a and b may be stored transposed; a stack of
+//            such products.
+// Source     f: one of sigmoid, silu, gelu, gelu_tanh, relu, relu2 of src/ZEngine/Ops/Elementwise.cs; tiling: Goto and van de Geijn 2008; the tensor-core pipeline as NVIDIA's CUTLASS documents it (efficient_gemm).
 // Method     matmul_half: a block owns kTile × kTile of y. Slices of 32 of the inner axis of a and b pass through kStages buffers of shared memory, filled
 //            by cp.async while earlier ones are multiplied; ldmatrix (transposed where the storage is) feeds mma.m16n8k16. matmul_float: the same tile with float multiply-adds, or with
 //            m16n8k8 after rounding to TF32; slices of 16. matmul_rows: a warp owns 4 columns of y for up to Rows rows, and its lanes walk the
-//            inner axis; for the few rows of a decode step, which is bound by reading b.
+//            inner axis; for the few rows of a decode step, which is bound by reading b. A tile of sums goes to y through shared memory as floats, 64 rows
+//            at a time, where it is read in the order of y: bias and f, an argument, are worked out there. In matmul_rows a lane finishes a sum.
 // Layout     a [M, K] or [K, M], b [K, N] or [N, K], y [M, N], rows aRow, bRow and yRow elements apart; bias [N] float. Products in two levels, as heads
-//            of a batch: stacks aNext, bNext, yNext apart, of `inners` products aInner, bInner, yInner apart.
+//            of a batch: stacks aNext, bNext, yNext apart, of `inners` products aInner, bInner, yInner apart; kept lies as y does.
 // Launch     matmul_half, matmul_float: grid products · ceil(M / kTile) · ceil(N / kTile), block 256 for kTile 128, 128 for 64 (matmul_float: 256); dynamic shared
-//            memory 48 or 24 KiB (matmul_half, also the 34 or 9 KiB tile of y, or half of it as floats). matmul_rows: grid ceil(N / 32), block 256.
-// Traffic    reads ceil(N / kTile)·M·K + ceil(M / kTile)·K·N elements, writes M·N; matmul_rows reads K·N once and rows of a from the cache for every 4 columns.
+//            memory 48 or 24 KiB (matmul_half; 64 rows of y, 34 or 18 KiB, take their place), static 34 or 18 KiB (matmul_float). matmul_rows: grid ceil(N / 32), block 256.
+// Traffic    reads ceil(N / kTile)·M·K + ceil(M / kTile)·K·N elements, writes M·N, twice with kept; bias for every 4 or 8 rows from the cache; matmul_rows reads K·N once and rows of a from the cache for every 4 columns.
 // Precision  loads T, accumulates f32 in ascending k within a slice, stores T; matmul_half also stores f32, the gradient of a parameter. TF32 only on
-//            request. Deterministic: one block owns an element of y.
+//            request. f is worked out from the sum as it is, before it is rounded. Deterministic: one block owns an element of y.
 // Limits     matmul_half: addresses and distances of rows and products are multiples of 16 bytes (the host copies operands that are not, or of another
 //            type, first). matmul_rows: b stored [N, K], M ≤ Rows, K a multiple of 8 where isWide.
 // Variants   matmul_half<{bf16|f16}, {true|false}, {true|false}, {128|64}>; matmul_float<{f32|bf16|f16}, {128|64}, {true|false}>;
 //            matmul_rows<f32, {f32|bf16|f16}, {1|8}>; matmul_rows<bf16, {bf16|f32}, {1|8}>; matmul_rows<f16, {f16|f32}, {1|8}>
 #include "common/Copy.cuh"
 #include "common/Mma.cuh"
+#include "common/Pointwise.cuh"
 #include "common/Warp.cuh"
 
 struct MatMulArgs                                             // mirrored in CudaMatMul.cs, field for field
 {
-    const void* a; const void* b; const f32* bias; void* y;
+    const void* a; const void* b; const f32* bias; void* y; void* kept;
     i64 aRow, bRow, yRow, aNext, bNext, yNext, aInner, bInner, yInner;
-    i32 M, N, K, inners, bRepeat, transposeA, transposeB, isAdding, aIsWide, bIsWide, yIsWide, yIsFloat;
+    i32 M, N, K, inners, bRepeat, transposeA, transposeB, isAdding, aIsWide, bIsWide, yIsWide, yIsFloat, activation, biasIsWide;
 
     // Product p is number p % inners of stack p / inners; bRepeat neighbours of a stack share one b.
     __device__ inline i64 a_at(int product) const { return (i64)(product / inners) * aNext + product % inners * aInner; }
@@ -49,6 +52,119 @@ struct TilePlace
         n = inGroup / height * tile;
     }
 };
+
+// ---- From sums to y -------------------------------------------------------------------------------------------------------------------------------
+
+template <int Function, int V>
+__device__ inline void apply(f32 (&x)[V])
+{
+    #pragma unroll
+    for (int v = 0; v < V; v++) x[v] = pointwise(Function, x[v]);
+}
+
+// The function is the same for the whole grid: one branch for all neighbours.
+template <int V>
+__device__ inline void activate(f32 (&x)[V], int function)
+{
+    switch (function)
+    {
+        case kSigmoid: return apply<kSigmoid>(x);
+        case kSilu: return apply<kSilu>(x);
+        case kGelu: return apply<kGelu>(x);
+        case kGeluTanh: return apply<kGeluTanh>(x);
+        case kRelu: return apply<kRelu>(x);
+        default: return apply<kRelu2>(x);
+    }
+}
+
+template <int V, typename Y>
+__device__ inline void put(Y* to, const f32 (&x)[V], int count, int isWide)
+{
+    if (isWide) store<V>(to, x);
+    else
+        #pragma unroll
+        for (int v = 0; v < V; v++)
+            if (v < count) to[v] = from_f32<Y>(x[v]);
+}
+
+template <int V>
+__device__ inline void load_bias(f32 (&to)[V], const MatMulArgs& args, int n, int count)
+{
+    #pragma unroll
+    for (int v = 0; v < V; v++) to[v] = 0;
+    if (!args.bias) return;
+    if (V >= 4 && args.biasIsWide && count >= V)
+        #pragma unroll
+        for (int v = 0; v < V; v += 4) load<4>(reinterpret_cast<f32 (&)[4]>(to[v]), args.bias + n + v);
+    else
+        #pragma unroll
+        for (int v = 0; v < V; v++)
+            if (v < count) to[v] = args.bias[n + v];
+}
+
+// V neighbours of a row of y, of which count exist: the sums, then what is added to them and what becomes of that. A float result of 16-bit operands,
+// which is a gradient, has no activation.
+template <bool hasActivation, int V, typename Y>
+__device__ inline void finish(const MatMulArgs& args, f32 (&x)[V], const f32 (&bias)[V], i64 at, int count)
+{
+    Y* y = static_cast<Y*>(args.y) + at;
+    if (args.bias)
+        #pragma unroll
+        for (int v = 0; v < V; v++) x[v] += bias[v];
+    if (args.isAdding)
+        #pragma unroll
+        for (int v = 0; v < V; v++)
+            if (v < count) x[v] += to_f32(y[v]);
+    if constexpr (hasActivation)
+    {
+        if (args.kept) put(static_cast<Y*>(args.kept) + at, x, count, args.yIsWide);
+        if (args.activation >= 0) activate(x, args.activation);
+    }
+    put(y, x, count, args.yIsWide);
+}
+
+// A tile goes through shared memory as floats, so that y is written in whole lines and what follows a sum is worked out once for each; in parts of
+// kPartRows rows. Rows of the part are kTilePitch words apart: pairs of columns of four rows, as fragments have them, lie in different banks.
+constexpr int kPartRows = 64;
+template <int Tile> constexpr int kTilePitch = Tile + 8;
+
+// Eight neighbours, four at a time; every other four lanes begin with the second four, so that eight lanes use all banks.
+template <int V>
+__device__ inline void take(f32 (&x)[V], const f32* from)
+{
+    if constexpr (V == 4) load<4>(x, from);
+    else
+    {
+        const int first = threadIdx.x & 4;
+        f32 a[4], b[4];
+        load<4>(a, from + first);
+        load<4>(b, from + 4 - first);
+        #pragma unroll
+        for (int v = 0; v < 4; v++)
+        {
+            x[v] = first ? b[v] : a[v];
+            x[v + 4] = first ? a[v] : b[v];
+        }
+    }
+}
+
+template <typename Y, bool hasActivation, int Tile, int Threads>
+__device__ inline void store_part(const MatMulArgs& args, const TilePlace& place, const f32* sTile, int first)
+{
+    constexpr int V = 16 / sizeof(Y), kAcross = Tile / V;
+    const int n = place.n + threadIdx.x % kAcross * V, rows = min(kPartRows, args.M - place.m - first);
+    if (n >= args.N) return;
+    const i64 at = args.y_at(place.product) + n;
+    f32 bias[V];
+    load_bias(bias, args, n, args.N - n);
+    #pragma unroll 1
+    for (int m = threadIdx.x / kAcross; m < rows; m += Threads / kAcross)
+    {
+        f32 x[V];
+        take(x, sTile + m * kTilePitch<Tile> + n - place.n);
+        finish<hasActivation, V, Y>(args, x, bias, at + (i64)(place.m + first + m) * args.yRow, args.N - n);
+    }
+}
 
 // ---- 16-bit operands on the tensor cores ---------------------------------------------------------------------------------------------------------
 
@@ -97,51 +213,20 @@ template <int Tile> constexpr int kWarpRows = Tile / 2;
 template <int Tile> __device__ inline int warp_row() { return threadIdx.x / kWarp / (Tile / 32) * kWarpRows<Tile>; }
 template <int Tile> __device__ inline int warp_column() { return threadIdx.x / kWarp % (Tile / 32) * 32; }
 
-// The tile of y goes through shared memory, so that it is written in whole lines; floats, which are twice as long, in two halves.
-template <typename Y, int Tile>
-__device__ inline void store_tile(const MatMulArgs& args, const TilePlace& place, u8* sMemory, const f32 (&sum)[Tile / 32][4][4])
+// A warp's fragments of the accumulators, 16 × 8 of y each, from a row and a column of the part of the tile on.
+template <int Tile, int R, int C>
+__device__ inline void stash_fragments(f32* sTile, const f32 (&sum)[R][C][4], int row, int column)
 {
-    constexpr int V = 16 / sizeof(Y), kPitch = Tile + V, kParts = sizeof(Y) / 2, kRows = Tile / kParts;
-    const int lane = threadIdx.x % kWarp, warpM = warp_row<Tile>(), warpN = warp_column<Tile>();
-    Y* sY = reinterpret_cast<Y*>(sMemory);
-    Y* y = static_cast<Y*>(args.y) + args.y_at(place.product) + (i64)place.m * args.yRow + place.n;
-    #pragma unroll 1
-    for (int first = 0; first < Tile; first += kRows)
+    const int lane = threadIdx.x % kWarp;
+    #pragma unroll
+    for (int i = 0; i < R; i++)
+    #pragma unroll
+    for (int j = 0; j < C; j++)
+    #pragma unroll
+    for (int half = 0; half < 2; half++)
     {
-        const int restM = args.M - place.m - first, restN = args.N - place.n;
-        Y* rows = y + (i64)first * args.yRow;
-        if (first > 0) __syncthreads();                       // the first half has left shared memory
-        #pragma unroll
-        for (int i = 0; i < Tile / 32 && (kParts == 1 || warpM == first); i++)
-        #pragma unroll
-        for (int j = 0; j < 4; j++)
-        #pragma unroll
-        for (int half = 0; half < 2; half++)
-        {
-            const int m = warpM - first + 16 * i + 8 * half + lane / 4, n = warpN + 8 * j + lane % 4 * 2;
-            f32 value[2];
-            #pragma unroll
-            for (int v = 0; v < 2; v++)
-            {
-                value[v] = sum[i][j][2 * half + v];
-                if (args.bias && n + v < restN) value[v] += args.bias[place.n + n + v];
-                if (args.isAdding && m < restM && n + v < restN) value[v] += to_f32(rows[(i64)m * args.yRow + n + v]);
-            }
-            stash<2>(sY + m * kPitch + n, value);
-        }
-        __syncthreads();                                      // the tile, or its half, is complete
-        for (int i = threadIdx.x; i < kRows * Tile / V; i += Tile * 2)
-        {
-            const int m = i / (Tile / V), n = i % (Tile / V) * V;
-            if (m >= restM || n >= restN) continue;
-            const Pack<Y, V> pack = load_pack<V>(sY + m * kPitch + n);
-            Y* to = rows + (i64)m * args.yRow + n;
-            if (args.yIsWide) *reinterpret_cast<Pack<Y, V>*>(to) = pack;
-            else
-                #pragma unroll
-                for (int v = 0; v < V; v++)
-                    if (n + v < restN) to[v] = pack.at[v];
-        }
+        const f32 (&both)[2] = reinterpret_cast<const f32 (&)[2]>(sum[i][j][2 * half]);
+        stash<2>(sTile + (row + 16 * i + 8 * half + lane / 4) * kTilePitch<Tile> + column + 8 * j + lane % 4 * 2, both);
     }
 }
 
@@ -151,7 +236,7 @@ __global__ void __launch_bounds__(Tile * 2, 1) matmul_half(const MatMulArgs args
     using Left = HalfOperand<T, Tile, !transposeA>;
     using Right = HalfOperand<T, Tile, transposeB>;
     constexpr int kStageBytes = Left::kBytes + Right::kBytes, kRowsOfTiles = kWarpRows<Tile> / 16;
-    extern __shared__ __align__(16) u8 sStages[];             // kStages slices of a and b; afterwards the tile of y
+    extern __shared__ __align__(16) u8 sStages[];             // kStages slices of a and b; afterwards a part of the tile of y
     const TilePlace place(args, Tile);
     const int warpM = warp_row<Tile>(), warpN = warp_column<Tile>(), restM = args.M - place.m, restN = args.N - place.n;
 
@@ -193,9 +278,16 @@ __global__ void __launch_bounds__(Tile * 2, 1) matmul_half(const MatMulArgs args
     }
 
     copy_async_wait<0>();
-    __syncthreads();                                          // nobody reads a slice any more
-    if (args.yIsFloat) store_tile<f32, Tile>(args, place, sStages, sum);
-    else store_tile<T, Tile>(args, place, sStages, sum);
+    f32* sTile = reinterpret_cast<f32*>(sStages);
+    #pragma unroll 1
+    for (int first = 0; first < Tile; first += kPartRows)
+    {
+        __syncthreads();                                      // nobody reads a slice, or the part before, any more
+        if (warpM / kPartRows * kPartRows == first) stash_fragments<Tile>(sTile, sum, warpM - first, warpN);
+        __syncthreads();                                      // the part is complete
+        if (args.yIsFloat) store_part<f32, false, Tile, Tile * 2>(args, place, sTile, first);
+        else store_part<T, true, Tile, Tile * 2>(args, place, sTile, first);
+    }
 }
 
 // ---- Float operands ------------------------------------------------------------------------------------------------------------------------------
@@ -270,17 +362,17 @@ struct FloatOperand
 };
 
 template <typename TB, int Tile, bool isTf32>
-__global__ void __launch_bounds__(kFloatThreads) matmul_float(const MatMulArgs args)
+__global__ void __launch_bounds__(kFloatThreads, Tile == 64 ? 3 : 1) matmul_float(const MatMulArgs args)
 {
     using Left = FloatOperand<f32, Tile>;
     using Right = FloatOperand<TB, Tile>;
     constexpr int kEach = Tile / 16;                          // a thread owns kEach × kEach of y, in groups of four
-    __shared__ __align__(16) f32 sA[2][kFloatSlice * Left::kPitch], sB[2][kFloatSlice * Right::kPitch];
+    constexpr int kSliceFloats = kFloatSlice * (Tile + 8);
+    __shared__ __align__(16) f32 sSlices[4 * kSliceFloats];   // two slices of a and of b; afterwards a part of the tile of y, as long
     const TilePlace place(args, Tile);
     const int restM = args.M - place.m, restN = args.N - place.n;
     Left left = { static_cast<const f32*>(args.a) + args.a_at(place.product) + (args.transposeA ? place.m : (i64)place.m * args.aRow), args.aRow, restM, args.K, args.aIsWide, !args.transposeA };
     Right right = { static_cast<const TB*>(args.b) + args.b_at(place.product) + (args.transposeB ? (i64)place.n * args.bRow : place.n), args.bRow, restN, args.K, args.bIsWide, (bool)args.transposeB };
-    f32* y = static_cast<f32*>(args.y) + args.y_at(place.product) + (i64)place.m * args.yRow + place.n;
 
     // Multiply-adds: rows ty·4 + 64·i, columns tx·4 + 64·j. Tensor cores: the warp's share as 16 × 8 tiles, in the same number of registers.
     const int tx = threadIdx.x % 16, ty = threadIdx.x / 16, lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -294,8 +386,8 @@ __global__ void __launch_bounds__(kFloatThreads) matmul_float(const MatMulArgs a
     right.read(0);
     for (int slice = 0; slice < slices; slice++)
     {
-        f32* sLeft = sA[slice % 2];
-        f32* sRight = sB[slice % 2];
+        f32* sLeft = sSlices + slice % 2 * 2 * kSliceFloats;
+        f32* sRight = sLeft + kSliceFloats;
         left.template write<isTf32>(sLeft);
         right.template write<isTf32>(sRight);
         __syncthreads();                                      // the slice is there; the other buffer was read by all before they came here
@@ -345,42 +437,25 @@ __global__ void __launch_bounds__(kFloatThreads) matmul_float(const MatMulArgs a
         }
     }
 
-    const auto finished = [&](int m, int n, f32 value)
+    static_assert(kPartRows * kTilePitch<Tile> <= 4 * kSliceFloats, "a part of the tile takes the place of the slices");
+    #pragma unroll 1
+    for (int first = 0; first < Tile; first += kPartRows)
     {
-        if (args.bias) value += args.bias[place.n + n];
-        return args.isAdding ? y[(i64)m * args.yRow + n] + value : value;
-    };
-    if constexpr (isTf32)
-    {
-        #pragma unroll
-        for (int i = 0; i < kTilesM; i++)
+        __syncthreads();                                      // nobody reads a slice, or the part before, any more
+        if constexpr (isTf32)
+        {
+            if (warpM / kPartRows * kPartRows == first) stash_fragments<Tile>(sSlices, tiles, warpM - first, warpN);
+        }
+        else
+        {
             #pragma unroll
-            for (int j = 0; j < kTilesN; j++)
-                #pragma unroll
-                for (int part = 0; part < 4; part++)
-                {
-                    const int m = warpM + 16 * i + part / 2 * 8 + lane / 4, n = warpN + 8 * j + lane % 4 * 2 + part % 2;
-                    if (m < restM && n < restN) y[(i64)m * args.yRow + n] = finished(m, n, tiles[i][j][part]);
-                }
-    }
-    else
-    {
-        #pragma unroll
-        for (int i = 0; i < kEach; i++)
+            for (int i = 0; i < kEach; i++)
             #pragma unroll
             for (int j = 0; j < kEach; j += 4)
-            {
-                const int m = ty * 4 + 64 * (i / 4) + i % 4, n = tx * 4 + 64 * (j / 4);
-                f32 value[4];
-                #pragma unroll
-                for (int v = 0; v < 4; v++) value[v] = m < restM && n + v < restN ? finished(m, n + v, sum[i][j + v]) : 0.0f;
-                f32* to = y + (i64)m * args.yRow + n;
-                if (args.yIsWide && m < restM && n + 4 <= restN) store<4>(to, value);
-                else
-                    #pragma unroll
-                    for (int v = 0; v < 4; v++)
-                        if (m < restM && n + v < restN) to[v] = value[v];
-            }
+                if (i / 4 * 64 == first) stash<4>(sSlices + (ty * 4 + i % 4) * kTilePitch<Tile> + tx * 4 + 16 * j, reinterpret_cast<const f32 (&)[4]>(sum[i][j]));
+        }
+        __syncthreads();                                      // the part is complete
+        store_part<f32, true, Tile, kFloatThreads>(args, place, sSlices, first);
     }
 }
 
@@ -426,7 +501,7 @@ __global__ void __launch_bounds__(kRowsThreads) matmul_rows(const MatMulArgs arg
                 for (int v = 0; v < V; v++) sum[m][c] = fmaf(x[v], w[c][v], sum[m][c]);
         }
     }
-    T* y = static_cast<T*>(args.y);
+    f32 mine[1] = {};                                         // the sum of row lane / 4 and column lane % 4
     #pragma unroll
     for (int m = 0; m < Rows; m++)
     {
@@ -434,12 +509,14 @@ __global__ void __launch_bounds__(kRowsThreads) matmul_rows(const MatMulArgs arg
         #pragma unroll
         for (int c = 0; c < kColumnsOfWarp; c++)
         {
-            f32 value = warp_sum(sum[m][c]);
-            if (lane != 0 || c >= columns) continue;
-            const int n = first + c;
-            if (args.bias) value += args.bias[n];
-            if (args.isAdding) value += to_f32(y[(i64)m * args.yRow + n]);
-            y[(i64)m * args.yRow + n] = from_f32<T>(value);
+            const f32 total = warp_sum(sum[m][c]);
+            if (lane == m * kColumnsOfWarp + c) mine[0] = total;
         }
     }
+    static_assert(Rows * kColumnsOfWarp <= kWarp, "a lane for each sum");
+    const int m = lane / kColumnsOfWarp, n = first + lane % kColumnsOfWarp;
+    if (m >= args.M || n >= args.N) return;
+    f32 bias[1];
+    load_bias(bias, args, n, 1);
+    finish<true, 1, T>(args, mine, bias, (i64)m * args.yRow + n, 1);
 }

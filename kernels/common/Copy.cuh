@@ -58,6 +58,14 @@ __device__ inline void store_words(void* to, const u32 (&w)[4])
 __device__ inline void store_words(void* to, const u32 (&w)[2]) { asm volatile("st.global.v2.u32 [%0], {%1, %2};" :: "l"(__cvta_generic_to_global(to)), "r"(w[0]), "r"(w[1]) : "memory"); }
 __device__ inline void store_words(void* to, const u32 (&w)[1]) { asm volatile("st.global.u32 [%0], %1;" :: "l"(__cvta_generic_to_global(to)), "r"(w[0]) : "memory"); }
 
+// The same to shared memory.
+__device__ inline void stash_words(void* to, const u32 (&w)[4])
+{
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" :: "r"((u32)__cvta_generic_to_shared(to)), "r"(w[0]), "r"(w[1]), "r"(w[2]), "r"(w[3]) : "memory");
+}
+__device__ inline void stash_words(void* to, const u32 (&w)[2]) { asm volatile("st.shared.v2.u32 [%0], {%1, %2};" :: "r"((u32)__cvta_generic_to_shared(to)), "r"(w[0]), "r"(w[1]) : "memory"); }
+__device__ inline void stash_words(void* to, const u32 (&w)[1]) { asm volatile("st.shared.u32 [%0], %1;" :: "r"((u32)__cvta_generic_to_shared(to)), "r"(w[0]) : "memory"); }
+
 // To global memory.
 template <int V, typename T>
 __device__ inline void store(T* to, const f32 (&from)[V])

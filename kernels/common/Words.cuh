@@ -31,13 +31,7 @@ struct PackedWords
     __device__ inline void stash(T* to) const
     {
         if constexpr (V == 1) *to = of_bits<T>(at[0]);
-        else
-        {
-            Pack<u32, kCount> pack;
-            #pragma unroll
-            for (int i = 0; i < kCount; i++) pack.at[i] = at[i];
-            *reinterpret_cast<Pack<u32, kCount>*>(to) = pack;
-        }
+        else stash_words(to, at);
     }
 
     __device__ inline void open(f32 (&x)[kEach], int i) const

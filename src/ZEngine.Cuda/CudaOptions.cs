@@ -14,7 +14,8 @@ public sealed record CudaOptions
 
     /// <summary>
     /// Let cuBLASLt compute matrix products where this machine has it and it takes them (<see cref="CudaDevice.MatMulSource"/>); the engine's own kernels compute
-    /// all others: those of few rows, of operands of two types, and of a 16-bit result with a bias. <c>ZENGINE_CUBLASLT=off</c> makes false the default.
+    /// all others: those of few rows, of operands of two types, of a 16-bit result with a bias, and those with an activation that is not <see cref="Pointwise.Relu"/> or, where
+    /// the result has 16 bits or TF32 is allowed, <see cref="Pointwise.GeluTanh"/>. <c>ZENGINE_CUBLASLT=off</c> makes false the default.
     /// </summary>
     /// <remarks>Either way gives the same bits at each run, but not the bits of the other.</remarks>
     public bool UsesCublasLt { get; init; } = Environment.GetEnvironmentVariable(Interop.NativeLibraries.CublasLtVariable) != Interop.NativeLibraries.Off;

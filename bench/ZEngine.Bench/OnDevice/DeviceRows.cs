@@ -81,6 +81,9 @@ internal static class DeviceRows
         double flops = 2.0 * s.M * s.M * s.M, bytes = 3 * e * s.M * s.M;
         foreach (DeviceRow row in Pair("MatMul", Sizes(("M", s.M), ("N", s.M), ("K", s.M)), (flops, 3 * flops), (bytes, 3 * bytes), o =>
             (o.Normal(s.M, s.M), o.Normal(s.M, s.M)) is var (x, w) ? (() => Ops.Linear(x, w), [x, w]) : default)) yield return row;
+        // What the activation is given is kept, and read again for the gradient with that of the result.
+        foreach (DeviceRow row in Pair("Linear gelu", Sizes(("M", s.M), ("N", s.M), ("K", s.M)), (flops, 3 * flops), (bytes, 3 * bytes + 4 * e * s.M * s.M), o =>
+            (o.Normal(s.M, s.M), o.Normal(s.M, s.M), o.Float(s.M)) is var (x, w, bias) ? (() => Ops.Linear(x, w, bias, Pointwise.GeluTanh), [x, w, bias]) : default)) yield return row;
         const long slots = 2;
         double pairs = slots * s.T, expert = 3.0 * s.D * s.Hidden, weights = e * s.Experts * expert;
         foreach (DeviceRow row in Pair("GroupedExperts", Sizes(("T", s.T), ("D", s.D), ("E", s.Experts), ("S", slots), ("F", s.Hidden)), (2 * pairs * expert, 6 * pairs * expert), (2 * e * s.T * s.D + weights, 6 * e * s.T * s.D + 3 * weights), o =>

@@ -50,13 +50,7 @@ internal sealed partial class CudaBackend
         if ((isSame || isBetweenFloats) && TransposedAxes.Of(source, destination) is { } axes)
         {
             string type = isSame ? WordOf(source.DType.Size) : "";
-            long tile = destination.DType.Size < 8 ? 64 : 32;
-            CudaKernel transposed = isSame ? Kernel(CopyFile, $"copy_transposed<{type}, {type}>") : Kernel(CopyFile, $"copy_transposed<{source.DType}, {destination.DType}>");
-            transposed.Launch(Blocks("Copy", axes.Others * ((axes.M + tile - 1) / tile) * ((axes.N + tile - 1) / tile)), ElementThreads, 0, new TransposedCopyArgs
-            {
-                From = Pointer(source), To = Pointer(destination), M = axes.M, N = axes.N, FromStride = axes.FromStride, ToStride = axes.ToStride,
-                FromShape = axes.From, ToShape = axes.To,
-            });
+            LaunchTiles(isSame ? Kernel(CopyFile, $"copy_transposed<{type}, {type}>") : Kernel(CopyFile, $"copy_transposed<{source.DType}, {destination.DType}>"), source, destination, axes);
             return;
         }
         StridedShape from = new(source, source.Count), to = new(destination, source.Count);
@@ -75,6 +69,16 @@ internal sealed partial class CudaBackend
             : isBetweenFloats ? Kernel(CopyFile, $"convert<{source.DType}, {destination.DType}>")
             : Kernel(CopyFile, $"convert_any");
         LaunchElements(kernel, count, isWide ? WideBytes / Math.Max(source.DType.Size, destination.DType.Size) : 1, args);
+    }
+
+    private static void LaunchTiles(CudaKernel kernel, Tensor source, Tensor destination, in TransposedAxes axes)
+    {
+        long tile = source.DType.Size < 8 ? 64 : 32;
+        kernel.Launch(Blocks("Copy", axes.Others * ((axes.M + tile - 1) / tile) * ((axes.N + tile - 1) / tile)), ElementThreads, 0, new TransposedCopyArgs
+        {
+            From = Pointer(source), To = Pointer(destination), M = axes.M, N = axes.N, FromStride = axes.FromStride, ToStride = axes.ToStride,
+            FromShape = axes.From, ToShape = axes.To,
+        });
     }
 
     internal override void Fill(Tensor tensor, float value)
@@ -98,6 +102,11 @@ internal sealed partial class CudaBackend
 
     internal override void Accumulate(Tensor x, Tensor sum)
     {
+        if (TransposedAxes.Of(x, sum) is { } axes)
+        {
+            LaunchTiles(Kernel(CopyFile, $"accumulate_transposed<{x.DType}, {sum.DType}>"), x, sum, axes);
+            return;
+        }
         var shape = new StridedShape(x, x.Count);
         bool isWide = AreTogether(x, sum, shape.IsDense);
         LaunchElements(Kernel(CopyFile, $"accumulate<{x.DType}, {sum.DType}>"), sum.Count, isWide ? WideBytes / Math.Max(x.DType.Size, sum.DType.Size) : 1, new AccumulateArgs

@@ -6,14 +6,15 @@ namespace ZEngine.Cuda;
 internal sealed partial class CudaBackend
 {
     private const string MatMulFile = "MatMul.cu";
+    private const int NoActivation = -1;
 
     /// <summary>Mirrors MatMulArgs in kernels/MatMul.cu, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
     private struct MatMulArgs
     {
-        public ulong A, B, Bias, Y;
+        public ulong A, B, Bias, Y, Kept;
         public long ARow, BRow, YRow, ANext, BNext, YNext, AInner, BInner, YInner;
-        public int M, N, K, Inners, BRepeat, TransposeA, TransposeB, IsAdding, AIsWide, BIsWide, YIsWide, YIsFloat;
+        public int M, N, K, Inners, BRepeat, TransposeA, TransposeB, IsAdding, AIsWide, BIsWide, YIsWide, YIsFloat, Activation, BiasIsWide;
     }
 
     internal override void MatMul(MatMulInputs x, Tensor y, bool isAdding)
@@ -29,7 +30,7 @@ internal sealed partial class CudaBackend
         Multiply(new Product(rows, columns, inner, products)
         {
             A = new Operand(a, a.RowStride(), a.RowStride() * a.Shape[^2]), B = new Operand(b, b.RowStride(), b.RowStride() * b.Shape[^2]), Y = new Operand(y, columns, rows * columns),
-            TransposeA = x.TransposeA, TransposeB = x.TransposeB, Bias = x.Bias, IsAdding = isAdding,
+            TransposeA = x.TransposeA, TransposeB = x.TransposeB, Bias = x.Bias, IsAdding = isAdding, Activation = x.Activation, Kept = x.Kept,
         });
     }
 
@@ -66,6 +67,10 @@ internal sealed partial class CudaBackend
         public bool TransposeB { get; init; }
         public bool IsAdding { get; init; }
         public Tensor? Bias { get; init; }
+        public Pointwise? Activation { get; init; }
+
+        /// <summary>As long as y and as its rows lie.</summary>
+        public Tensor? Kept { get; init; }
         public int Inners { get; init; } = 1;
         public int Repeat { get; init; } = 1;
     }
@@ -79,11 +84,12 @@ internal sealed partial class CudaBackend
         (DType type, DType bType, DType yType) = (x.A.Tensor.DType, x.B.Tensor.DType, x.Y.Tensor.DType);
         var args = new MatMulArgs
         {
-            A = x.A.Address, B = x.B.Address, Bias = Pointer(x.Bias), Y = x.Y.Address,
+            A = x.A.Address, B = x.B.Address, Bias = Pointer(x.Bias), Y = x.Y.Address, Kept = Pointer(x.Kept),
             ARow = x.A.Row, BRow = x.B.Row, YRow = x.Y.Row, ANext = x.A.Next, BNext = x.B.Next, YNext = x.Y.Next, AInner = x.A.Inner, BInner = x.B.Inner, YInner = x.Y.Inner,
             M = Size32("MatMul", "rows", x.Rows), N = Size32("MatMul", "columns", x.Columns), K = Size32("MatMul", "inner", x.Inner),
             Inners = x.Inners, BRepeat = x.Repeat, TransposeA = x.TransposeA ? 1 : 0, TransposeB = x.TransposeB ? 1 : 0, IsAdding = x.IsAdding ? 1 : 0,
-            AIsWide = x.A.IsWide ? 1 : 0, BIsWide = x.B.IsWide ? 1 : 0, YIsWide = x.Y.IsWide && x.Columns * yType.Size % WideBytes == 0 ? 1 : 0, YIsFloat = yType == DType.Float32 ? 1 : 0,
+            AIsWide = x.A.IsWide ? 1 : 0, BIsWide = x.B.IsWide ? 1 : 0, YIsWide = x.Y.IsWide && x.Columns * yType.Size % WideBytes == 0 && Pointer(x.Kept) % WideBytes == 0 ? 1 : 0, YIsFloat = yType == DType.Float32 ? 1 : 0,
+            Activation = x.Activation is { } function ? (int)function : NoActivation, BiasIsWide = Pointer(x.Bias) % WideBytes == 0 ? 1 : 0,
         };
         MatMulPlan plan = MatMulPlan.For(x.Rows, x.Columns, products, type, hasFewRows, device.Multiprocessors, device.Options.AllowsTf32);
         CudaKernel kernel = plan.Method switch
@@ -102,12 +108,35 @@ internal sealed partial class CudaBackend
         if (!device.Library.IsPresent || x.Inner == 0 || x.B.Tensor.DType != type) return false;
         // It has one level of stacks, and adds a bias in the type of the result, which is not what a Float32 bias of a 16-bit result is.
         if (x.Repeat > 1 || x.Stacks > 1 && x.Inners > 1 || x.Bias is not null && type != DType.Float32) return false;
+        if (!TakesActivation(x, type)) return false;
         if (device.Library.Plan(ColumnMajor(x, type)) is not { } plan) return false;
         using Tensor? workspace = plan.WorkspaceBytes == 0 ? null : Tensor.Empty([plan.WorkspaceBytes], DType.UInt8, device);
         device.Enter();
-        plan.Run((nint)x.B.Address, (nint)x.A.Address, (nint)Pointer(x.Bias), (nint)x.Y.Address, x.IsAdding, (nint)Pointer(workspace), device.Stream.Value);
+        plan.Run((nint)x.B.Address, (nint)x.A.Address, (nint)Pointer(x.Bias), (nint)Pointer(x.Kept), (nint)x.Y.Address, x.IsAdding, (nint)Pointer(workspace), device.Stream.Value);
         device.Launched("cublasLtMatmul");
         return true;
+    }
+
+    /// <summary>
+    /// Whether the library's activation is the engine's. Its only Gelu is that by tanh; nothing says how many digits it has, so that a Float32 result takes it only
+    /// where TF32 is allowed. Kept rows must be multiples of eight elements.
+    /// </summary>
+    private bool TakesActivation(in Product x, DType type) => x.Activation switch
+    {
+        null or Pointwise.Relu => x.Kept is null,
+        Pointwise.GeluTanh => (type != DType.Float32 || device.Options.AllowsTf32) && (x.Kept is null || x.Columns % 8 == 0 && Pointer(x.Kept) % CublasLtProduct.KeptAlignment == 0),
+        _ => false,
+    };
+
+    private static CublasLtEpilogue EpilogueOf(in Product x)
+    {
+        CublasLtEpilogue bias = x.Bias is null ? default : CublasLtEpilogue.Bias, kept = x.Kept is null ? default : CublasLtEpilogue.Kept;
+        return x.Activation switch
+        {
+            null => x.Bias is null ? CublasLtEpilogue.None : bias,
+            Pointwise.Relu => CublasLtEpilogue.Relu | bias,
+            _ => CublasLtEpilogue.Gelu | bias | kept,
+        };
     }
 
     /// <summary>The product as the library sees it: rows are columns there, so it computes yᵀ = bᵀ·aᵀ.</summary>
@@ -121,7 +150,7 @@ internal sealed partial class CudaBackend
             x.TransposeB ? Layout(x.B, x.Columns, x.Inner) : Layout(x.B, x.Inner, x.Columns),
             x.TransposeA ? Layout(x.A, x.Inner, x.Rows) : Layout(x.A, x.Rows, x.Inner),
             Layout(x.Y, x.Rows, x.Columns), x.TransposeB, x.TransposeA,
-            dtype == DType.Float32 && device.Options.AllowsTf32 ? CublasLtCompute.Tf32 : CublasLtCompute.Float32, x.Bias is null ? CublasLtEpilogue.None : CublasLtEpilogue.Bias,
+            dtype == DType.Float32 && device.Options.AllowsTf32 ? CublasLtCompute.Tf32 : CublasLtCompute.Float32, EpilogueOf(x),
             Alignment(x.B.Address), Alignment(x.A.Address), Alignment(x.Y.Address));
     }
 
@@ -152,8 +181,8 @@ internal readonly record struct MatMulPlan(MatMulMethod Method, int Tile, bool I
 
     public int Threads => Method == MatMulMethod.Half ? 2 * Tile : 256;
 
-    /// <summary>Slices of both operands; the tile of y, with 8 elements more to a row, fits into them for 128 and not quite for 64.</summary>
-    public int SharedBytes => Method == MatMulMethod.Half ? Math.Max(Stages * 2 * Tile * SliceBytes, Tile * (Tile + 8) * 2) : 0;
+    /// <summary>Slices of both operands; 64 rows of the tile of y, as floats with 8 more to a row, fit into them.</summary>
+    public int SharedBytes => Method == MatMulMethod.Half ? Stages * 2 * Tile * SliceBytes : 0;
 
     /// <summary>Whether a product with a weight [out, in] is bound by reading the weight.</summary>
     public static bool HasFewRows(long rows) => rows <= MostRows;

@@ -28,12 +28,14 @@ internal sealed unsafe class DeviceMemory : IDisposable
     /// <summary>Allocations begin at multiples of this, so the owner of an address is one table look-up away.</summary>
     public const int Granule = 512;
     private const int GranuleShift = 9;
-    private const int MaxAllocations = 1 << 22;
+    private const int MaxAllocations = 1 << 22, MaxReturned = 4096;
 
     private readonly VirtualMemory _data, _initialised, _owners, _ranges;
     private readonly List<Allocation> _allocations = [];
     private readonly Dictionary<ulong, Allocation> _live = [];
     private readonly Queue<Allocation> _quarantine = [];
+    /// <summary>The last buffers that pools took back, for reports.</summary>
+    private readonly Queue<Allocation> _returned = [];
     private readonly int* _owner;
     private readonly ulong* _range;
     private ulong _next = Granule;
@@ -103,7 +105,10 @@ internal sealed unsafe class DeviceMemory : IDisposable
                 return (FaultKind.OutOfBounds, $"{bytes} bytes at offset 0x{address - owner.Address:X} of allocation {owner}, {Beyond(address, bytes, owner)}");
             if (owner.Buffers is null || !examinesBuffers) return null;
             Allocation? buffer = BufferAt(owner, address);
-            if (buffer is null) return (FaultKind.OutOfBounds, $"address 0x{address:X} lies in pool {owner} but in no buffer handed out from it{BufferNeighbour(owner, address)}");
+            if (buffer is null)
+                return _returned.LastOrDefault(gone => address >= gone.Address && address < gone.End) is { } returned
+                    ? (FaultKind.UseAfterFree, $"address 0x{address:X} lies in pool {owner}, in buffer {returned}")
+                    : (FaultKind.OutOfBounds, $"address 0x{address:X} lies in pool {owner} but in no buffer handed out from it{BufferNeighbour(owner, address)}");
             return address + bytes <= buffer.End ? null
                 : (FaultKind.OutOfBounds, $"{bytes} bytes at offset 0x{address - buffer.Address:X} of buffer {buffer}, {Beyond(address, bytes, buffer)}");
         }
@@ -245,7 +250,11 @@ internal sealed unsafe class DeviceMemory : IDisposable
         lock (_allocations)
         {
             Allocation? pool = Contains(address) ? _allocations[_owner[(address - Base) >> GranuleShift]] : null;
-            return pool?.Buffers is not null && pool.Buffers.Remove(address) ? null : $"no buffer begins at 0x{address:X}";
+            if (pool?.Buffers is null || !pool.Buffers.Remove(address, out Allocation? buffer)) return $"no buffer begins at 0x{address:X}";
+            buffer.IsFreed = true;
+            _returned.Enqueue(buffer);
+            if (_returned.Count > MaxReturned) _returned.Dequeue();
+            return null;
         }
     }
 

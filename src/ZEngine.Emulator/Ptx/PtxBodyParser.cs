@@ -6,6 +6,7 @@ namespace ZEngine.Emulator.Ptx;
 internal sealed class PtxBodyParser(PtxParser parser, PtxFunction function)
 {
     private Scope _scope = new(parser.Module.Globals);
+    private readonly Dictionary<(int File, int Line, int Column), SourceLocation> _locations = [];
     private SourceLocation? _location;
     private uint _usedBytes = uint.MaxValue;
     private Token _opcode;
@@ -107,7 +108,9 @@ internal sealed class PtxBodyParser(PtxParser parser, PtxFunction function)
             }
             else if (what.Text == "inlined_at")
             {
-                outer = new SourceLocation(FileName(parser.TakeInt()), parser.TakeInt(), parser.TakeInt(), null, null);
+                // The place of the call was a location before, and may itself be inlined somewhere.
+                (int File, int Line, int Column) place = (parser.TakeInt(), parser.TakeInt(), parser.TakeInt());
+                outer = _locations.GetValueOrDefault(place) ?? new SourceLocation(FileName(place.File), place.Line, place.Column, null, null);
             }
             else
             {
@@ -117,6 +120,8 @@ internal sealed class PtxBodyParser(PtxParser parser, PtxFunction function)
         // Line 0 stands for code the compiler moved or made: the last real line says more.
         if (line == 0 && _location is not null) return;
         _location = new SourceLocation(FileName(file), line, column, name, outer);
+        bool isKnown = _locations.TryGetValue((file, line, column), out SourceLocation? known);
+        _locations[(file, line, column)] = _location with { IsOneOfSeveral = isKnown && (known!.IsOneOfSeveral || known != _location) };
     }
 
     private string FileName(int file)

@@ -17,10 +17,11 @@ public sealed class PtxUnsupportedException : Exception
 internal enum Space : byte { None, Register, Global, Shared, Local, Const, Param }
 
 /// <summary>Where in the CUDA source an instruction comes from.</summary>
-internal sealed record SourceLocation(string File, int Line, int Column, string? Function, SourceLocation? InlinedAt)
+/// <param name="IsOneOfSeveral">Whether this place was inlined elsewhere before: debug information does not say which of them is meant.</param>
+internal sealed record SourceLocation(string File, int Line, int Column, string? Function, SourceLocation? InlinedAt, bool IsOneOfSeveral = false)
 {
     public override string ToString() =>
-        $"{File}:{Line}" + (InlinedAt is null ? "" : $" {Function} inlined at {InlinedAt.File}:{InlinedAt.Line}");
+        $"{File}:{Line}" + (InlinedAt is null ? "" : $" {Function} inlined at {InlinedAt}{(IsOneOfSeveral ? " or before" : "")}");
 }
 
 /// <summary>A scalar type: its class of values and its width.</summary>

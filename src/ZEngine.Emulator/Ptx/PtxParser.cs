@@ -1,9 +1,10 @@
 using System.Globalization;
+using System.Text.RegularExpressions;
 
 namespace ZEngine.Emulator.Ptx;
 
 /// <summary>Reads a PTX module: directives, variables, functions. Instructions are read by <see cref="PtxBodyParser"/>.</summary>
-internal sealed class PtxParser
+internal sealed partial class PtxParser
 {
     private readonly List<Token> _tokens;
     private readonly PtxModule _module;
@@ -328,10 +329,12 @@ internal sealed class PtxParser
         }
     }
 
-    /// <summary>The plain function name inside a mangled one: enough for a report.</summary>
+    /// <summary>The plain name of a function, or of a variable inside one, in a mangled name: enough for a report.</summary>
     public static string Demangle(string name)
     {
         if (!name.StartsWith("_Z", StringComparison.Ordinal)) return name;
+        if (LocalPattern().Match(name) is { Success: true } local && int.Parse(local.Groups[1].ValueSpan, CultureInfo.InvariantCulture) is var size && size <= local.Groups[2].Length)
+            return local.Groups[2].Value[..size];
         int i = 2;
         while (i < name.Length && !char.IsAsciiDigit(name[i])) i++;
         string last = name;
@@ -346,6 +349,9 @@ internal sealed class PtxParser
         }
         return last;
     }
+
+    [GeneratedRegex(@"^_ZZ.*E(\d+)([A-Za-z_]\w*)$")]
+    private static partial Regex LocalPattern();
 
     private void SkipBraces()
     {

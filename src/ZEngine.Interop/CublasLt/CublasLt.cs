@@ -26,7 +26,7 @@ public sealed unsafe class CublasLt
     private const ulong WorkspaceLimit = 32 << 20;
 
     // cublasLtMatmulDescAttributes_t, cublasLtMatrixLayoutAttribute_t and cublasLtMatmulPreferenceAttributes_t.
-    private const int TransposeA = 3, TransposeB = 4, Epilogue = 7, BiasPointer = 8, LayoutCount = 5, LayoutNext = 6, WorkspaceBytes = 1, Reductions = 3, AlignmentA = 5, AlignmentB = 6, AlignmentC = 7, AlignmentD = 8;
+    private const int TransposeA = 3, TransposeB = 4, Epilogue = 7, BiasPointer = 8, KeptPointer = 11, KeptLeading = 12, KeptNext = 13, LayoutCount = 5, LayoutNext = 6, WorkspaceBytes = 1, Reductions = 3, AlignmentA = 5, AlignmentB = 6, AlignmentC = 7, AlignmentD = 8;
 
     private static readonly Lock Gate = new();
     private static CublasLt? s_loaded;
@@ -121,10 +121,19 @@ public sealed unsafe class CublasLt
         Set(_productSet, made, TransposeA, product.TransposeA ? 1 : 0, "cublasLtMatmulDescSetAttribute");
         Set(_productSet, made, TransposeB, product.TransposeB ? 1 : 0, "cublasLtMatmulDescSetAttribute");
         Set(_productSet, made, Epilogue, (int)product.Epilogue, "cublasLtMatmulDescSetAttribute");
+        if (product.Epilogue.HasFlag(CublasLtEpilogue.Kept))
+        {
+            // The search reads the alignment from the pointer.
+            SetKept(made, CublasLtProduct.KeptAlignment);
+            Set(_productSet, made, KeptLeading, product.D.Leading, "cublasLtMatmulDescSetAttribute");
+            Set(_productSet, made, KeptNext, product.D.Next, "cublasLtMatmulDescSetAttribute");
+        }
         return made;
     }
 
     internal void SetBias(nint product, nint bias) => Set(_productSet, product, BiasPointer, bias, "cublasLtMatmulDescSetAttribute");
+
+    internal void SetKept(nint product, nint kept) => Set(_productSet, product, KeptPointer, kept, "cublasLtMatmulDescSetAttribute");
 
     internal void FreeProduct(nint product) => Check(_productDestroy(product), "cublasLtMatmulDescDestroy");
 

@@ -24,13 +24,20 @@ public enum CublasLtCompute
     Tf32 = 77,
 }
 
-/// <summary>What is done to a sum before it is stored: cublasLtEpilogue_t.</summary>
+/// <summary>What is done to a sum before it is stored: cublasLtEpilogue_t. All but <see cref="None"/> may be joined.</summary>
+[Flags]
 public enum CublasLtEpilogue
 {
     /// <summary>Nothing.</summary>
     None = 1,
-    /// <summary>A bias is added, one number for each row of the result.</summary>
+    /// <summary>Numbers below 0 become 0.</summary>
+    Relu = 2,
+    /// <summary>A bias is added first, one number for each row of the result.</summary>
     Bias = 4,
+    /// <summary>½x·(1 + tanh(√(2/π)·(x + 0.044715·x³)))</summary>
+    Gelu = 32,
+    /// <summary>What <see cref="Gelu"/> is given is stored too, in the type of the result.</summary>
+    Kept = 128,
 }
 
 /// <summary>A matrix in column-major order, or a stack of them.</summary>
@@ -42,7 +49,7 @@ public enum CublasLtEpilogue
 /// <param name="Next">Elements from one matrix to the next.</param>
 public readonly record struct CublasLtLayout(CublasLtType Type, long Rows, long Columns, long Leading, int Count = 1, long Next = 0);
 
-/// <summary>A product D = op(A)·op(B) (+ bias), or D += the same; column-major, every sum in binary32.</summary>
+/// <summary>A product D = f(op(A)·op(B) (+ bias)), or D += the same; column-major, every sum in binary32.</summary>
 /// <param name="A">The left operand as it is stored.</param>
 /// <param name="B">The right operand as it is stored.</param>
 /// <param name="D">The result.</param>
@@ -55,7 +62,11 @@ public readonly record struct CublasLtLayout(CublasLtType Type, long Rows, long 
 /// <param name="AlignmentD">The same of D.</param>
 public readonly record struct CublasLtProduct(
     CublasLtLayout A, CublasLtLayout B, CublasLtLayout D, bool TransposeA, bool TransposeB, CublasLtCompute Compute = CublasLtCompute.Float32, CublasLtEpilogue Epilogue = CublasLtEpilogue.None,
-    int AlignmentA = 256, int AlignmentB = 256, int AlignmentD = 256);
+    int AlignmentA = 256, int AlignmentB = 256, int AlignmentD = 256)
+{
+    /// <summary>Of what the address of a kept matrix must be a multiple.</summary>
+    public const int KeptAlignment = 16;
+}
 
 /// <summary>A way to compute a product: cublasLtMatmulAlgo_t, of which nothing but the size is public.</summary>
 [InlineArray(8)]

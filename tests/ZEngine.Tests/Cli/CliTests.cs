@@ -124,6 +124,23 @@ public sealed partial class CliTests : IDisposable
         Assert.DoesNotContain("hidden_size", error, StringComparison.Ordinal);
     }
 
+    /// <summary>Of each library that is missing: what was tried, what the loader said of it, and how to get it.</summary>
+    [Fact]
+    public void Info_says_which_libraries_were_tried_and_how_to_get_them()
+    {
+        Assert.SkipUnless(OperatingSystem.IsLinux(), "the loader's words are those of Linux");
+        string[] program = Zengine.Program("info");
+        var start = new ProcessStartInfo(program[0], program[1..]);
+        foreach (string variable in (string[])["ZENGINE_LIBCUDA", "ZENGINE_NVRTC", "ZENGINE_CUBLASLT"]) start.Environment[variable] = $"/no-{variable}";
+        using Process process = Zengine.Start(start);
+        string table = string.Join(' ', process.StandardOutput.ReadToEnd().Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries));
+        process.WaitForExit();
+        Assert.Equal(0, process.ExitCode);
+        foreach (string part in (string[])["/no-ZENGINE_LIBCUDA: cannot open shared object file", "It comes with the GPU's driver", "NVRTC", "/no-ZENGINE_NVRTC", "wheel nvidia-cuda-nvrtc-cu12",
+            "/no-ZENGINE_CUBLASLT: cannot open shared object file", "Python wheel nvidia-cublas-cu12 or Debian's libcublaslt12", "the engine's own kernels multiply", "Packed kernels"])
+            Assert.Contains(part, table, StringComparison.Ordinal);
+    }
+
     [Theory]
     [InlineData(2, "See zengine --help.", "fly")]
     [InlineData(2, "--stepps", "train", "TEXT", "--stepps", "3")]

@@ -49,9 +49,9 @@ public sealed class CudaDeviceTests : IDisposable
     {
         using Tensor held = Tensor.From<float>(new float[30 << 20], [30 << 20], _device);
         var e = Assert.Throws<InsufficientMemoryException>(() => Tensor.Empty([40L << 20], DType.Float32, _device));
-        Assert.Contains("cuda:0", e.Message, StringComparison.Ordinal);
-        Assert.Contains("167,772,160 bytes", e.Message, StringComparison.Ordinal);
-        Assert.Contains("in 1 buffers", e.Message, StringComparison.Ordinal);
+        // Who holds what: tensors, the largest of them, graphs, the pool, others.
+        Assert.Equal("cuda:0 (Emulated A100): no memory for a tensor of 167,772,160 bytes. Tensors hold 125,829,632 bytes in 1 buffers (most in 1 of 125,829,632 bytes), captured graphs 0 of them; "
+            + "the pool has 127,926,272 bytes from the driver; the device has 140,509,184 of 268,435,456 bytes free, other processes and the driver hold 0.", e.Message);
         using Tensor small = Tensor.Empty([1 << 20], DType.Float32, _device);                 // the device goes on
         Assert.Equal(0, held.Slice(0, 100, 1).Item());
     }
@@ -85,6 +85,89 @@ public sealed class CudaDeviceTests : IDisposable
         var e = Assert.Throws<CudaException>(() => module.Kernel("beyond").Launch(1, 32, x, 8));
         Assert.Contains("launch of beyond", e.Message, StringComparison.Ordinal);
         Assert.Contains("beyond.cu", e.Message, StringComparison.Ordinal);
+    }
+
+    /// <summary>ZENGINE_SYNC=1 makes waiting after every launch the default.</summary>
+    [Theory, InlineData("1", 1), InlineData("0", 0), InlineData(null, 0)]
+    public void Variable_makes_launches_wait(string? value, long waitsOfLaunch)
+    {
+        string? before = Environment.GetEnvironmentVariable("ZENGINE_SYNC");
+        try
+        {
+            Environment.SetEnvironmentVariable("ZENGINE_SYNC", value);
+            using var driver = new EmulatedCudaDriver();
+            using CudaDevice device = Devices.OpenEmulated(driver);
+            using Tensor x = Tensor.Zeros([8], DType.Float32, device);
+            long waits = device.Waits;
+            ZEngine.Ops.Scale(x, 2).Dispose();
+            Assert.Equal(waits + waitsOfLaunch, device.Waits);
+        }
+        finally
+        {
+            Environment.SetEnvironmentVariable("ZENGINE_SYNC", before);
+        }
+    }
+
+    /// <summary>Tensors are parts of larger allocations, and the emulator knows each: a kernel that leaves its own, or reads one that was given back, is told which.</summary>
+    [Fact]
+    public void Kernel_that_leaves_its_tensor_is_told_so_though_the_pool_goes_on()
+    {
+        string Report(Func<Tensor, Tensor, KernelArgument[]> arguments, string source)
+        {
+            using var driver = new EmulatedCudaDriver();
+            using CudaDevice device = Devices.OpenEmulated(driver, new CudaOptions { IsSynchronous = true });
+            CudaModule module = device.Compile(source, "beyond.cu");
+            using Tensor x = Tensor.Zeros([8], DType.Float32, device), neighbour = Tensor.Zeros([8], DType.Float32, device);
+            return Assert.Throws<CudaException>(() => module.Kernel("beyond").Launch(1, 32, arguments(x, neighbour))).Message;
+        }
+        string beyond = Report((x, _) => [x], "extern \"C\" __global__ void beyond(float* x)\n{\n    x[threadIdx.x] = 1;\n}\n");
+        foreach (string part in (string[])["OutOfBounds", "beyond.cu:3", "0 bytes past the end of", "tensor of 32 bytes"]) Assert.Contains(part, beyond, StringComparison.Ordinal);
+        string after = Report((x, neighbour) =>
+        {
+            long address = neighbour.Address;
+            neighbour.Dispose();
+            return [x, address];
+        }, "extern \"C\" __global__ void beyond(float* x, const float* y)\n{\n    if (threadIdx.x < 8)\n        x[threadIdx.x] = y[threadIdx.x];\n}\n");
+        foreach (string part in (string[])["UseAfterFree", "beyond.cu:4", "in buffer #1 \"tensor of 32 bytes\" 32 B", "freed"]) Assert.Contains(part, after, StringComparison.Ordinal);
+    }
+
+    /// <summary>Who breaks a barrier reads which variable, which lines of the kernel, also through headers, and which threads.</summary>
+    [Fact]
+    public void Missing_barrier_is_reported_with_variable_lines_and_threads()
+    {
+        using var driver = new EmulatedCudaDriver();
+        using CudaDevice device = Devices.OpenEmulated(driver, new CudaOptions { IsSynchronous = true });
+        CudaModule module = device.Compile("""
+            #include "common/Copy.cuh"
+            extern "C" __global__ void turn(const float* x, float* y)
+            {
+                __shared__ __align__(16) float sRow[256];
+                sRow[threadIdx.x] = x[threadIdx.x];
+                float four[4];
+                load<4>(four, sRow + (255 - threadIdx.x) / 4 * 4);
+                y[threadIdx.x] = four[threadIdx.x % 4];
+            }
+            """, "turn.cu");
+        using Tensor x = Tensor.Zeros([256], DType.Float32, device), y = Tensor.Zeros([256], DType.Float32, device);
+        string report = Assert.Throws<CudaException>(() => module.Kernel("turn").Launch(1, 256, x, y)).Message;
+        foreach (string part in (string[])["SharedRace: read after write of sRow + 0x", "kernel    turn  module turn.cu", "load inlined at turn.cu:7", "st.shared.f32  turn.cu:5", "thread (0,0,0)", "no barrier between"])
+            Assert.Contains(part, report, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Marks_are_reached_in_order_and_timed()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor x = Tensor.Zeros([1 << 16], DType.Float32, _device);
+        using CudaEvent start = _device.Record(isTimed: true);
+        ZEngine.Ops.Scale(x, 2);
+        using CudaEvent end = _device.Record(isTimed: true);
+        end.Wait();
+        Assert.True(start.IsReached && end.IsReached);
+        Assert.InRange(CudaEvent.ElapsedMs(start, end), 0, 60_000);
+        start.Record();
+        start.Wait();
+        Assert.InRange(CudaEvent.ElapsedMs(end, start), 0, 60_000);
     }
 
     [Fact]

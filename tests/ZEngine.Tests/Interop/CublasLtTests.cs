@@ -65,14 +65,20 @@ public sealed unsafe class CublasLtTests
         CublasLt library = Library();
         Assert.InRange(library.Version.Major, 12, 13);
         var product = new CublasLtProduct(
-            new CublasLtLayout(CublasLtType.BFloat16, 5_000_000_000, 7, 5_000_000_008, 3, 1L << 40), new CublasLtLayout(CublasLtType.Float16, 7, 9, 16), new CublasLtLayout(CublasLtType.Float32, 5_000_000_000, 9, 5_000_000_000),
-            TransposeA: true, TransposeB: false, CublasLtCompute.Tf32, CublasLtEpilogue.Bias, 64, 32, 16);
+            new CublasLtLayout(CublasLtType.BFloat16, 5_000_000_000, 7, 5_000_000_008, 3, 1L << 40), new CublasLtLayout(CublasLtType.Float16, 7, 9, 16), new CublasLtLayout(CublasLtType.Float32, 5_000_000_000, 9, 5_000_000_008, 3, 1L << 41),
+            TransposeA: true, TransposeB: false, CublasLtCompute.Tf32, CublasLtEpilogue.Gelu | CublasLtEpilogue.Bias | CublasLtEpilogue.Kept, 64, 32, 16);
         nint made = library.NewProduct(product);
-        // cublasLtMatmulDescAttributes_t: compute type, scale type, pointer mode (host), both transpositions, epilogue, bias.
-        Assert.Equal([77, 0, 0, 1, 0, 4], ((int[])[0, 1, 2, 3, 4, 7]).Select(attribute => library.ReadProduct<int>(made, attribute)));
+        // cublasLtMatmulDescAttributes_t: compute type, scale type, pointer mode (host), both transpositions, epilogue, bias, the kept matrix.
+        Assert.Equal([77, 0, 0, 1, 0, 4 | 32 | 128], ((int[])[0, 1, 2, 3, 4, 7]).Select(attribute => library.ReadProduct<int>(made, attribute)));
         library.SetBias(made, unchecked((nint)0x7000_0000_1230));
         Assert.Equal(0x7000_0000_1230, library.ReadProduct<long>(made, 8));
+        Assert.Equal([16, 5_000_000_008, 1L << 41], ((int[])[11, 12, 13]).Select(attribute => library.ReadProduct<long>(made, attribute)));
+        library.SetKept(made, unchecked((nint)0x7000_0000_4560));
+        Assert.Equal(0x7000_0000_4560, library.ReadProduct<long>(made, 11));
         library.FreeProduct(made);
+        nint plain = library.NewProduct(product with { Epilogue = CublasLtEpilogue.None });
+        Assert.Equal([1, 0], (int[])[library.ReadProduct<int>(plain, 7), (int)library.ReadProduct<long>(plain, 12)]);
+        library.FreeProduct(plain);
 
         nint layout = library.NewLayout(product.A);
         Assert.Equal((14, 3), (library.ReadLayout<int>(layout, 0), library.ReadLayout<int>(layout, 5)));
@@ -135,6 +141,46 @@ public sealed unsafe class CublasLtTests
         Assert.Equal([32 << 20, 2, 68, type == DType.Float32 ? 4 : 1, device.Stream.Value], ((int[])[2, 3, 7, 8, 9]).Select(Seen));
     });
 
+    /// <summary>What the library computes of an activation is what the CPU does: the result, and what is kept for the gradient, plain and in stacks; each in one call.</summary>
+    [Theory]
+    [InlineData(DType.Float32, Pointwise.Relu, true), InlineData(DType.Float32, Pointwise.Relu, false), InlineData(DType.BFloat16, Pointwise.Relu, false), InlineData(DType.Float16, Pointwise.Relu, false)]
+    [InlineData(DType.Float32, Pointwise.GeluTanh, true), InlineData(DType.Float32, Pointwise.GeluTanh, false), InlineData(DType.BFloat16, Pointwise.GeluTanh, false), InlineData(DType.Float16, Pointwise.GeluTanh, false)]
+    public void Activations_are_those_of_the_CPU(DType type, Pointwise function, bool hasBias) => With(device =>
+    {
+        int calls = 0;
+        foreach (bool isKept in function == Pointwise.Relu ? (bool[])[false] : [false, true])
+        foreach (long[] stack in (long[][])[[], [3]])
+        {
+            Tensor a = Normal(1, [.. stack, 20, 40]).To(type), b = Normal(2, [.. stack, 24, 40]).To(type), bias = Normal(3, 24);
+            Tensor Empty() => Tensor.Empty([.. stack, 20, 24], type, device);
+            Tensor y = Empty();
+            Tensor? kept = isKept ? Empty() : null;
+            device.Backend.MatMul(new MatMulInputs(a.To(device), b.To(device), false, true, hasBias ? bias.To(device) : null) { Activation = function, Kept = kept }, y, isAdding: false);
+            Tensor sum = ZEngine.Ops.MatMul(a.To(DType.Float32), b.To(DType.Float32), transposeB: true, bias: hasBias ? bias : null);
+            Near(ZEngine.Ops.Map(function, sum), y);
+            if (kept is not null) Near(sum, kept);
+            Assert.Equal((++calls, (function == Pointwise.Relu ? 2 : 32) | (hasBias ? 4 : 0) | (isKept ? 128 : 0)), (Seen(0), Seen(8)));
+        }
+
+        void Near(Tensor want, Tensor got)
+        {
+            (float[] left, float[] right) = (want.ToArray<float>(), got.To(Device.Cpu).To(DType.Float32).ToArray<float>());
+            double unit = type switch { DType.Float32 => 1e-5, DType.Float16 => 1.0 / 1024, _ => 1.0 / 128 };
+            for (int i = 0; i < left.Length; i++) Assert.Equal(left[i], right[i], unit * Math.Max(4, Math.Abs(left[i])));
+        }
+    }, options: new CudaOptions { UsesCublasLt = true, AllowsTf32 = true });
+
+    /// <summary>The gradient of a 16-bit parameter: 16-bit operands, a Float32 result.</summary>
+    [Fact]
+    public void Float_results_of_16_bit_operands_are_those_of_the_CPU() => With(device =>
+    {
+        Tensor a = Normal(1, 40, 16).To(DType.BFloat16), b = Normal(2, 40, 24).To(DType.BFloat16), y = Tensor.Empty([16, 24], DType.Float32, device);
+        device.Backend.MatMul(new MatMulInputs(a.To(device), b.To(device), true, false, null), y, isAdding: false);
+        float[] want = ZEngine.Ops.MatMul(a.To(DType.Float32), b.To(DType.Float32), transposeA: true).ToArray<float>(), got = y.ToArray<float>();
+        for (int i = 0; i < want.Length; i++) Assert.Equal(want[i], got[i], 1e-4);
+        Assert.Equal(1, Seen(0));
+    });
+
     [Fact]
     public void One_product_is_looked_up_once_and_addresses_count() => With(device =>
     {
@@ -162,6 +208,15 @@ public sealed unsafe class CublasLtTests
         With(device => IsOwn(device, "matmul_float<bf16", () => ZEngine.Ops.Linear(Normal(1, 9, 64).To(device), Normal(2, 64, 64).To(DType.BFloat16).To(device))));
         With(device => IsOwn(device, "matmul_half<bf16", () => ZEngine.Ops.Linear(Normal(1, 9, 64).To(DType.BFloat16).To(device), Normal(2, 64, 64).To(DType.BFloat16).To(device), Normal(3, 64).To(device))));
         With(device => IsOwn(device, "matmul_float<f32", () => ZEngine.Ops.Linear(Normal(1, 9, 64).To(device), Normal(2, 64, 64).To(device))), HasNoAlgorithm);
+        foreach (Pointwise function in (Pointwise[])[Pointwise.Silu, Pointwise.Gelu, Pointwise.Relu2, Pointwise.Sigmoid])
+            With(device => IsOwn(device, "matmul_half<bf16", () => ZEngine.Ops.Linear(Normal(1, 9, 64).To(DType.BFloat16).To(device), Normal(2, 64, 64).To(DType.BFloat16).To(device), activation: function)));
+        // Exact floats have more digits than the library's Gelu may have; and rows that are kept of 60 elements are no multiples of 8.
+        With(device => IsOwn(device, "matmul_float<f32", () => ZEngine.Ops.Linear(Normal(1, 9, 64).To(device), Normal(2, 64, 64).To(device), activation: Pointwise.GeluTanh)));
+        With(device => IsOwn(device, "matmul_half<bf16", () =>
+        {
+            using Tape tape = Tape.Begin();
+            ZEngine.Ops.Linear(tape.Watch(Normal(1, 9, 64).To(DType.BFloat16).To(device)), Normal(2, 60, 64).To(DType.BFloat16).To(device), activation: Pointwise.GeluTanh);
+        }));
         With(device =>
         {
             Assert.Equal("own kernels: cuBLASLt is turned off", device.MatMulSource);

@@ -31,7 +31,7 @@ internal sealed class NativeStub(string source)
         {
             try
             {
-                using Process process = Process.Start(new ProcessStartInfo(compiler, ["-shared", "-fPIC", "-O1", "-o", library, file, "-lpthread"]) { RedirectStandardError = true })!;
+                using Process process = Process.Start(new ProcessStartInfo(compiler, ["-shared", "-fPIC", "-O1", "-o", library, file, "-lpthread", "-lm"]) { RedirectStandardError = true })!;
                 string error = process.StandardError.ReadToEnd();
                 process.WaitForExit();
                 return process.ExitCode == 0 ? (library, "") : throw new InvalidOperationException(error);

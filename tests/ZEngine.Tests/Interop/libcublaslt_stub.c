@@ -1,18 +1,19 @@
 /* cuBLASLt as a plain loop over host memory: what arrives there is multiplied as the library's documentation says, column-major. */
+#include <math.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 typedef struct { int type; uint64_t rows, columns; int64_t leading; int count; int64_t next; } Layout;
-typedef struct { int compute, scale, transposeA, transposeB, epilogue; const void* bias; } Product;
+typedef struct { int compute, scale, transposeA, transposeB, epilogue; const void* bias; void* kept; int64_t keptLeading, keptNext; } Product;
 typedef struct { uint64_t workspace; int reductions, alignment[4]; } Preference;
 typedef struct { uint64_t algorithm[8]; size_t workspace; int state; float waves; int reserved[4]; } Heuristic;
 
 static int refusing, live, handles;
 static size_t version = 120405;
 static long long seen[16];                                    /* products, lookups, workspace limit, reductions, alignments of A, B and D, compute, epilogue, stream, handle */
-enum { WORKSPACE = 4096, HANDLE = 0x4321 };
+enum { WORKSPACE = 4096, HANDLE = 0x4321, RELU = 2, BIAS = 4, GELU = 32, KEPT = 128 };
 
 void stub_set(long long new_version, int new_refusing) { version = (size_t)new_version; refusing = new_refusing; memset(seen, 0, sizeof seen); }
 long long stub_seen(int i) { return seen[i]; }
@@ -28,7 +29,14 @@ int cublasLtMatmulDescCreate(Product** p, int compute, int scale) { *p = calloc(
 int cublasLtMatmulDescDestroy(Product* p) { free(p); live--; return 0; }
 int cublasLtMatmulDescSetAttribute(Product* p, int a, const void* v, size_t n)
 {
-    if (a == 8) { if (n != 8) return 7; p->bias = *(const void* const*)v; return 0; }
+    if (a == 8 || a >= 11 && a <= 13)
+    {
+        if (n != 8) return 7;
+        if (a == 8) p->bias = *(const void* const*)v;
+        else if (a == 11) p->kept = *(void* const*)v;
+        else *(a == 12 ? &p->keptLeading : &p->keptNext) = *(const int64_t*)v;
+        return 0;
+    }
     int* at = a == 3 ? &p->transposeA : a == 4 ? &p->transposeB : a == 7 ? &p->epilogue : 0;
     if (!at || n != 4) return 7;
     *at = *(const int*)v;
@@ -67,7 +75,8 @@ static int fits(const Product* p, const Layout* a, const Layout* b, const Layout
 {
     uint64_t m = p->transposeA ? a->columns : a->rows, k = p->transposeA ? a->rows : a->columns;
     uint64_t n = p->transposeB ? b->rows : b->columns, l = p->transposeB ? b->columns : b->rows;
-    return m == d->rows && n == d->columns && k == l && a->count == d->count && b->count == d->count && a->type == b->type && b->type == d->type;
+    return m == d->rows && n == d->columns && k == l && a->count == d->count && b->count == d->count && a->type == b->type && (b->type == d->type || !d->type)
+        && (!(p->epilogue & KEPT) || (p->epilogue & GELU && !((uintptr_t)p->kept % 16) && p->kept && p->keptLeading % 8 == 0 && p->keptLeading >= (int64_t)d->rows && p->keptNext % 8 == 0));
 }
 
 int cublasLtMatmulAlgoGetHeuristic(void* h, Product* p, Layout* a, Layout* b, Layout* c, Layout* d, Preference* q, int wanted, Heuristic* found, int* count)
@@ -126,8 +135,12 @@ int cublasLtMatmul(void* h, Product* p, const float* alpha, const void* a, Layou
             sum += (double)x * y;
         }
         int64_t at = s * dl->next + m + n * dl->leading;
-        if (p->epilogue == 4) sum += ((const float*)p->bias)[m];
-        put(d, dl->type, at, (float)sum + (*beta != 0 ? number(d, dl->type, at) : 0));
+        if (*beta != 0) sum += number(d, dl->type, at);
+        if (p->epilogue & BIAS) sum += ((const float*)p->bias)[m];
+        if (p->epilogue & KEPT) put(p->kept, dl->type, s * p->keptNext + m + n * p->keptLeading, (float)sum);
+        if (p->epilogue & RELU) sum = sum > 0 ? sum : 0;
+        if (p->epilogue & GELU) sum = 0.5 * sum * (1 + tanh(sqrt(2 / acos(-1)) * (sum + 0.044715 * sum * sum * sum)));
+        put(d, dl->type, at, (float)sum);
     }
     seen[0]++;
     seen[9] = (long long)(intptr_t)stream;

@@ -85,6 +85,39 @@ public sealed class CopyTests
                 for (long n = 0; n < N; n++) Assert.Equal(want[(b * M + m) * N + n], got[(b * N + n) * M + m]);
     }
 
+    /// <summary>Sums of a transposed view take the same tiles: both sides and the sum in whole sectors, once; elements are added where they belong.</summary>
+    [Theory]
+    [InlineData(DType.Float32, DType.Float32), InlineData(DType.BFloat16, DType.BFloat16), InlineData(DType.BFloat16, DType.Float32), InlineData(DType.Float32, DType.Float16)]
+    public void Transposed_sums_are_coalesced_on_both_sides(DType from, DType to)
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        const long B = 3, M = 96, N = 160;
+        Tensor x = counted.Normal(1, B, M, N).To(from), sum = counted.Normal(2, B, N, M).To(to), expected = Tensor.Empty([B, N, M], to, counted.Device), turned = Tensor.Empty([B, N, M], from, counted.Device);
+        ZEngine.Ops.Copy(sum, expected);
+        ZEngine.Ops.Copy(x.Transpose(1, 2), turned);
+        counted.Device.Backend.Accumulate(turned, expected);
+        LaunchProfile[] launches = counted.Profile(() => counted.Device.Backend.Accumulate(x.Transpose(1, 2), sum));
+        CountedDevice.Are(["accumulate_transposed"], launches);
+        CountedDevice.Moved(B * M * N * (from.Size + to.Size), B * M * N * to.Size, launches[0]);
+        CountedDevice.FillsSectors(launches[0]);
+        CountedDevice.HasNoBankConflicts(launches[0]);
+        Assert.Equal(expected.To(DType.Float32).ToArray<float>(), sum.To(DType.Float32).ToArray<float>());
+    }
+
+    /// <summary>Tiles that are not full, and an axis beside them.</summary>
+    [Theory]
+    [InlineData(70, 90), InlineData(5, 300), InlineData(64, 33)]
+    public void Transposed_sums_of_any_size_equal_the_cpu_s(long m, long n)
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        Tensor x = ZEngine.Ops.RandomNormal([2, m, n + 3], Device.Cpu, new RandomStream(1)), sum = ZEngine.Ops.RandomNormal([2, n, m], Device.Cpu, new RandomStream(2)), onDevice = sum.To(counted.Device);
+        counted.Device.Backend.Accumulate(x.To(counted.Device).Slice(2, 2, n).Transpose(1, 2), onDevice);
+        Device.Cpu.Backend.Accumulate(x.Slice(2, 2, n).Transpose(1, 2), sum);
+        Assert.Equal(sum.ToArray<float>(), onDevice.ToArray<float>());
+    }
+
     /// <summary>Axes between and around the two that are exchanged, tiles that are not full, sides that have gaps.</summary>
     [Fact]
     public void Transposed_copies_of_any_axes_equal_the_cpu_s()

@@ -9,10 +9,10 @@ internal sealed class CountedDevice : IDisposable
     private readonly EmulatedCudaDriver _driver;
     private int _counted;
 
-    public CountedDevice(int architecture = 80)
+    public CountedDevice(int architecture = 80, CudaOptions? options = null)
     {
         _driver = new EmulatedCudaDriver(new EmulatorOptions { Checks = EmulatorChecks.All, Architecture = architecture });
-        Device = Devices.OpenEmulated(_driver);
+        Device = Devices.OpenEmulated(_driver, options);
     }
 
     public CudaDevice Device { get; }

@@ -20,9 +20,9 @@ internal static class OpCalls
         new OpCall("Concat(axis, parts)", t => Engine.Concat(1, t["part 0"], t["part 1"])).Float("part 0", 2, 3).Float("part 1", 2, 4)
             .Allow("the axis along which they join", "part 0", "axis 1").Allow("the axis along which they join", "part 1", "axis 1"),
         new OpCall("Split(x, widths)", t => Engine.Split(t["x"], 1, 2)).Float("x", 2, 3).Allow(AnyType, "x", "type").Allow(AnyRank, "x", "rank", "axis 0").Allow(Alone, "x", "device"),
-        new OpCall("MatMul(a, b, transposeA, transposeB, bias)", t => Engine.MatMul(t["a"], t["b"], bias: t["bias"])).Float("a", 4, 3).Float("b", 3, 5).Float("bias", 5)
+        new OpCall("MatMul(a, b, transposeA, transposeB, bias, activation)", t => Engine.MatMul(t["a"], t["b"], bias: t["bias"])).Float("a", 4, 3).Float("b", 3, 5).Float("bias", 5)
             .Allow("a stack of rows against one matrix", "a", "rank").Allow(OwnSize, "a", "axis 0"),
-        new OpCall("Linear(x, weight, bias)", t => Engine.Linear(t["x"], t["weight"], t["bias"])).Float("x", 4, 3).Float("weight", 5, 3).Float("bias", 5).Allow(AnyRank, "x", "rank", "axis 0"),
+        new OpCall("Linear(x, weight, bias, activation)", t => Engine.Linear(t["x"], t["weight"], t["bias"])).Float("x", 4, 3).Float("weight", 5, 3).Float("bias", 5).Allow(AnyRank, "x", "rank", "axis 0"),
         new OpCall("Embedding(table, tokens)", t => Engine.Embedding(t["table"], t["tokens"])).Float("table", 7, 3).Index("tokens", 2, 4)
             .Allow(AnyRank, "tokens", "rank", "axis 0", "axis 1").Allow(OwnSize, "table", "axis 0", "axis 1"),
         new OpCall("CrossEntropy(logits, targets, options)", t => Engine.CrossEntropy(t["logits"], t["targets"])).Float("logits", 2, 3, 5).Index("targets", 2, 3).Allow(OwnSize, "logits", "axis 2"),

@@ -61,6 +61,8 @@ internal static class Cases
         yield return Stateful("ssd", 7, 2, 2, 0, 3, 7);
         yield return Stateful("causal_conv1d", 7, 2, 3, 0, 2, 7);
         yield return Case("matmul", "a transposed, bias").With("transpose_a", true).Normal("a", [3, 4]).Normal("b", [3, 5]).Normal("bias", [5]).Build();
+        foreach (string f in new[] { "sigmoid", "silu", "gelu", "gelu_tanh", "relu", "relu2" })
+            yield return Case("matmul", $"bias, {f}").With("activation", f).Normal("a", [3, 4]).Normal("b", [4, 5]).Normal("bias", [5]).Build();
         yield return Case("matmul", "batched, b transposed").With("transpose_b", true).Normal("a", [2, 3, 4]).Normal("b", [2, 5, 4]).Build();
         foreach (string f in new[] { "exp", "sigmoid", "silu", "gelu", "gelu_tanh", "relu", "relu2", "softplus", "tanh", "square", "negate", "abs" })
             yield return Case("elementwise", f).With("function", f).Normal("x", [3, 7], deviation: 3).Build();

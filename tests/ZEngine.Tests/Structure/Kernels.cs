@@ -82,8 +82,7 @@ public sealed partial class Kernels
     {
         "adamw" or "norm_squares" or "norm_total" or "rope" or "gated_activation_forward" or "gated_activation_backward" => 40,
         "rms_norm_forward" or "reduce_sums" => 48,
-        "rms_norm_backward" or "cross_entropy_forward" or "cross_entropy_backward" or "causal_conv1d_forward" => 64,
-        "causal_conv1d_backward" => variant.EndsWith(", false>", StringComparison.Ordinal) ? 72 : 64,             // 8 bytes spill at 64 where accesses are not wide
+        "rms_norm_backward" or "cross_entropy_forward" or "cross_entropy_backward" or "causal_conv1d_forward" or "causal_conv1d_backward" => 64,
         "selective_scan_forward" or "selective_scan_state" => 96,
         "selective_scan_backward" => 168,
         "state_update" or "selective_state_update" => 64,

@@ -61,6 +61,10 @@ internal sealed class CopyScenario : OpScenario
         ZEngine.Ops.Fill(sum, 2);
         device.Backend.Accumulate(x, sum);
         Assert.Equal([.. values.Select(v => v + 2)], sum.ToArray<float>());
+        Tensor turned = Tensor.Empty([20, 40], DType.Float32, device);
+        ZEngine.Ops.Fill(turned, 2);
+        device.Backend.Accumulate(Tensor.From<float>(tile, [40, 20], device).Transpose(0, 1), turned);
+        Assert.Equal([.. Enumerable.Range(0, 40 * 20).Select(i => tile[i % 40 * 20 + i / 40] + 2)], turned.ToArray<float>());
     }
 }
 
@@ -145,10 +149,10 @@ internal sealed class MatMulScenario : OpScenario
     [
         // Five slices of 32, and three in the products of the gradients: buffers of the pipeline are filled again.
         Case("matmul", "scenario, tile").With("transpose_b", true).Normal("a", [70, 130]).Normal("b", [70, 130]).Build(),
-        Case("matmul", "scenario, rows").With("transpose_b", true).Normal("a", [1, 40]).Normal("b", [5, 40]).Build(),
+        Case("matmul", "scenario, rows").With("transpose_b", true).With("activation", "gelu").Normal("a", [1, 40]).Normal("b", [5, 40]).Normal("bias", [5]).Build(),
     ];
 
-    /// <summary>16-bit operands with a float result, which leaves in two halves.</summary>
+    /// <summary>16-bit operands with a float result.</summary>
     protected override void More(CudaDevice device)
     {
         foreach ((bool transposeA, bool transposeB) in ((bool, bool)[])[(true, false), (false, true), (false, false)])

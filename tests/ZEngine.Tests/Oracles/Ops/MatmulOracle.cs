@@ -2,13 +2,19 @@ using System.Text.Json;
 
 namespace ZEngine.Tests.Oracles.Ops;
 
-/// <summary>y = a·b (+ bias): a [..., I, J], b [J, O] or [..., J, O]; transpose_a and transpose_b say that the last two axes are stored swapped.</summary>
+/// <summary>y = f(a·b (+ bias)), with an activation f or without: a [..., I, J], b [J, O] or [..., J, O]; transpose_a and transpose_b say that the last two axes are stored swapped.</summary>
 internal sealed class MatmulOracle : Oracle
 {
     public override Dictionary<string, string> Letters => [];
 
-    public override Dictionary<string, OracleTensor<T>> Run<T>(OracleInputs<T> x, JsonElement attrs)
+    public override Dictionary<string, OracleTensor<T>> Run<T>(OracleInputs<T> x, JsonElement attrs) => Product(x, attrs, sum => sum);
+
+    /// <summary>What the activation is given is a tensor of activations in a plain implementation, and kept as one by others for the gradient.</summary>
+    public override Dictionary<string, OracleTensor<T>> Plain<T>(OracleInputs<T> x, JsonElement attrs) => Product(x, attrs, T.Store);
+
+    private static Dictionary<string, OracleTensor<T>> Product<T>(OracleInputs<T> x, JsonElement attrs, Func<T, T> kept) where T : struct, IReal<T>
     {
+        string? activation = attrs.Text("activation");
         OracleTensor<T> a = x["a"], b = x["b"];
         OracleTensor<T>? bias = x.Optional("bias");                            // [O]
         bool isATransposed = attrs.Flag("transpose_a"), isBTransposed = attrs.Flag("transpose_b");
@@ -26,7 +32,8 @@ internal sealed class MatmulOracle : Oracle
             T sum = 0.0;
             for (int j = 0; j < nj; j++)
                 sum += a[ia + (isATransposed ? j * ni + i : i * nj + j)] * b[ib + (isBTransposed ? o * nj + j : j * no + o)];
-            y[(n * ni + i) * no + o] = bias is null ? sum : sum + bias[o];
+            if (bias is not null) sum += bias[o];
+            y[(n * ni + i) * no + o] = activation is null ? sum : Functions.Apply(activation, kept(sum));
         }
         return new() { ["y"] = y };
     }
