@@ -63,10 +63,9 @@ __global__ void __launch_bounds__(kDeltaThreads) attention_delta_backward(const 
                     load<V>(o, args.o + at * shape.P + p);
                     if constexpr (kStats == 2)
                     {
-                        f32 more[V];
-                        load<V>(more, static_cast<const T*>(args.rest) + at * shape.P + p);
+                        const Pack<i8, V> rest = load_pack<V>(static_cast<const i8*>(args.rest) + at * shape.P + p);
                         #pragma unroll
-                        for (int v = 0; v < V; v++) o[v] += more[v];
+                        for (int v = 0; v < V; v++) o[v] = with_rest<T>(o[v], rest.at[v]);
                     }
                     load<V>(d, args.dO + at * shape.P + p);
                     #pragma unroll
@@ -76,7 +75,7 @@ __global__ void __launch_bounds__(kDeltaThreads) attention_delta_backward(const 
                 for (int p = lane; p < shape.P; p += kLanesOfRow)
                 {
                     f32 o = to_f32(args.o[at * shape.P + p]);
-                    if constexpr (kStats == 2) o += to_f32(static_cast<const T*>(args.rest)[at * shape.P + p]);
+                    if constexpr (kStats == 2) o = with_rest<T>(o, static_cast<const i8*>(args.rest)[at * shape.P + p]);
                     sum = fmaf(o, to_f32(args.dO[at * shape.P + p]), sum);
                 }
         }

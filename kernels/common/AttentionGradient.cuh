@@ -60,7 +60,7 @@ struct GradientTiles : GradientWarps<Keys>
     {
         if (!isWide) Tile::template fill<kThreads, T>(sTile, from.seldom(), rows, columns, panels);
         // All rows of most tiles exist.
-        else if (rows >= Tile::kPanel / 32 && columns == 16 * panels) Tile::template copy_whole<kThreads>(shared_address(sTile), from, panels);
+        else if (rows >= Tile::kPanel / 32 && columns == 16 * panels) Tile::template copy_whole<kThreads>(shared_address(sTile) + Tile::copied(), from, panels);
         else Tile::template copy<kThreads>(shared_address(sTile), from.seldom(), rows, columns, panels);
     }
     __device__ inline void load_keys(u8* sTile, const EvenRows<T>& from, int rows, int columns, bool isWide) const { load<KeyTile>(sTile, from, rows, columns, isWide); }
@@ -185,8 +185,8 @@ struct GradientTiles<f32, D, Keys> : GradientWarps<Keys>
     __device__ inline bool has(int) const { return true; }
     __device__ inline int units() const { return kUnits; }
 
-    __device__ inline void load_keys(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) const { fill_floats<Keys, D, kThreads>(sTile, from, rows, columns, isWide); }
-    __device__ inline void load_queries(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) const { fill_floats<kRows, D, kThreads>(sTile, from, rows, columns, isWide); }
+    __device__ inline void load_keys(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) const { fill_floats<Keys, D, kThreads>(sTile, from.seldom(), rows, columns, isWide); }
+    __device__ inline void load_queries(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) const { fill_floats<kRows, D, kThreads>(sTile, from.seldom(), rows, columns, isWide); }
 
     __device__ static inline const f32* floats(const u8* sTile) { return reinterpret_cast<const f32*>(sTile); }
 
