@@ -67,7 +67,7 @@ struct PanelTile
     __device__ static inline void copy_whole(u32 own, const EvenRows<T>& from, int panels)
     {
         copy_panels<Threads, 0>(own, from, panels);
-        if (panels % 4 != 0) copy_rest<Threads>(own - copied(), from.seldom(), Rows, 16 * panels, panels);
+        if (panels % 4 != 0) copy_rest<Threads>(own - copied(), from.seldom(), Rows, 16 * panels, kept(panels));
     }
 
     // As copy_whole; from(row) is a row's first element, and what lies behind `rows` and `columns` (a multiple of 8) becomes 0.

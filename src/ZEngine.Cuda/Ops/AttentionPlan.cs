@@ -22,7 +22,7 @@ internal readonly record struct AttentionSizes(int Sequences, long L, long S, in
 internal readonly record struct AttentionPlan(int Width, int Columns, int Rows, int Keys, int Slice, int Threads, int SharedBytes, int Heads, int Together, int Stages, bool IsOverKeys)
 {
     public const int MaxHeadSize = 256;
-    private const int TicketBytes = 16;
+    private const int WalkBytes = 144;
     private static readonly int[] Widths = [64, 128, 256];
 
     /// <summary>Bytes of keys and values that blocks which run at the same time share in the L2 cache: half of the smallest of a data centre's devices.</summary>
@@ -48,7 +48,7 @@ internal readonly record struct AttentionPlan(int Width, int Columns, int Rows, 
     /// <param name="sharedBytes">What a block of the device may have.</param>
     public static AttentionPlan Backward(AttentionSizes x, DType type, int sharedBytes)
     {
-        sharedBytes -= TicketBytes;
+        sharedBytes -= WalkBytes;
         int group = x.H / x.G, together = PairsTogether(x.Lengths.Queries * group, x.P, type, 1);
         if (type == DType.Float32)
         {

@@ -88,6 +88,7 @@ public sealed partial class Kernels
         "selective_scan_backward" => 168,
         "state_update" or "selective_state_update" => 64,
         "selective_state_project" => 128,
+        "attention_backward" => 240,
         _ => 255,
     };
 
