@@ -30,7 +30,7 @@ struct MergeArgs                                              // mirrored in Cud
 };
 
 template <typename T, bool isWide>
-__global__ void __launch_bounds__(kThreads) merge_attention_forward(const MergeArgs<T> args)
+__global__ void __launch_bounds__(kThreads, 8) merge_attention_forward(const MergeArgs<T> args)
 {
     constexpr int V = kVector<T, isWide>;
     const i64 r = ((i64)blockIdx.x * kThreads + threadIdx.x) / args.lanes;
@@ -73,7 +73,7 @@ struct MergeBackwardArgs                                      // mirrored in Cud
 };
 
 template <typename T, bool isWide>
-__global__ void __launch_bounds__(kThreads) merge_attention_backward(const MergeBackwardArgs<T> args)
+__global__ void __launch_bounds__(kThreads, 8) merge_attention_backward(const MergeBackwardArgs<T> args)
 {
     constexpr int V = kVector<T, isWide>;
     const i64 row = ((i64)blockIdx.x * kThreads + threadIdx.x) / args.lanes;

@@ -87,7 +87,7 @@ internal readonly record struct AttentionPlan(int Width, int Columns, int Rows, 
 
     private static int WidthOf(int size)
     {
-        if (size > MaxHeadSize) throw new NotSupportedException($"Attention: P is {size}, the kernels take heads of at most {MaxHeadSize}.");
+        if (size > MaxHeadSize) throw new NotSupportedException($"Attention: q, k and v have heads of {size} channels, a CUDA device takes at most {MaxHeadSize}.");
         return Widths.First(width => width >= size);
     }
 

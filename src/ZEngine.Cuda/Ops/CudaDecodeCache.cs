@@ -48,7 +48,7 @@ internal sealed partial class CudaBackend
     private static CacheArgs ArgsOf(string op, DecodeCache cache)
     {
         long p = cache.Keys.Shape[3], size = cache.Keys.Shape[1];
-        if (p > AttentionDecodePlan.MostChannels) throw new NotSupportedException($"{op}: heads of {p} channels are not supported on a CUDA device, at most {AttentionDecodePlan.MostChannels} are.");
+        if (p > AttentionDecodePlan.MostChannels) throw new NotSupportedException($"{op}: cache.Keys has heads of {p} channels, a CUDA device takes at most {AttentionDecodePlan.MostChannels}.");
         if (cache.Capacity > AttentionDecodePlan.MostPositions) throw new NotSupportedException($"{op}: a sequence has room for {cache.Capacity:N0} tokens, a CUDA device takes at most {AttentionDecodePlan.MostPositions:N0}.");
         bool isPaged = cache.Pages is not null;
         return new CacheArgs

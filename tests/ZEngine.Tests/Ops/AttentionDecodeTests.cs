@@ -311,7 +311,7 @@ public sealed class AttentionDecodeTests
         using TensorScope scope = TensorScope.Enter();
         Device device = Devices.Open("emulator");
         var c = new DecodeCase(1, 1, 264, 0);
-        Assert.Equal("AttentionDecode: heads of 264 channels are not supported on a CUDA device, at most 256 are.", Assert.Throws<NotSupportedException>(() => c.Decode(device, DType.Float32, c.NewCache(device, DType.Float32, isPaged: false))).Message);
+        Assert.Equal("AttentionDecode: cache.Keys has heads of 264 channels, a CUDA device takes at most 256.", Assert.Throws<NotSupportedException>(() => c.Decode(device, DType.Float32, c.NewCache(device, DType.Float32, isPaged: false))).Message);
         var paged = new DecodeCase(1, 1, 16, 0);
         DecodeCache cache = paged.NewCache(Device.Cpu, DType.Float32, isPaged: true);
         Tensor small = Tensor.Zeros([48, 8, 1, 16], DType.Float32, Device.Cpu), q = paged.Next(0, Device.Cpu, DType.Float32);

@@ -162,7 +162,7 @@ public sealed partial class Kernels
     [GeneratedRegex(@"\b(?:red|atom)\.[\w.:]*\.(?:f16x2|f16|bf16x2|bf16|f32|f64)\b")]
     private static partial Regex FloatAtomicPattern();
 
-    [GeneratedRegex(@"__global__ void (?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(")]
+    [GeneratedRegex(@"__global__ void (?:__(?:launch_bounds|maxnreg)__\([^)]*\)\s+)?(\w+)\(")]
     private static partial Regex KernelPattern();
 
     [GeneratedRegex(@"^struct (\w+)[^\n]*// mirrored[^\n]*\n\{\n(.*?)^\};", RegexOptions.Multiline | RegexOptions.Singleline)]

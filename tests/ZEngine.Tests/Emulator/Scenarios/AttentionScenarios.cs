@@ -40,7 +40,7 @@ internal sealed class AttentionForwardScenario : AttentionScenario
     public override void Run(EmulatorOptions options)
     {
         Run(options, 80, (DType.BFloat16, 20, 270, 24), (DType.BFloat16, 20, 200, 80), (DType.Float32, 9, 70, 40));
-        Run(options, 86, (DType.BFloat16, 20, 200, 104));
+        Run(options, 86, (DType.BFloat16, 20, 140, 104));
     }
 }
 
