@@ -177,7 +177,6 @@ struct AttentionTiles
     __device__ inline void store_rows(E* to, const f32 (&o)[kRowTiles][D / 8][4], const AttentionOutput& output, int columns, bool isWide) const
     {
         const int lane = threadIdx.x % kWarp;
-        __syncwarp();                                         // this warp's rows of the call before have been read
         #pragma unroll
         for (int j = 0; j < D / 8; j++)
         {
@@ -451,7 +450,11 @@ __global__ void __launch_bounds__(AttentionTiles<T, D, Keys, Slice>::kThreads, 2
     }
     tiles.store_rows(args.o, o, output, shape.P, shape.isWide);
     if constexpr (sizeof(T) == 2)
-        if (args.rest) tiles.store_rows(static_cast<i8*>(args.rest), o, output, shape.P, shape.isWide);
+        if (args.rest)
+        {
+            __syncwarp();                                     // this warp's rows of o have been read
+            tiles.store_rows(static_cast<i8*>(args.rest), o, output, shape.P, shape.isWide);
+        }
     #pragma unroll
     for (int r = 0; r < 2 * kRowTiles; r++)
     {
