@@ -12,7 +12,7 @@
 //            may be null; rest as AttentionForward.cu left it; stats [B·H·tiles, kStats, rows]: lse·log2 e, delta, and of f32 rest; turns [B·H·tiles + 1], the last is the ticket;
 //            sums [B·H·tiles, 2·units, threads, 4], a unit being 16 columns of a warp; see AttentionShape.
 // Launch     attention_delta_backward grid pairs·tiles of queries, block 128. attention_backward grid pairs·tiles of keys, block 256 (128 for Keys 32 and 16);
-//            dynamic shared memory of two tiles of keys, two of scores, and one or two stages of two tiles of queries, see AttentionPlan.
+//            dynamic shared memory of two tiles of scores, two of keys, and one or two stages of two tiles of queries, see AttentionPlan.
 // Traffic    attention_delta_backward reads o, rest and dO once, writes stats, and dq of queries that see nothing. attention_backward reads k and v once, q, dO and stats of
 //            the tiles that see a tile of keys, from the L2 cache; reads and writes sums between the turns of a tile of queries; writes dq, dk, dv once.
 // Precision  loads T, accumulates f32, stores T. bf16, f16: p and ds are rounded to T as operands. f32: products are multiply-adds. rest gives lse and
@@ -63,10 +63,9 @@ __global__ void __launch_bounds__(kDeltaThreads) attention_delta_backward(const 
                     load<V>(o, args.o + at * shape.P + p);
                     if constexpr (kStats == 2)
                     {
-                        f32 more[V];
-                        load<V>(more, static_cast<const T*>(args.rest) + at * shape.P + p);
+                        const Pack<i8, V> rest = load_pack<V>(static_cast<const i8*>(args.rest) + at * shape.P + p);
                         #pragma unroll
-                        for (int v = 0; v < V; v++) o[v] += more[v];
+                        for (int v = 0; v < V; v++) o[v] = with_rest<T>(o[v], rest.at[v]);
                     }
                     load<V>(d, args.dO + at * shape.P + p);
                     #pragma unroll
@@ -76,7 +75,7 @@ __global__ void __launch_bounds__(kDeltaThreads) attention_delta_backward(const 
                 for (int p = lane; p < shape.P; p += kLanesOfRow)
                 {
                     f32 o = to_f32(args.o[at * shape.P + p]);
-                    if constexpr (kStats == 2) o += to_f32(static_cast<const T*>(args.rest)[at * shape.P + p]);
+                    if constexpr (kStats == 2) o = with_rest<T>(o, static_cast<const i8*>(args.rest)[at * shape.P + p]);
                     sum = fmaf(o, to_f32(args.dO[at * shape.P + p]), sum);
                 }
         }
@@ -107,33 +106,32 @@ struct AttentionBackwardArgs                                  // mirrored in Cud
 struct QueryTurn
 {
     i64 number;                                               // among all tiles of queries
-    i32 head, first, before;                                  // its first query; blocks that add before this one
-    bool isLast;
+    i32 head, first, before, isLast;                          // its first query; blocks that add before this one
 };
 
-// The tiles of queries that see a tile of keys: all of the first head's, then of the second's.
+// The tiles of queries that see a tile of keys: all of the first head's, then of the second's. It stands in shared memory, for the registers are full.
 template <typename T, int Rows, int Keys>
 struct QueryWalk
 {
-    const AttentionBackwardArgs<T>& args;
     AttentionPlace place;
     AttentionMask mask;
-    i32 begin, count, items;
+    i32 begin, count, heads, items;                           // tiles of a head, heads of the group, and all of them
 
-    __device__ inline QueryWalk(const AttentionBackwardArgs<T>& args, u32 block) : args(args), place(args.shape, block), mask(args.shape, place)
+    __device__ inline QueryWalk(const AttentionBackwardArgs<T>& args, u32 block) : place(args.shape, block), mask(args.shape, place)
     {
         const i32 key = place.tile * Keys, low = mask.isCausal ? max(0, key + 1 - mask.shift) : 0;
         const i32 high = mask.window > 0 ? min(place.queries - 1, key + Keys - 1 - mask.shift + mask.window) : place.queries - 1;
         begin = low / Rows;
         count = high < low ? 0 : high / Rows + 1 - begin;
-        items = count * (args.shape.H / args.shape.G);
+        heads = args.shape.H / args.shape.G;
+        items = count * heads;
     }
 
-    __device__ inline QueryTurn operator()(i32 item) const
+    __device__ inline QueryTurn operator()(const AttentionBackwardArgs<T>& args, i32 item) const
     {
         const i32 tile = begin + item % count, first = tile * Rows, last = min(first + Rows, place.queries) - 1;
         QueryTurn turn;
-        turn.head = place.unit * (args.shape.H / args.shape.G) + item / count;
+        turn.head = place.unit * heads + item / count;
         turn.number = (place.batch * args.shape.H + turn.head) * args.queryTiles + (args.firstQueryTiles ? args.firstQueryTiles[place.sequence] : 0) + tile;
         turn.first = first;
         turn.before = (mask.high(last) - 1) / Keys - place.tile;
@@ -170,6 +168,7 @@ __device__ inline void weigh(f32 (&s)[I][J][4], const Tiles& tiles, u8* sP, cons
     #pragma unroll
     for (int j = 0; j < J; j++)
     {
+        const u32 place = tiles.place(sP, j);
         f32 lse[2], rest[2] = {};
         load<2>(lse, sStats + tiles.query(j));
         if constexpr (Tiles::kStats == 3) load<2>(rest, sStats + 2 * Tiles::kRows + tiles.query(j));
@@ -193,7 +192,7 @@ __device__ inline void weigh(f32 (&s)[I][J][4], const Tiles& tiles, u8* sP, cons
                     }
                     else score = p[odd];
                 }
-                tiles.put(sP, i, j, half, p[0], p[1]);
+                tiles.put(place, i, half, p[0], p[1]);
             }
     }
 }
@@ -242,34 +241,35 @@ __device__ inline void add_part(const QueryTurn& turn, const u8* sDs, const u8* 
 }
 
 template <typename T, int D, int Keys>
-__global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attention_backward(const AttentionBackwardArgs<T> args)
+__global__ void __maxnreg__(240) attention_backward(const AttentionBackwardArgs<T> args)
 {
     using Tiles = GradientTiles<T, D, Keys>;
     constexpr int kRows = Tiles::kRows, kKeyTiles = Tiles::kKeyTiles, kScores = Tiles::kScores, kUnits = Tiles::kUnits, kStatBytes = Tiles::kStats * kRows * 4;
-    extern __shared__ __align__(128) u8 sMemory[];            // K, V, p, ds; then the stages: Q, dO and the stats of their queries
-    __shared__ u32 sTicket;
+    extern __shared__ __align__(128) u8 sMemory[];            // p, ds, K, V; then the stages: Q, dO and the stats of their queries
+    __shared__ __align__(8) u8 sWalk[sizeof(QueryWalk<T, kRows, Keys>)];
+    __shared__ QueryTurn sTurns[2];                           // of the item that is there, and of the next or the one before
     const AttentionShape<T>& shape = args.shape;
     const Tiles tiles(shape.P);
     const int queryBytes = tiles.query_bytes(), stageBytes = 2 * queryBytes + kStatBytes;
-    u8* sK = sMemory;
+    u8* sP = sMemory;
+    u8* sDs = sP + Tiles::kScoreBytes;
+    u8* sK = sDs + Tiles::kScoreBytes;
     u8* sV = sK + tiles.key_bytes();
-    u8* sP = sV + tiles.key_bytes();
-    u8* sDs = sP + tiles.score_bytes();
-    u8* sStages = sDs + tiles.score_bytes();
+    u8* sStages = sV + tiles.key_bytes();
 
     // A block that waits for another began after it, in whatever order blocks start.
-    if (threadIdx.x == 0) sTicket = atomicAdd(args.turns + (i64)shape.H * (shape.pairs / shape.units) * args.queryTiles, 1u);
-    __syncthreads();                                          // the ticket is there
-    const QueryWalk<T, kRows, Keys> walk(args, sTicket);
+    QueryWalk<T, kRows, Keys>& walk = *reinterpret_cast<QueryWalk<T, kRows, Keys>*>(sWalk);
+    if (threadIdx.x == 0) walk = QueryWalk<T, kRows, Keys>(args, atomicAdd(args.turns + (i64)shape.H * (shape.pairs / shape.units) * args.queryTiles, 1u));
+    __syncthreads();                                          // the walk is there
     const AttentionPlace& place = walk.place;
-    const i32 key = place.tile * Keys;
 
     // Starts loading an item; behind the last nothing.
     const auto fetch = [&](i32 item)
     {
         if (item < walk.items)
         {
-            const QueryTurn turn = walk(item);
+            const QueryTurn turn = walk(args, item);
+            if (threadIdx.x == 0) sTurns[item % 2] = turn;
             u8* sQ = sStages + (item & (args.stages - 1)) * stageBytes;
             u8* sStats = sQ + 2 * queryBytes;
             const i64 row = place.first + turn.first;
@@ -284,25 +284,30 @@ __global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attent
         copy_async_commit();
     };
 
-    const i64 firstKey = place.first + key;
     #pragma unroll 1
     for (int isValue = 0; isValue < 2; isValue++)
     {
+        const i64 firstKey = place.first + place.tile * Keys;
         const T* from = isValue ? shape.v + place.batch * shape.vBatch + firstKey * shape.vStep + place.unit * shape.vHead : shape.k + place.batch * shape.kBatch + firstKey * shape.kStep + place.unit * shape.kHead;
-        tiles.load_keys(isValue ? sV : sK, EvenRows<T>(from, isValue ? shape.vStep : shape.kStep), place.keys - key, shape.P, shape.isWide);
+        tiles.load_keys(isValue ? sV : sK, EvenRows<T>(from, isValue ? shape.vStep : shape.kStep), place.keys - place.tile * Keys, shape.P, shape.isWide);
     }
     fetch(0);
 
     f32 dk[kKeyTiles][2 * kUnits][4] = {}, dv[kKeyTiles][2 * kUnits][4] = {};
-    u32* given = nullptr;                                     // the turns that this block has passed on but not told of
-    u32 turns = 0;
+    // Tells of the turn of an item that all threads have added to.
+    const auto give = [&](i32 item)
+    {
+        if (threadIdx.x != 0 || item < 0) return;
+        const QueryTurn& turn = sTurns[item % 2];
+        if (!turn.isLast) give_turn(args.turns + turn.number, turn.before + 1);
+    };
     for (i32 item = 0; item < walk.items; item++)
     {
         copy_async_wait<0>();
-        __syncthreads();                                      // Q, dO and stats are there; all have read p, ds and the stage that is filled next, and written their sums
-        if (given && threadIdx.x == 0) give_turn(given, turns);
+        __syncthreads();                                      // Q, dO, stats and the turn are there; all have read p, ds and the stage that is filled next, and written their sums
+        give(item - 1);
         if (args.stages == 2) fetch(item + 1);
-        const i32 query = walk(item).first;
+        const QueryTurn& turn = sTurns[item % 2];
         const u8* sQ = sStages + (item & (args.stages - 1)) * stageBytes;
         const u8* sDo = sQ + queryBytes;
         const f32* sStats = reinterpret_cast<const f32*>(sDo + queryBytes);
@@ -311,7 +316,8 @@ __global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attent
         tiles.scores(s, sK, sQ);
         #pragma unroll
         for (int i = 0; i < kKeyTiles; i++) bend(s[i], shape);
-        if (key + Keys > walk.mask.high(query) || key < walk.mask.low(query + kRows - 1)) hide(s, key, query, tiles, walk.mask);
+        const i32 key = place.tile * Keys;
+        if (key + Keys > walk.mask.high(turn.first) || key < walk.mask.low(turn.first + kRows - 1)) hide(s, key, turn.first, tiles, walk.mask);
         if (shape.cap > 0) weigh<T, true>(s, tiles, sP, sStats, shape);
         else weigh<T, false>(s, tiles, sP, sStats, shape);
         f32 dp[kKeyTiles][kScores][4];
@@ -319,13 +325,14 @@ __global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attent
         #pragma unroll
         for (int j = 0; j < kScores; j++)
         {
+            const u32 to = tiles.place(sDs, j);
             f32 delta[2];
             load<2>(delta, sStats + kRows + tiles.query(j));
             #pragma unroll
             for (int i = 0; i < kKeyTiles; i++)
                 #pragma unroll
                 for (int half = 0; half < 2; half++)
-                    tiles.put(sDs, i, j, half, s[i][j][2 * half] * (dp[i][j][2 * half] - delta[0]), s[i][j][2 * half + 1] * (dp[i][j][2 * half + 1] - delta[1]));
+                    tiles.put(to, i, half, s[i][j][2 * half] * (dp[i][j][2 * half] - delta[0]), s[i][j][2 * half + 1] * (dp[i][j][2 * half + 1] - delta[1]));
         }
         __syncthreads();                                      // p and ds are there
         tiles.add(dv, sP, sDo);
@@ -335,16 +342,14 @@ __global__ void __launch_bounds__(GradientTiles<T, D, Keys>::kThreads, 1) attent
             __syncthreads();                                  // all have read Q and dO, whose place is filled next
             fetch(item + 1);
         }
-        const QueryTurn turn = walk(item);
         add_part<0>(turn, sDs, sK, tiles, walk, args);
         if constexpr (Tiles::kParts == 2)
             if (Tiles::kPartUnits < tiles.units()) add_part<Tiles::kPartUnits>(turn, sDs, sK, tiles, walk, args);
-        given = turn.isLast ? nullptr : args.turns + turn.number;
-        turns = turn.before + 1;
     }
     __syncthreads();                                          // all have written their sums
-    if (given && threadIdx.x == 0) give_turn(given, turns);
-    const i64 row = (place.batch * shape.S + firstKey) * shape.G + place.unit;
+    give(walk.items - 1);
+    const i32 key = place.tile * Keys;
+    const i64 row = (place.batch * shape.S + place.first + key) * shape.G + place.unit;
     #pragma unroll
     for (int i = 0; i < kKeyTiles; i++)
         #pragma unroll

@@ -7,7 +7,7 @@
 //            arXiv:2309.06180, section 4.1.
 // Method     a block per split of keys, key head and sequence: tiles of keys and values come by asynchronous copies, 2 or 3 of them under way; the query
 //            heads of a group are the 16 rows of a tensor-core tile (more heads take further rounds); scores by the first warps, channels of o by all.
-//            The block that holds the last position appends first. The last block of a key head to arrive merges its splits in order, and the last of
+//            The block that holds the last position appends first; in a ring, where no other reads. The last block of a key head to arrive merges its splits in order, and the last of
 //            a sequence lengthens it: blocks without keys arrive at once. A split's keys depend on sizes alone, so no sequence changes another's bits.
 // Layout     q, o [B, H, P], k, v [B, G, P] with dense rows; keys, values [pages, S, G, P]; scales [pages, G, S, 2]; pages [B, M];
 //            lengths, positions [B]; tickets [B, G + 1]; partialO [B, H, splits, P₄] with P₄ the next multiple of 4, partialMax [B, H, splits, 2] the largest
@@ -196,9 +196,18 @@ __device__ inline void start_tile(const DecodeArgs<T, C>& args, const Split& spl
         if (threadIdx.x < K / 2)                              // two keys' scales at a time
         {
             const i32 position = from + 2 * threadIdx.x;
-            const int count = position < split.end && position + 1 >= split.first ? position + 1 < split.end ? 16 : 8 : 0;
+            f32* to = tiles.scale(stage) + 4 * threadIdx.x;
+            if (position + 1 == split.first)                  // the first of the two may be of a ring's row that is written now
+            {
+                const i64 at = cache.scale(sPages[cache.page_index(position) - firstPage], position, g) + 2;
+                to[0] = to[1] = 0;
+                to[2] = cache.scales[at];
+                to[3] = cache.scales[at + 1];
+                return;
+            }
+            const int count = position < split.end && position >= split.first ? position + 1 < split.end ? 16 : 8 : 0;
             const i64 at = count > 0 ? cache.scale(sPages[cache.page_index(position) - firstPage], position, g) : 0;
-            copy_async(shared_address(tiles.scale(stage) + 4 * threadIdx.x), cache.scales + at, count);
+            copy_async(shared_address(to), cache.scales + at, count);
         }
 }
 

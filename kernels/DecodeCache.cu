@@ -1,13 +1,14 @@
 // DecodeCache.cu
 //
-// Computes   append: keys and values of L tokens go to the end of each sequence of a cache, lengths ← lengths + L; read: the first L tokens' keys and values.
+// Computes   append: keys and values of L tokens go to the end of each sequence of a cache, lengths ← lengths + L; of those that a window of the cache leaves
+//            behind, nothing. read: keys and values of the L tokens from position `first` on.
 //            As bytes an element is round(x / s), with s = max |x| / 127 over the row.
 // Source     pages: Kwon et al. 2023, arXiv:2309.06180, section 4.1; a scale for each row: Dettmers et al. 2022, arXiv:2208.07339, section 2.1.
 // Method     a warp takes the key and then the value of one token and head, 8 elements to a lane. The last block to arrive lengthens the sequences.
 // Layout     k, v [B, L, G, P]: in append with any strides but that of P, in read dense; the cache as in kernels/AttentionDecode.cu.
 // Launch     grid ceil(B·L·G / 4), block 128. No shared memory.
 // Traffic    append reads 2·B·L·G·P elements and, for each lane, lengths and page; writes as many in the cache's type, and with bytes 8 more for each row of
-//            both. read the other way round; tokens that a sequence does not have are written as 0.
+//            both. read the other way round; tokens that a sequence does not have, or no more, are written as 0.
 // Precision  bytes by f32. Deterministic.
 // Limits     P ≤ 256; a length beyond the cache or a page that there is not is a trap. isWide: P is a multiple of 8, and rows are of 16 bytes, of bytes of 8.
 // Variants   decode_cache_append<f32, {f32|i8}>; decode_cache_append<bf16, {bf16|i8}>; decode_cache_append<f16, {f16|i8}>; decode_cache_read<f32, {f32|i8}>;
@@ -21,7 +22,7 @@ struct CacheRowsArgs                                          // mirrored in Cud
 {
     T* k; T* v;                                               // append reads them, read writes them
     CacheArgs<C> cache;
-    i64 L, kBatch, kStep, kHead, vBatch, vStep, vHead;
+    i64 L, first, kBatch, kStep, kHead, vBatch, vStep, vHead;
     i32 isWide, unused;
 };
 
@@ -80,8 +81,11 @@ __global__ void __launch_bounds__(kThreads) decode_cache_append(const CacheRowsA
     {
         if (length + at.l >= args.cache.capacity) trap();
         const i32 position = (i32)(length + at.l);
-        if (args.isWide) append_row<true>(args, at, position);
-        else append_row<false>(args, at, position);
+        if (args.cache.keeps(length + at.l, length + args.L))
+        {
+            if (args.isWide) append_row<true>(args, at, position);
+            else append_row<false>(args, at, position);
+        }
     }
     __syncthreads();                                          // all warps have read their sequence's length
     if (threadIdx.x != 0 || !is_last(args.cache.tickets, gridDim.x)) return;
@@ -120,8 +124,8 @@ __global__ void __launch_bounds__(kThreads) decode_cache_read(const CacheRowsArg
 {
     const CacheRow at(args);
     if (!at.isThere) return;
-    const bool isThere = at.l < args.cache.lengths[at.b];
-    const i32 position = (i32)at.l, page = isThere ? args.cache.page((int)at.b, args.cache.page_index(position)) : 0;
+    const bool isThere = args.cache.keeps(args.first + at.l, args.cache.lengths[at.b]);
+    const i32 position = (i32)(args.first + at.l), page = isThere ? args.cache.page((int)at.b, args.cache.page_index(position)) : 0;
     const i64 to = ((at.b * args.L + at.l) * args.cache.G + at.g) * args.cache.P;
     #pragma unroll
     for (int which = 0; which < 2; which++)

@@ -5,13 +5,14 @@
 // Source     Shyam et al. 2024, arXiv:2408.04093, section 4; the merge: Rabe and Staats 2021, arXiv:2112.05682.
 // Method     a group of lanes owns a row, V neighbouring elements to a lane; every lane works out the weights of all parts for itself, because they
 //            wait for memory anyway. backward: the lanes of a row add up the dot product by shuffles.
-// Layout     oᵢ, o, do, doᵢ [R, P]; lseᵢ, lse, dlse, dlseᵢ [R] float; R rows of a token and head. dlse may be null.
+// Layout     oᵢ, o, do, doᵢ [R, P]; lseᵢ, lse, dlse, dlseᵢ [R] float; R rows of a token and head. dlse may be null. Rows of oᵢ are `step` elements apart, and
+//            of lseᵢ lseStep, as where both stand in one tensor that was exchanged; all others are dense.
 // Launch     grid ceil(R·lanes / 128), block 128; lanes a power of two up to 32. No shared memory.
 // Traffic    forward reads parts·R·P elements (none of an empty part) and for every lane the parts' lse twice, from the cache but for once; writes R·P elements
 //            and R floats. backward reads (parts + 2)·R·P elements where a row fits its lanes, else o and do again for each part, from the cache; writes
 //            parts·R·P elements and parts·R floats.
 // Precision  loads T, computes and accumulates f32 in the order of the parts, stores T. No exponent is positive. Deterministic: no atomics.
-// Limits     at most 64 parts. isWide: P and all addresses are multiples of 16 bytes.
+// Limits     at most 64 parts. isWide: P, step and all addresses are multiples of 16 bytes.
 // Variants   merge_attention_forward<{f32|bf16|f16}, {true|false}>; merge_attention_backward<{f32|bf16|f16}, {true|false}>
 #include "common/Copy.cuh"
 #include "common/Warp.cuh"
@@ -24,31 +25,31 @@ struct MergeArgs                                              // mirrored in Cud
 {
     const T* partO[kMaxParts]; const f32* partLse[kMaxParts];
     T* o; f32* lse;
-    i64 R;
+    i64 R, step, lseStep;
     i32 P, parts, lanes, unused;
 };
 
 template <typename T, bool isWide>
-__global__ void __launch_bounds__(kThreads) merge_attention_forward(const MergeArgs<T> args)
+__global__ void __launch_bounds__(kThreads, 8) merge_attention_forward(const MergeArgs<T> args)
 {
     constexpr int V = kVector<T, isWide>;
     const i64 r = ((i64)blockIdx.x * kThreads + threadIdx.x) / args.lanes;
     const int lane = threadIdx.x % args.lanes;
     if (r >= args.R) return;
     f32 most = -kInfinity;
-    for (int i = 0; i < args.parts; i++) most = fmaxf(most, args.partLse[i][r]);
+    for (int i = 0; i < args.parts; i++) most = fmaxf(most, args.partLse[i][r * args.lseStep]);
     for (int p = lane * V; p < args.P || p == lane * V; p += args.lanes * V)
     {
         f32 value[V] = {}, sum = 0;
         for (int i = 0; i < args.parts; i++)
         {
-            const f32 own = args.partLse[i][r];
+            const f32 own = args.partLse[i][r * args.lseStep];
             if (own == -kInfinity) continue;
             const f32 share = expf(own - most);
             sum += share;
             if (share == 0 || p >= args.P) continue;
             f32 o[V];
-            load<V>(o, args.partO[i] + r * args.P + p);
+            load<V>(o, args.partO[i] + r * args.step + p);
             #pragma unroll
             for (int v = 0; v < V; v++) value[v] = fmaf(share, o[v], value[v]);
         }
@@ -67,12 +68,12 @@ struct MergeBackwardArgs                                      // mirrored in Cud
     const T* partO[kMaxParts]; const f32* partLse[kMaxParts];
     T* dPartO[kMaxParts]; f32* dPartLse[kMaxParts];
     const T* o; const f32* lse; const T* dO; const f32* dLse;
-    i64 R;
+    i64 R, step, lseStep;
     i32 P, parts, lanes, unused;
 };
 
 template <typename T, bool isWide>
-__global__ void __launch_bounds__(kThreads) merge_attention_backward(const MergeBackwardArgs<T> args)
+__global__ void __launch_bounds__(kThreads, 8) merge_attention_backward(const MergeBackwardArgs<T> args)
 {
     constexpr int V = kVector<T, isWide>;
     const i64 row = ((i64)blockIdx.x * kThreads + threadIdx.x) / args.lanes;
@@ -88,13 +89,13 @@ __global__ void __launch_bounds__(kThreads) merge_attention_backward(const Merge
     }
     for (int i = 0; i < args.parts; i++)
     {
-        const f32 own = args.partLse[i][r], share = own == -kInfinity ? 0.0f : expf(own - lse);
+        const f32 own = args.partLse[i][r * args.lseStep], share = own == -kInfinity ? 0.0f : expf(own - lse);
         f32 dot = 0;
         for (int p = lane * V; p < args.P; p += args.lanes * V)
         {
             const i64 at = r * args.P + p;
             f32 o[V], to[V];
-            load<V>(o, args.partO[i] + at);
+            load<V>(o, args.partO[i] + r * args.step + p);
             if (!isHeld)
             {
                 load<V>(d, args.dO + at);

@@ -45,9 +45,9 @@ internal static class AttentionCounts
         long queryBytes = 2 * q.Count, keyBytes = 2 * k.Count;
 
         LaunchProfile[] plain = Count(() => backend.AttentionReferenceForward(x, o, lse));
-        Row("forward", Count(() => backend.AttentionForward(x, o, lse, rest)), plain, 4 * pairs * c.P, 3 * queryBytes + 2 * keyBytes + 4 * lse.Count);
+        Row("forward", Count(() => backend.AttentionForward(x, o, lse, rest)), plain, 4 * pairs * c.P, 2 * queryBytes + 2 * keyBytes + 4 * lse.Count);
         plain = Count(() => backend.AttentionReferenceBackward(x, o, dO, null, dQ, dK, dV));
-        Row("backward", Count(() => backend.AttentionBackward(x, o, lse, rest, dO, null, dQ, dK, dV)), plain, 10 * pairs * c.P, 5 * queryBytes + 4 * keyBytes + 4 * lse.Count);
+        Row("backward", Count(() => backend.AttentionBackward(x, o, lse, rest, dO, null, dQ, dK, dV)), plain, 10 * pairs * c.P, 4 * queryBytes + 4 * keyBytes + 4 * lse.Count);
 
         LaunchProfile[] Count(Action action)
         {

@@ -4,6 +4,9 @@
 
 __device__ inline u32 shared_address(const void* pointer) { return (u32)__cvta_generic_to_shared(pointer); }
 
+// A word to shared memory.
+__device__ inline void store_shared(u32 to, u32 word) { asm volatile("st.shared.u32 [%0], %1;" :: "r"(to), "r"(word) : "memory"); }
+
 // Starts a copy of 16 bytes, past the L1 cache; what is behind the first `bytes` is filled with zeros. Both addresses are multiples of 16.
 __device__ inline void copy_async(u32 to, const void* from, int bytes)
 {

@@ -101,3 +101,21 @@ __device__ inline void fill_floats(u8* sTile, const From& from, int rows, int co
         else *to = isThere ? from(row)[column] : 0.0f;
     }
 }
+
+// The bits of a float behind those that T keeps.
+template <typename T> constexpr int kBitsBehind = 0;
+template <> constexpr int kBitsBehind<bf16> = 16;
+template <> constexpr int kBitsBehind<f16> = 13;
+
+// What rounding x to T takes from it, as the next 8 bits: a signed number of steps of 2⁻⁸ of T's own. Floats of one sign are in the order of their bits.
+template <typename T>
+__device__ inline int rest_of(f32 x)
+{
+    constexpr int kShift = kBitsBehind<T> - 8;
+    const int difference = (int)(__float_as_uint(x) - __float_as_uint(to_f32(from_f32<T>(x))));
+    return max(-128, min(127, (difference + (1 << kShift - 1)) >> kShift));
+}
+
+// x with what rest_of() kept of its rounding.
+template <typename T>
+__device__ inline f32 with_rest(f32 x, int rest) { return __uint_as_float(__float_as_uint(x) + ((u32)rest << kBitsBehind<T> - 8)); }

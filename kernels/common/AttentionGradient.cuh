@@ -36,18 +36,27 @@ struct GradientTiles : GradientWarps<Keys>
     using KeyTile = PanelTile<Keys, D>;
     using QueryTile = PanelTile<kRows, D>;
     using ScoreTile = PanelTile<Keys, kRows>;
-    static constexpr int kUnits = D / 32, kStats = 2, kLeast = D <= 64 ? 2 : KeyTile::kLeast;
+    static constexpr int kUnits = D / 32, kStats = 2, kScoreBytes = ScoreTile::kPanel * (kRows / 16), kLeast = D <= 64 ? 2 : KeyTile::kLeast;
     // Of dq a warp sums so many units at a time: beside dk and dv there are no registers for more.
     static constexpr int kParts = kUnits * kKeyTiles > 5 ? 2 : 1, kPartUnits = (kUnits + kParts - 1) / kParts;
 
-    u32 across, along;                                        // this lane's row
+    // Bytes from a tile to what this lane takes of it: rows of keys on the left of a product, and of queries on the right; columns of this warp's queries; rows of the
+    // side's first panel; and the place of the first 16 × 8 of its scores. Sums with a tile's address are made where they are needed, for the registers are full.
+    u32 left, right, turned, sided, scored;
     int panels;
 
-    __device__ inline GradientTiles(int P) : across(kept(panel_lane<true>())), along(kept(panel_lane<false>())), panels(max(kLeast, (P + 15) / 16)) { }
+    __device__ inline GradientTiles(int P) : panels(max(kLeast, (P + 15) / 16))
+    {
+        const u32 across = panel_lane<true>(), along = panel_lane<false>();
+        left = kept(rowWarp * 16 * kKeyTiles * 32 + across);
+        right = kept(side * (kRows / 2) * 32 + along);
+        turned = kept(rowWarp * ScoreTile::kPanel + (along ^ rowWarp % 4 * 32));
+        sided = kept(across ^ side * 32);
+        scored = kept(ScoreTile::at(this->key(0), side * kScores) + threadIdx.x % 4 * 4);
+    }
 
     __device__ inline int key_bytes() const { return KeyTile::kPanel * panels; }
     __device__ inline int query_bytes() const { return QueryTile::kPanel * panels; }
-    __device__ inline int score_bytes() const { return ScoreTile::kPanel * (kRows / 16); }
 
     // First column of this warp's unit of 16.
     __device__ inline int column(int unit) const { return (2 * unit + side) * 16; }
@@ -58,10 +67,11 @@ struct GradientTiles : GradientWarps<Keys>
     template <typename Tile>
     __device__ inline void load(u8* sTile, const EvenRows<T>& from, int rows, int columns, bool isWide) const
     {
-        if (!isWide) Tile::template fill<kThreads, T>(sTile, from.seldom(), rows, columns, panels);
         // All rows of most tiles exist.
-        else if (rows >= Tile::kPanel / 32 && columns == 16 * panels) Tile::template copy_whole<kThreads>(shared_address(sTile), from, panels);
-        else Tile::template copy<kThreads>(shared_address(sTile), from.seldom(), rows, columns, panels);
+        if (isWide && rows >= Tile::kPanel / 32 && columns == 16 * panels) return Tile::template copy_whole<kThreads>(shared_address(sTile) + Tile::copied(), from, panels);
+        const int count = kept(panels);
+        if (isWide) Tile::template copy<kThreads>(shared_address(sTile), from.seldom(), rows, columns, count);
+        else Tile::template fill<kThreads, T>(sTile, from.seldom(), rows, columns, count);
     }
     __device__ inline void load_keys(u8* sTile, const EvenRows<T>& from, int rows, int columns, bool isWide) const { load<KeyTile>(sTile, from, rows, columns, isWide); }
     __device__ inline void load_queries(u8* sTile, const EvenRows<T>& from, int rows, int columns, bool isWide) const { load<QueryTile>(sTile, from, rows, columns, isWide); }
@@ -69,33 +79,30 @@ struct GradientTiles : GradientWarps<Keys>
     // s = A·Bᵀ with A [Keys, P], B [kRows, P].
     __device__ inline void scores(f32 (&s)[kKeyTiles][kScores][4], const u8* sA, const u8* sB) const
     {
-        const u32 left = shared_address(sA) + rowWarp * 16 * kKeyTiles * 32 + across, right = shared_address(sB) + side * (kRows / 2) * 32 + along;
         u32 a[kKeyTiles][4];
-        score_step<0>(s, a, left, right);
+        score_step<0>(s, a, kept(left) + shared_address(sA), kept(right) + shared_address(sB));
     }
 
-    // Parts 2·half and 2·half + 1 of a 16 × 8 of scores to their place in a tile.
-    __device__ inline void put(u8* sScores, int i, int j, int half, f32 first, f32 second) const
+    // This lane's place in the 16 × 8 of number j of its scores; and there parts 2·half and 2·half + 1 of those of key tile i.
+    __device__ inline u32 place(const u8* sScores, int j) const { return (kept(scored) + shared_address(sScores) ^ j / 2 * 32 ^ j % 2 * 16) + j / 2 * ScoreTile::kPanel; }
+    __device__ inline void put(u32 place, int i, int half, f32 first, f32 second) const
     {
-        const int column = side * (kRows / 2) + 8 * j;
-        *reinterpret_cast<u32*>(sScores + ScoreTile::at(this->key(i) + 8 * half, column / 8) + threadIdx.x % 4 * 4) = pair_of<T>(first, second);
+        store_shared(place + (2 * i + half) * 256, pair_of<T>(first, second));
     }
 
     // sum += P·B of this warp's keys, with P [Keys, kRows], B [kRows, P].
     __device__ inline void add(f32 (&sum)[kKeyTiles][2 * kUnits][4], const u8* sScores, const u8* sB) const
     {
-        const u32 left = shared_address(sScores) + rowWarp * 16 * kKeyTiles * 32 + across;
         u32 a[kKeyTiles][4];
-        add_step<0>(sum, a, left, side_of<QueryTile>(sB));
+        add_step<0>(sum, a, kept(left) + shared_address(sScores), side_of<QueryTile>(sB));
     }
 
     // sum += Pᵀ·B of 16 queries and the units from First on, with P [Keys, kRows], B [Keys, P].
     template <int First, int J>
     __device__ inline void transposed(f32 (&sum)[J][4], const u8* sScores, const u8* sB) const
     {
-        const u32 left = shared_address(sScores) + rowWarp * ScoreTile::kPanel + (along ^ rowWarp % 4 * 32);
         u32 a[4];
-        transposed_step<First, 0>(sum, a, left, side_of<KeyTile>(sB));
+        transposed_step<First, 0>(sum, a, kept(turned) + shared_address(sScores), side_of<KeyTile>(sB));
     }
 
 private:
@@ -164,7 +171,7 @@ private:
 
     // A tile from this side's first panel on: its other panels have even distances from there.
     template <typename Tile>
-    __device__ inline u32 side_of(const u8* sTile) const { return shared_address(sTile) + side * Tile::kPanel + (across ^ side * 32); }
+    __device__ inline u32 side_of(const u8* sTile) const { return kept(sided) + side * Tile::kPanel + shared_address(sTile); }
 };
 
 // Of floats: by multiply-adds.
@@ -173,20 +180,19 @@ struct GradientTiles<f32, D, Keys> : GradientWarps<Keys>
 {
     using Warps = GradientWarps<Keys>;
     using Warps::kRows, Warps::kThreads, Warps::kScores, Warps::kSides, Warps::rowWarp, Warps::side;
-    static constexpr int kPitch = D + 4, kScorePitch = kRows + 4, kUnits = D / 16 / kSides, kStats = 3, kParts = 1, kPartUnits = kUnits;
+    static constexpr int kPitch = D + 4, kScorePitch = kRows + 4, kUnits = D / 16 / kSides, kStats = 3, kScoreBytes = Keys * kScorePitch * 4, kParts = 1, kPartUnits = kUnits;
 
     __device__ inline GradientTiles(int) { }
 
     __device__ inline int key_bytes() const { return Keys * kPitch * 4; }
     __device__ inline int query_bytes() const { return kRows * kPitch * 4; }
-    __device__ inline int score_bytes() const { return Keys * kScorePitch * 4; }
 
     __device__ inline int column(int unit) const { return side * (D / kSides) + unit * 16; }
     __device__ inline bool has(int) const { return true; }
     __device__ inline int units() const { return kUnits; }
 
-    __device__ inline void load_keys(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) const { fill_floats<Keys, D, kThreads>(sTile, from, rows, columns, isWide); }
-    __device__ inline void load_queries(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) const { fill_floats<kRows, D, kThreads>(sTile, from, rows, columns, isWide); }
+    __device__ inline void load_keys(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) const { fill_floats<Keys, D, kThreads>(sTile, from.seldom(), rows, columns, isWide); }
+    __device__ inline void load_queries(u8* sTile, const EvenRows<f32>& from, int rows, int columns, bool isWide) const { fill_floats<kRows, D, kThreads>(sTile, from.seldom(), rows, columns, isWide); }
 
     __device__ static inline const f32* floats(const u8* sTile) { return reinterpret_cast<const f32*>(sTile); }
 
@@ -199,12 +205,12 @@ struct GradientTiles<f32, D, Keys> : GradientWarps<Keys>
         multiply<false, false>(s[0], floats(sA) + rowWarp * 16 * kPitch, kPitch, floats(sB) + this->score_side() * (kRows / 2) * kPitch, kPitch, D, kRows / 2);
     }
 
-    __device__ inline void put(u8* sScores, int i, int j, int half, f32 first, f32 second) const
+    __device__ inline u32 place(const u8* sScores, int j) const { return shared_address(sScores) + (this->key(0) * kScorePitch + this->query(j)) * 4; }
+    __device__ inline void put(u32 place, int, int half, f32 first, f32 second) const
     {
         if (!this->writes_scores()) return;
-        f32* to = reinterpret_cast<f32*>(sScores) + (this->key(i) + 8 * half) * kScorePitch + this->query(j);
-        to[0] = first;
-        to[1] = second;
+        store_shared(place + 8 * half * kScorePitch * 4, __float_as_uint(first));
+        store_shared(place + 8 * half * kScorePitch * 4 + 4, __float_as_uint(second));
     }
 
     __device__ inline void add(f32 (&sum)[1][2 * kUnits][4], const u8* sScores, const u8* sB) const

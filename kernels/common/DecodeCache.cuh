@@ -13,8 +13,8 @@ template <typename C>
 struct CacheArgs                                              // mirrored in CudaDecodeCache.cs, field for field
 {
     C* keys; C* values; f32* scales; const i32* pages; i64* lengths; u32* tickets;
-    i32 B, G, P, tableWidth, pageCount, unused;
-    i32 pageRows, pageMask, pageShift, capacity;              // without pages a sequence is a page, the mask keeps all of a position and the shift nothing
+    i32 B, G, P, tableWidth, pageCount, window;               // window: how many of a sequence's last positions are kept; 0 for all
+    i32 pageRows, pageMask, pageShift, capacity;              // without pages a sequence is a page, the shift keeps nothing of a position and the mask all, or what a ring has
 
     __device__ inline i32 page_index(i32 position) const { return position >> pageShift; }
 
@@ -25,6 +25,9 @@ struct CacheArgs                                              // mirrored in Cud
         if ((u32)page >= (u32)pageCount) trap();
         return page;
     }
+
+    // Whether a sequence of so many tokens keeps a position.
+    __device__ inline bool keeps(i64 position, i64 length) const { return position < length && (window == 0 || position >= length - window); }
 
     // Where a row begins among the elements [pages · S, G, P], which soon are more than 2³¹.
     __device__ inline i64 row(i32 page, i32 position, int g) const { return ((i64)page * pageRows + (position & pageMask)) * (G * P) + g * P; }

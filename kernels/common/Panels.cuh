@@ -17,7 +17,17 @@ __device__ inline u32 panel_lane()
     return row * 32 + ((chunk ^ row >> 2) & 1) * 16;
 }
 
-// Rows at equal distances. What a thread keeps is the place that it copies first where eight threads share a row.
+// Rows at equal distances, from the first on.
+template <typename T>
+struct PlainRows
+{
+    const T* first;
+    i64 step;
+
+    __device__ inline const T* operator()(int row) const { return first + row * step; }
+};
+
+// The same. What a thread keeps is the place that it copies first where eight threads share a row.
 template <typename T>
 struct EvenRows
 {
@@ -25,14 +35,12 @@ struct EvenRows
     i64 step;
 
     __device__ inline EvenRows(const T* from, i64 step) : own(from + threadIdx.x / 8 * step + threadIdx.x % 8 * 8), step(step) { }
-    __device__ inline const T* operator()(int row) const { return own + (row - (int)(threadIdx.x / 8)) * step - threadIdx.x % 8 * 8; }
 
-    // The same rows, for a branch that is seldom taken: in a loop nothing that it makes of them is kept in registers.
-    __device__ inline EvenRows seldom() const
+    // The rows for a branch that is seldom taken: in a loop nothing that it makes of them is kept in registers.
+    __device__ inline PlainRows<T> seldom() const
     {
-        EvenRows same = *this;
-        asm volatile("" : "+l"(same.own));
-        return same;
+        const int thread = thread_again();
+        return {own - thread / 8 * step - thread % 8 * 8, step};
     }
 };
 
@@ -51,12 +59,15 @@ struct PanelTile
     template <int Row, int K, bool isTransposed>
     __device__ static inline void load(u32 (&to)[4], u32 from) { load_matrices_at<K * kPanel + Row * 32, isTransposed>(to, from ^ K % 4 * 32); }
 
-    // Starts copying rows of a dense last axis to `panels` panels: all rows, and all columns.
+    // Bytes from the tile's start to the chunk that this thread copies first where eight threads share a row.
+    __device__ static inline u32 copied() { return at(threadIdx.x / 8, threadIdx.x % 8); }
+
+    // Starts copying rows of a dense last axis to `panels` panels: all rows, and all columns. own: the tile's address and what copied() says.
     template <int Threads, typename T>
-    __device__ static inline void copy_whole(u32 sTile, const EvenRows<T>& from, int panels)
+    __device__ static inline void copy_whole(u32 own, const EvenRows<T>& from, int panels)
     {
-        copy_panels<Threads, 0>(sTile + at(threadIdx.x / 8, threadIdx.x % 8), from, panels);
-        if (panels % 4 != 0) copy_rest<Threads>(sTile, from, Rows, 16 * panels, panels);
+        copy_panels<Threads, 0>(own, from, panels);
+        if (panels % 4 != 0) copy_rest<Threads>(own - copied(), from.seldom(), Rows, 16 * panels, kept(panels));
     }
 
     // As copy_whole; from(row) is a row's first element, and what lies behind `rows` and `columns` (a multiple of 8) becomes 0.

@@ -236,11 +236,11 @@ public sealed partial class Tensor : IDisposable
         return true;
     }
 
-    /// <summary>Whether the rows along the last axis stand at even distances over all leading axes.</summary>
-    internal bool HasEvenRows()
+    /// <summary>Whether the rows along the last axis, or with 0 the elements, stand at even distances over all leading axes.</summary>
+    internal bool HasEvenRows(int inner = 1)
     {
         long expected = -1;                                    // not known yet; a broadcast axis has stride 0
-        for (int axis = Rank - 2; axis >= 0; axis--)
+        for (int axis = Rank - 1 - inner; axis >= 0; axis--)
         {
             if (_shape[axis] == 1) continue;
             if (expected >= 0 && _strides[axis] != expected) return false;
@@ -249,12 +249,12 @@ public sealed partial class Tensor : IDisposable
         return true;
     }
 
-    /// <summary>Elements from one row along the last axis to the next, for a tensor with even rows.</summary>
-    internal long RowStride()
+    /// <summary>Elements from one row to the next, for a tensor with even rows.</summary>
+    internal long RowStride(int inner = 1)
     {
-        for (int axis = Rank - 2; axis >= 0; axis--)
+        for (int axis = Rank - 1 - inner; axis >= 0; axis--)
             if (_shape[axis] != 1) return _strides[axis];
-        return Rank == 0 ? 1 : _shape[Rank - 1];
+        return Rank == 0 || inner == 0 ? 1 : _shape[Rank - 1];
     }
 
     /// <summary>This tensor if its last axis is dense and its rows are even, else a contiguous copy.</summary>

@@ -25,9 +25,9 @@ internal sealed partial class CudaBackend
     }
 
     /// <summary>
-    /// Of lse in Float32, of o in 16 bits. delta = dO·o must be the mean of dO·v under p: what o lost would otherwise count as often as there are large keys.
+    /// Of lse in Float32; of o in 16 bits the next 8. delta = dO·o must be the mean of dO·v under p: what o lost would otherwise count as often as there are large keys.
     /// </summary>
-    internal override Tensor? AttentionRest(Tensor o, Tensor lse) => Tensor.EmptyLike(o.DType == DType.Float32 ? lse : o);
+    internal override Tensor? AttentionRest(Tensor o, Tensor lse) => o.DType == DType.Float32 ? Tensor.EmptyLike(lse) : Tensor.Empty(o.Shape, DType.Int8, o.Device);
 
     internal override void AttentionForward(AttentionInputs x, Tensor o, Tensor lse, Tensor? rest)
     {
@@ -35,7 +35,7 @@ internal sealed partial class CudaBackend
         AttentionPlan plan = AttentionPlan.Forward(SizesOf(x), x.Q.DType, device.Architecture);
         using Tensor? starts = UploadTiles(x.Options.Layout, plan);
         var args = new AttentionForwardArgs { O = Pointer(o), Lse = Pointer(lse), Rest = Pointer(rest), Shape = ShapeOf(x, plan, starts, o) };
-        Kernel(AttentionForwardFile, $"attention_forward<{x.Q.DType}, {plan.Width}, {plan.Keys}>").Launch(
+        Kernel(AttentionForwardFile, $"attention_forward<{x.Q.DType}, {plan.Width}, {plan.Keys}, {plan.Slice}>").Launch(
             Blocks("Attention", (long)args.Shape.Pairs * args.Shape.Tiles), plan.Threads, plan.SharedBytes, args);
     }
 

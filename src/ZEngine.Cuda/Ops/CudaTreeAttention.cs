@@ -21,7 +21,7 @@ internal sealed partial class CudaBackend
     {
         public PartPointers PartO, PartLse;
         public ulong O, Lse;
-        public long R;
+        public long R, Step, LseStep;
         public int P, Parts, Lanes, Unused;
     }
 
@@ -31,24 +31,24 @@ internal sealed partial class CudaBackend
     {
         public PartPointers PartO, PartLse, DPartO, DPartLse;
         public ulong O, Lse, DO, DLse;
-        public long R;
+        public long R, Step, LseStep;
         public int P, Parts, Lanes, Unused;
     }
 
-    internal override void MergeAttentionForward(Tensor[] inputs, Tensor o, Tensor lse)
+    internal override void MergeAttentionForward(Tensor[] inputs, MergeSteps steps, Tensor o, Tensor lse)
     {
-        (bool isWide, int lanes, int blocks) = MergePlan(inputs, o);
-        var args = new MergeArgs { O = Pointer(o), Lse = Pointer(lse), R = lse.Count, P = Size32("TreeAttention", "P", o.Shape[^1]), Parts = inputs.Length / 2, Lanes = lanes };
+        (bool isWide, int lanes, int blocks) = MergePlan(inputs, steps, o);
+        var args = new MergeArgs { O = Pointer(o), Lse = Pointer(lse), R = lse.Count, Step = steps.O, LseStep = steps.Lse, P = Size32("TreeAttention", "P", o.Shape[^1]), Parts = inputs.Length / 2, Lanes = lanes };
         PutParts(inputs, ref args.PartO, ref args.PartLse);
         Kernel(TreeAttentionFile, $"merge_attention_forward<{o.DType}, {isWide}>").Launch(blocks, MergeThreads, 0, args);
     }
 
-    internal override void MergeAttentionBackward(Tensor[] inputs, Tensor o, Tensor lse, Tensor dO, Tensor? dLse, Tensor[] d)
+    internal override void MergeAttentionBackward(Tensor[] inputs, MergeSteps steps, Tensor o, Tensor lse, Tensor dO, Tensor? dLse, Tensor[] d)
     {
-        (bool isWide, int lanes, int blocks) = MergePlan([.. inputs, .. d], o, dO);
+        (bool isWide, int lanes, int blocks) = MergePlan([.. inputs, .. d], steps, o, dO);
         var args = new MergeBackwardArgs
         {
-            O = Pointer(o), Lse = Pointer(lse), DO = Pointer(dO), DLse = Pointer(dLse), R = lse.Count, P = Size32("TreeAttention", "P", o.Shape[^1]), Parts = inputs.Length / 2, Lanes = lanes,
+            O = Pointer(o), Lse = Pointer(lse), DO = Pointer(dO), DLse = Pointer(dLse), R = lse.Count, Step = steps.O, LseStep = steps.Lse, P = Size32("TreeAttention", "P", o.Shape[^1]), Parts = inputs.Length / 2, Lanes = lanes,
         };
         PutParts(inputs, ref args.PartO, ref args.PartLse);
         PutParts(d, ref args.DPartO, ref args.DPartLse);
@@ -56,11 +56,11 @@ internal sealed partial class CudaBackend
     }
 
     /// <summary>Enough lanes to a row that each has one access, a warp at most.</summary>
-    private static (bool IsWide, int Lanes, int Blocks) MergePlan(Tensor[] parts, params ReadOnlySpan<Tensor> others)
+    private static (bool IsWide, int Lanes, int Blocks) MergePlan(Tensor[] parts, MergeSteps steps, params ReadOnlySpan<Tensor> others)
     {
         Tensor o = others[0];
         int wide = WideElements(o.DType);
-        bool isWide = o.Shape[^1] % wide == 0 && AreAligned(parts) == 1 && AreAligned(others) == 1;
+        bool isWide = o.Shape[^1] % wide == 0 && steps.O % wide == 0 && AreAligned(parts) == 1 && AreAligned(others) == 1;
         long groups = o.Shape[^1] / (isWide ? wide : 1);
         int lanes = (int)BitOperations.RoundUpToPowerOf2((uint)Math.Clamp(groups, 1, 32));
         long rows = 1;

@@ -5,6 +5,8 @@ namespace ZEngine.Models;
 /// Sequences stand in slots. Before each call of <see cref="Ops.AppendKeyValues"/> or <see cref="Ops.AttentionDecode"/> on the caches of all layers,
 /// <see cref="Grow"/> each sequence by the tokens that the call appends; slots that are not open are idle there. One decode serves all slots
 /// at once. Page tables and lengths stand in device memory at fixed addresses, so a captured decode sees what was opened, grown and closed since.
+/// With a window, which no layer looks beyond, <see cref="Grow"/> gives pages back that have fallen out of it: a sequence of any length holds those of the window and
+/// of what it appends.
 /// Kwon et al. 2023, arXiv:2309.06180.
 /// </remarks>
 public sealed class KeyValuePages : IDisposable
@@ -13,8 +15,10 @@ public sealed class KeyValuePages : IDisposable
     private readonly Tensor[] _owned;
     private readonly Tensor _table, _lengths;
     private readonly Stack<int> _free = new();
-    private readonly List<int>?[] _pages;
+    private readonly List<int>?[] _pages;                      // by their place in the sequence; -1 for those that are gone
     private readonly long[] _tokens;
+    private readonly int[] _gone;                              // pages at a sequence's beginning that it holds no more
+    private readonly long _window;
 
     /// <summary>Allocates every page at once.</summary>
     /// <param name="device">Where they live.</param>
@@ -26,14 +30,16 @@ public sealed class KeyValuePages : IDisposable
     /// <param name="groups">Key heads G.</param>
     /// <param name="headDimension">Channels of a head P.</param>
     /// <param name="pageSize">Tokens of a page: 16 or a larger power of two.</param>
-    public KeyValuePages(Device device, DType dtype, int layers, int slots, long maxLength, int pages, long groups, long headDimension, int pageSize = 64)
+    /// <param name="window">The largest window of the layers, tokens that a query sees with its own; 0 where a layer sees all.</param>
+    public KeyValuePages(Device device, DType dtype, int layers, int slots, long maxLength, int pages, long groups, long headDimension, int pageSize = 64, long window = 0)
     {
+        ArgumentOutOfRangeException.ThrowIfNegative(window);
         ArgumentOutOfRangeException.ThrowIfLessThan(layers, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(slots, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(maxLength, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(pages, 1);
         if (pageSize < 16 || (pageSize & pageSize - 1) != 0) throw new ArgumentException($"KeyValuePages: pageSize must be 16 or a larger power of two, got {pageSize}.");
-        (PageSize, MaxLength, _layers, _pages, _tokens) = (pageSize, maxLength, new DecodeCache[layers], new List<int>?[slots], new long[slots]);
+        (PageSize, MaxLength, _layers, _pages, _tokens, _gone, _window) = (pageSize, maxLength, new DecodeCache[layers], new List<int>?[slots], new long[slots], new int[slots], window);
         var owned = new List<Tensor>();
         using TensorScope scope = TensorScope.Enter();         // what does not fit takes the tensors before it along
         Tensor Zeros(DType type, params ReadOnlySpan<long> shape)
@@ -47,7 +53,7 @@ public sealed class KeyValuePages : IDisposable
         for (int layer = 0; layer < layers; layer++)
         {
             _layers[layer] = new DecodeCache(Zeros(dtype, pages, pageSize, groups, headDimension), Zeros(dtype, pages, pageSize, groups, headDimension), _lengths.Select(0, layer), tickets, _table,
-                dtype == DType.Int8 ? Zeros(DType.Float32, pages, groups, pageSize, 2) : null);
+                dtype == DType.Int8 ? Zeros(DType.Float32, pages, groups, pageSize, 2) : null, window);
             owned.Add(_layers[layer].Lengths);
         }
         _lengths.CopyFrom<long>([.. Enumerable.Repeat(-1L, layers * slots)]);
@@ -86,7 +92,7 @@ public sealed class KeyValuePages : IDisposable
     {
         int slot = Array.IndexOf(_pages, null);
         if (slot < 0) throw new InvalidOperationException($"KeyValuePages: all {Slots} slots are taken; close one first.");
-        (_pages[slot], _tokens[slot]) = ([], 0);
+        (_pages[slot], _tokens[slot], _gone[slot]) = ([], 0, 0);
         SetLength(slot, 0);
         return slot;
     }
@@ -98,20 +104,30 @@ public sealed class KeyValuePages : IDisposable
         List<int> pages = RequireOpen(slot);
         ArgumentOutOfRangeException.ThrowIfNegative(tokens);
         if (_tokens[slot] + tokens > MaxLength) throw new InvalidOperationException($"KeyValuePages: slot {slot} has {_tokens[slot]} of {MaxLength} tokens, {tokens} more do not fit.");
-        int wanted = (int)((_tokens[slot] + tokens + PageSize - 1) / PageSize) - pages.Count;
-        if (wanted > FreePages) throw new InvalidOperationException($"KeyValuePages: {tokens} more tokens of slot {slot} need {wanted} pages, {FreePages} are free.");
-        _tokens[slot] += tokens;
-        if (wanted <= 0) return;
-        int first = pages.Count;
-        for (int i = 0; i < wanted; i++) pages.Add(_free.Pop());
+        long length = _tokens[slot] + tokens;
+        // The next query sees nothing of what lies in front, and of the new tokens those are not kept that the window has left when they are all there.
+        int first = pages.Count, all = (int)((length + PageSize - 1) / PageSize), firstKept = Math.Max(first, PagesBefore(length));
+        int from = _gone[slot], gone = Math.Clamp(PagesBefore(_tokens[slot] + 1), from, Math.Max(from, first));
+        int wanted = Math.Max(0, all - firstKept), available = FreePages + pages[from..gone].Count(page => page >= 0);
+        if (wanted > available) throw new InvalidOperationException($"KeyValuePages: {tokens} more tokens of slot {slot} need {wanted} pages, {available} are free.");
+        (_tokens[slot], _gone[slot]) = (length, gone);
+        for (int index = from; index < gone; index++)
+        {
+            if (pages[index] >= 0) _free.Push(pages[index]);
+            pages[index] = -1;
+        }
+        for (int index = first; index < all; index++) pages.Add(index < firstKept ? -1 : _free.Pop());
+        int changed = gone > from ? from : first;
+        if (changed == pages.Count) return;
         using TensorScope scope = TensorScope.Enter();
-        _table.Select(0, slot).Slice(0, first, wanted).CopyFrom<int>(pages.ToArray().AsSpan(first));
+        _table.Select(0, slot).Slice(0, changed, pages.Count - changed).CopyFrom<int>(pages[changed..].ToArray());
     }
 
     /// <summary>Ends a sequence and gives its pages back.</summary>
     public void Close(int slot)
     {
-        foreach (int page in RequireOpen(slot)) _free.Push(page);
+        foreach (int page in RequireOpen(slot))
+            if (page >= 0) _free.Push(page);
         _pages[slot] = null;
         SetLength(slot, -1);
         ForgetPages(slot);
@@ -122,6 +138,9 @@ public sealed class KeyValuePages : IDisposable
     {
         foreach (Tensor tensor in _owned) tensor.Dispose();
     }
+
+    /// <summary>Pages in front of the window of a sequence of so many tokens.</summary>
+    private int PagesBefore(long length) => _window == 0 ? 0 : (int)(Math.Max(0, length - _window) / PageSize);
 
     private List<int> RequireOpen(int slot)
     {

@@ -2,10 +2,11 @@ namespace ZEngine.Models;
 
 /// <summary>Keys and values of the tokens so far, [B, maxLength, G, P] each, in the type of the model's activations or in bytes; or this rank's blocks of them.</summary>
 /// <remarks>
+/// Of a layer with a window the last tokens alone, in a ring that takes the same memory for a text of any length.
 /// With ranks, every rank attends to its own keys and all merge their outputs exactly (tree attention: Shyam et al. 2024, arXiv:2408.04093): one
 /// packed exchange of B·L·H·(P + 1) numbers a layer, whatever the length. What is being taken in is on every rank and is merged last.
 /// </remarks>
-internal sealed class KeyValueCache(Device device, DType dtype, long batch, long maxLength, long groups, long headDimension) : LayerState
+internal sealed class KeyValueCache(Device device, DType dtype, long batch, long maxLength, long groups, long headDimension, long window = 0) : LayerState
 {
     private DecodeCache? _cache;
     private KeyValueSharding? _sharding;
@@ -35,7 +36,7 @@ internal sealed class KeyValueCache(Device device, DType dtype, long batch, long
     {
         if (sharding is not null && keyValueType is not null) throw new NotSupportedException($"KeyValueCache: keys and values on {sharding.World.Size} ranks cannot be kept as {keyValueType}.");
         _sharding = sharding;
-        _cache = DecodeCache.Contiguous(device, keyValueType ?? dtype, batch, sharding?.LengthOf(sharding.World.Rank, maxLength) ?? maxLength, groups, headDimension);
+        _cache = DecodeCache.Contiguous(device, keyValueType ?? dtype, batch, sharding?.LengthOf(sharding.World.Rank, maxLength) ?? maxLength, groups, headDimension, sharding is null ? window : 0);
     }
 
     /// <summary>Lengths stand on the device and grow there, by replays of a captured step too: the host's is read anew before it is needed.</summary>
@@ -79,11 +80,18 @@ internal sealed class KeyValueCache(Device device, DType dtype, long batch, long
     private Tensor Prefill(Tensor q, Tensor k, Tensor v, AttentionOptions options)
     {
         if (_isInPlace) _length = ReadLength()!.Value;
-        Ops.AppendKeyValues(k, v, _cache!);
+        DecodeCache cache = _cache!;
+        long before = cache.Window > 0 ? Math.Min(_length, cache.Window - 1) : _length;
+        bool isRead = before > 0 && (cache.Window > 0 || cache.Keys.DType != q.DType);
+        (Tensor keys, Tensor values) = (k, v);
+        if (isRead)                                            // before new keys come into the places of old ones
+        {
+            (Tensor oldKeys, Tensor oldValues) = Ops.ReadKeyValues(cache, before, q.DType, _length - before);
+            (keys, values) = (Ops.Concat(1, oldKeys, k), Ops.Concat(1, oldValues, v));
+        }
+        Ops.AppendKeyValues(k, v, cache);
         _length += k.Shape[1];
-        (Tensor keys, Tensor values) = _length == k.Shape[1] ? (k, v)
-            : _cache!.Keys.DType == q.DType ? (_cache.Keys.Slice(1, 0, _length), _cache.Values.Slice(1, 0, _length))
-            : Ops.ReadKeyValues(_cache, _length, q.DType);
+        if (before > 0 && !isRead) (keys, values) = (cache.Keys.Slice(1, 0, _length), cache.Values.Slice(1, 0, _length));
         return Ops.Attention(q, keys, values, options).O;
     }
 

@@ -37,7 +37,7 @@ internal sealed class SelfAttention : Module
 
     public long CacheBytesPerToken => 2L * sizeof(float) * _options.KeyValueHeads * _options.HeadDimension;
 
-    public KeyValueCache NewCache(Device device, DType dtype, long batch, long maxLength) => new(device, dtype, batch, maxLength, _options.KeyValueHeads, _options.HeadDimension);
+    public KeyValueCache NewCache(Device device, DType dtype, long batch, long maxLength) => new(device, dtype, batch, maxLength, _options.KeyValueHeads, _options.HeadDimension, _options.Window);
 
     /// <param name="x">[B, L, D], normalised.</param>
     /// <param name="rotary">Rotation of q and k, or null.</param>

@@ -15,7 +15,7 @@ internal sealed unsafe partial class CpuBackend
         var view = new AttentionView(x);
         if (view.Queries <= FewQueries && x.Options.Layout is null)
         {
-            DecodeAttention(view, view.Keys, F32(o), F32(lse));
+            DecodeAttention(view, F32(o), F32(lse));
             return;
         }
         using var transposed = new CpuScratch(view.TransposedFloats);

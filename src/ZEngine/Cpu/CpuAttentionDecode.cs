@@ -27,9 +27,7 @@ internal sealed unsafe partial class CpuBackend
             if (x.K is not null) k = Rotated(x.K, rotary, x.Cache, rotated.Data + batch * heads * p);
         }
         if (x.K is not null) cache.Append(k, new SsdOperand(x.V), 1);
-        long most = 0;
-        for (long b = 0; b < batch; b++) most = Math.Max(most, cache.Lengths[b]);
-        DecodeAttention(new DecodeView(cache, q, x, batch, heads), most, F32(o), F32(lse));
+        DecodeAttention(new DecodeView(cache, q, x, batch, heads), F32(o), F32(lse));
     }
 
     internal override void AppendKeyValues(Tensor k, Tensor v, DecodeCache cache)
@@ -39,10 +37,10 @@ internal sealed unsafe partial class CpuBackend
         rows.Append(new SsdOperand(k), new SsdOperand(v), k.Shape[1]);
     }
 
-    internal override void ReadKeyValues(DecodeCache cache, Tensor keys, Tensor values)
+    internal override void ReadKeyValues(DecodeCache cache, long first, Tensor keys, Tensor values)
     {
         var rows = new CacheRows(cache);
-        For(keys.Shape[0] * keys.Shape[1], RowGrain(rows.Groups * rows.P), new CacheReadKernel(rows, keys.Shape[1], F32(keys), F32(values)));
+        For(keys.Shape[0] * keys.Shape[1], RowGrain(rows.Groups * rows.P), new CacheReadKernel(rows, first, keys.Shape[1], F32(keys), F32(values)));
     }
 
     private static SsdOperand Rotated(Tensor x, DecodeRotary rotary, DecodeCache cache, float* to)
@@ -52,11 +50,19 @@ internal sealed unsafe partial class CpuBackend
         return new SsdOperand(to, x.Shape[2] * x.Shape[3], x.Shape[3]);
     }
 
-    private static void DecodeAttention<TView>(TView view, long keys, float* o, float* lse) where TView : struct, IDecodeRows
+    private static void DecodeAttention<TView>(TView view, float* o, float* lse) where TView : struct, IDecodeRows
     {
-        long splits = Math.Max(1, (keys + KeySplit - 1) / KeySplit), queries = view.HeadsPerGroup * view.Queries;
+        (long first, long last) = (long.MaxValue, 0);           // of what any query sees
+        for (long row = 0; row < view.Rows; row++)
+        for (long query = 0; query < view.Queries; query++)
+        {
+            (long from, long to) = view.Visible(row, query);
+            if (from < to) (first, last) = (Math.Min(first, from), Math.Max(last, to));
+        }
+        first = Math.Min(first, last) / KeySplit;
+        long splits = Math.Max(1, (last + KeySplit - 1) / KeySplit - first), queries = view.HeadsPerGroup * view.Queries;
         using var partials = new CpuScratch(view.Rows * view.Groups * splits * queries * (view.P + 2));
-        var kernel = new DecodeKernel<TView>(view, splits, partials.Data);
+        var kernel = new DecodeKernel<TView>(view, first, splits, partials.Data);
         For(view.Rows * view.Groups * splits, 1, kernel);
         For(view.Rows * view.Groups, 1, new DecodeMergeKernel<TView>(kernel, view, splits, o, lse));
     }
@@ -96,9 +102,9 @@ internal sealed unsafe partial class CpuBackend
         void Mask<T>(float* scores, long key, long count, long first, long last) where T : struct, IFloats<T>;
     }
 
-    private readonly struct DecodeKernel<TView>(TView view, long splits, float* partials) : IKernel where TView : struct, IDecodeRows
+    private readonly struct DecodeKernel<TView>(TView view, long firstSplit, long splits, float* partials) : IKernel where TView : struct, IDecodeRows
     {
-        /// <summary>The partial result of one split and query: P sums, the largest score, the sum of exponentials.</summary>
+        /// <summary>The partial result of one split, counted from the first, and query: P sums, the largest score, the sum of exponentials.</summary>
         public float* Partial(long rowAndGroup, long split, long query) =>
             partials + ((rowAndGroup * splits + split) * view.HeadsPerGroup * view.Queries + query) * (view.P + 2);
 
@@ -118,7 +124,7 @@ internal sealed unsafe partial class CpuBackend
         {
             (long row, long group) = Math.DivRem(rowAndGroup, view.Groups);
             (long first, long last) = view.Visible(row, query);
-            long p = view.P, from = Math.Max(first, split * KeySplit), count = Math.Min(last, (split + 1) * KeySplit) - from;
+            long p = view.P, at = (firstSplit + split) * KeySplit, from = Math.Max(first, at), count = Math.Min(last, at + KeySplit) - from;
             float* scores = stackalloc float[(int)(HeadsAtOnce * KeySplit)], scratch = stackalloc float[checked((int)(KeysAtOnce * view.ScratchFloats))];
             float** rows = stackalloc float*[(int)KeysAtOnce];
             for (long j = 0; j < count; j += KeysAtOnce)

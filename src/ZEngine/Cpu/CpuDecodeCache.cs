@@ -13,6 +13,7 @@ internal sealed unsafe partial class CpuBackend
         private readonly float* _scales = F32(cache.Scales);
         private readonly int* _pages = cache.Pages is null ? null : (int*)cache.Pages.Address;
         private readonly long _pageSize = cache.Keys.Shape[1], _tableWidth = cache.Pages?.Shape[1] ?? 1, _pageCount = cache.Keys.Shape[0], _capacity = cache.Capacity, _batch = cache.Batch;
+        private readonly long _window = cache.Window, _mask = cache.IsRing ? cache.Keys.Shape[1] - 1 : -1;
 
         public readonly long* Lengths = (long*)cache.Lengths.Address;
         public readonly long Groups = cache.Keys.Shape[2], P = cache.Keys.Shape[3];
@@ -21,7 +22,7 @@ internal sealed unsafe partial class CpuBackend
 
         /// <summary>Number of the row of a position among all rows [pages · S, G, P].</summary>
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        public long Row(long b, long position) => _pages == null ? b * _pageSize + position : _pages[b * _tableWidth + position / _pageSize] * _pageSize + position % _pageSize;
+        public long Row(long b, long position) => _pages == null ? b * _pageSize + (position & _mask) : _pages[b * _tableWidth + position / _pageSize] * _pageSize + position % _pageSize;
 
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
         public float* Floats(bool isKey, long row, long group) => (float*)(isKey ? _keys : _values) + (row * Groups + group) * P;
@@ -46,13 +47,16 @@ internal sealed unsafe partial class CpuBackend
             else new ReadOnlySpan<float>(Floats(isKey, row, group), checked((int)P)).CopyTo(new Span<float>(to, (int)P));
         }
 
+        /// <summary>The first position that is kept of so many.</summary>
+        public long FirstOf(long length) => _window == 0 ? 0 : Math.Max(0, length - _window);
+
         /// <summary>k and v of <paramref name="steps"/> tokens behind those that are there, for every sequence that is not idle.</summary>
         public void Append(SsdOperand k, SsdOperand v, long steps)
         {
             for (long b = 0; b < _batch; b++)
             {
                 if (Lengths[b] < 0) continue;
-                for (long l = 0; l < steps; l++)
+                for (long l = Math.Max(0, FirstOf(Lengths[b] + steps) - Lengths[b]); l < steps; l++)
                 {
                     long row = Row(b, Lengths[b] + l);
                     for (long g = 0; g < Groups; g++)
@@ -82,7 +86,7 @@ internal sealed unsafe partial class CpuBackend
             {
                 if (Lengths[b] < 0) continue;
                 if (Lengths[b] + steps > _capacity) throw new ArgumentException($"{op}: sequence {b} has {Lengths[b]} of {_capacity} tokens, {steps} more do not fit into the cache.");
-                for (long page = 0; _pages != null && page * _pageSize < Lengths[b] + steps; page++)
+                for (long page = FirstOf(Lengths[b] + steps) / _pageSize; _pages != null && page * _pageSize < Lengths[b] + steps; page++)
                     if ((ulong)_pages[b * _tableWidth + page] >= (ulong)_pageCount)
                         throw new ArgumentException($"{op}: page {page} of sequence {b} is {_pages[b * _tableWidth + page]}, but there are {_pageCount}.");
             }
@@ -170,20 +174,22 @@ internal sealed unsafe partial class CpuBackend
         }
     }
 
-    private readonly struct CacheReadKernel(CacheRows cache, long steps, float* keys, float* values) : IKernel
+    private readonly struct CacheReadKernel(CacheRows cache, long first, long steps, float* keys, float* values) : IKernel
     {
         public void Run<T>(long begin, long end) where T : struct, IFloats<T>
         {
             for (long i = begin; i < end; i++)
             {
                 (long b, long l) = Math.DivRem(i, steps);
+                long position = first + l;
+                bool isThere = position < cache.Lengths[b] && position >= cache.FirstOf(cache.Lengths[b]);
                 for (long g = 0; g < cache.Groups; g++)
                 {
                     long to = (i * cache.Groups + g) * cache.P;
-                    if (l < cache.Lengths[b])
+                    if (isThere)
                     {
-                        cache.Read(true, cache.Row(b, l), g, keys + to);
-                        cache.Read(false, cache.Row(b, l), g, values + to);
+                        cache.Read(true, cache.Row(b, position), g, keys + to);
+                        cache.Read(false, cache.Row(b, position), g, values + to);
                     }
                     else
                     {

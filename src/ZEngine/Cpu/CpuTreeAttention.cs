@@ -4,19 +4,19 @@ namespace ZEngine;
 
 internal sealed unsafe partial class CpuBackend
 {
-    internal override void MergeAttentionForward(Tensor[] inputs, Tensor o, Tensor lse)
+    internal override void MergeAttentionForward(Tensor[] inputs, MergeSteps steps, Tensor o, Tensor lse)
     {
         using var scratch = new CpuScratch(2 * inputs.Length);
-        var merge = new MergeView(inputs, (float**)scratch.Data, o.Shape[^1]);
+        var merge = new MergeView(inputs, (float**)scratch.Data, o.Shape[^1], steps);
         For(lse.Count, RowGrain(merge.Width * merge.Parts), new MergeForwardKernel(merge, F32(o), F32(lse)));
     }
 
-    internal override void MergeAttentionBackward(Tensor[] inputs, Tensor o, Tensor lse, Tensor dO, Tensor? dLse, Tensor[] d)
+    internal override void MergeAttentionBackward(Tensor[] inputs, MergeSteps steps, Tensor o, Tensor lse, Tensor dO, Tensor? dLse, Tensor[] d)
     {
         using var scratch = new CpuScratch(4 * inputs.Length);
         long width = o.Shape[^1];
-        var merge = new MergeView(inputs, (float**)scratch.Data, width);
-        var gradients = new MergeView(d, (float**)scratch.Data + inputs.Length, width);
+        var merge = new MergeView(inputs, (float**)scratch.Data, width, steps);
+        var gradients = new MergeView(d, (float**)scratch.Data + inputs.Length, width, new MergeSteps(width, 1));
         For(lse.Count, RowGrain(width * merge.Parts), new MergeBackwardKernel(merge, gradients, F32(o), F32(lse), F32(dO), F32(dLse)));
     }
 
@@ -24,19 +24,21 @@ internal sealed unsafe partial class CpuBackend
     private readonly struct MergeView
     {
         private readonly float** _addresses;
+        private readonly MergeSteps _steps;
 
-        public MergeView(Tensor[] tensors, float** addresses, long width)
+        public MergeView(Tensor[] tensors, float** addresses, long width, MergeSteps steps)
         {
             for (int i = 0; i < tensors.Length; i++) addresses[i] = F32(tensors[i]);
             _addresses = addresses;
+            _steps = steps;
             (Parts, Width) = (tensors.Length / 2, width);
         }
 
         public readonly long Parts, Width;
 
-        public float* O(long part, long row) => _addresses[part] + row * Width;
+        public float* O(long part, long row) => _addresses[part] + row * _steps.O;
 
-        public float* Lse(long part, long row) => _addresses[Parts + part] + row;
+        public float* Lse(long part, long row) => _addresses[Parts + part] + row * _steps.Lse;
 
         /// <summary>The share of a part; none where it, or everything, is empty.</summary>
         public float Share(long part, long row, float total)

@@ -34,6 +34,7 @@ public static partial class Ops
         RequireCache(ref shape, cache, q.DType);
         shape.Require(shape['G'] > 0 && shape['H'] % shape['G'] == 0, $"G = {shape['G']} does not divide H = {shape['H']}.");
         shape.Require(options.Window >= 0, $"Window must not be negative, got {options.Window}.");
+        shape.Require(cache.Window == 0 || options.Window > 0 && options.Window <= cache.Window, $"the cache keeps {cache.Window} positions: Window must be from 1 to that, got {options.Window}.");
         shape.Require(options.SoftCap >= 0, $"SoftCap must not be negative, got {options.SoftCap}.");
         shape.Require(options.Layout is null, "packed sequences cannot be given: a token of each sequence is decoded.");
         if (rotary is not null)

@@ -1,3 +1,5 @@
+using System.Numerics;
+
 namespace ZEngine;
 
 /// <summary>Keys and values of several sequences, each of a length of its own, that <see cref="Ops.AttentionDecode"/> reads and appends to.</summary>
@@ -12,7 +14,10 @@ namespace ZEngine;
 /// <param name="Tickets">[B, G + 1] Int32, zero before a call and after it: who arrives last.</param>
 /// <param name="Pages">[B, M] Int32: the page in which a sequence's positions S·m to S·m + S - 1 stand; S is then a power of two from 16 on. Entries beyond a sequence's length are not read.</param>
 /// <param name="Scales">[pages, G, S, 2] Float32, with Int8 alone: of each key and each value. S is then even.</param>
-public sealed record DecodeCache(Tensor Keys, Tensor Values, Tensor Lengths, Tensor Tickets, Tensor? Pages = null, Tensor? Scales = null)
+/// <param name="Window">How many of a sequence's last positions are kept; 0 for all. Without pages position p then stands at p mod S, for S a power of two from the window on; with
+/// them the pages in front of the window are not asked for.</param>
+/// <param name="MaxLength">Tokens of a sequence at most, with a window and without pages.</param>
+public sealed record DecodeCache(Tensor Keys, Tensor Values, Tensor Lengths, Tensor Tickets, Tensor? Pages = null, Tensor? Scales = null, long Window = 0, long MaxLength = 0)
 {
     /// <summary>The scale of a row divides its largest element to this.</summary>
     internal const float MostByte = 127;
@@ -20,21 +25,28 @@ public sealed record DecodeCache(Tensor Keys, Tensor Values, Tensor Lengths, Ten
     /// <summary>Sequences.</summary>
     public long Batch => Lengths.Shape[0];
 
-    /// <summary>Tokens that fit into a sequence.</summary>
-    public long Capacity => (Pages?.Shape[1] ?? 1) * Keys.Shape[1];
+    /// <summary>Tokens of a sequence at most.</summary>
+    public long Capacity => IsRing ? MaxLength : (Pages?.Shape[1] ?? 1) * Keys.Shape[1];
 
-    /// <summary>A cache with <paramref name="capacity"/> positions for each sequence, all empty; its tensors belong to the innermost scope.</summary>
-    public static DecodeCache Contiguous(Device device, DType dtype, long batch, long capacity, long groups, long headDimension)
+    /// <summary>Whether positions come round again.</summary>
+    internal bool IsRing => Pages is null && Window > 0;
+
+    /// <summary>A cache for <paramref name="capacity"/> tokens of each sequence, all empty; its tensors belong to the innermost scope.</summary>
+    /// <remarks>With a <paramref name="window"/> it takes memory for the next power of two of tokens, however many there are.</remarks>
+    public static DecodeCache Contiguous(Device device, DType dtype, long batch, long capacity, long groups, long headDimension, long window = 0)
     {
+        long ring = (long)BitOperations.RoundUpToPowerOf2((ulong)Math.Max(2, window)), maxLength = 0;
+        if (window > 0 && ring < capacity) (maxLength, capacity) = (capacity, ring);
+        else window = 0;                                       // all fits
         if (dtype == DType.Int8) capacity += capacity & 1;     // scales are read two at a time
         Tensor keys = Tensor.Zeros([batch, capacity, groups, headDimension], dtype, device), values = Tensor.Zeros(keys.Shape, dtype, device);
         return new(keys, values, Tensor.Zeros([batch], DType.Int64, device), Tensor.Zeros([batch, groups + 1], DType.Int32, device),
-            Scales: dtype == DType.Int8 ? Tensor.Zeros([batch, groups, capacity, 2], DType.Float32, device) : null);
+            Scales: dtype == DType.Int8 ? Tensor.Zeros([batch, groups, capacity, 2], DType.Float32, device) : null, Window: window, MaxLength: maxLength);
     }
 
     /// <summary>Some of the sequences, as views.</summary>
     public DecodeCache Slice(long first, long count) => Pages is null
-        ? new(Keys.Slice(0, first, count), Values.Slice(0, first, count), Lengths.Slice(0, first, count), Tickets.Slice(0, first, count), null, Scales?.Slice(0, first, count))
+        ? new(Keys.Slice(0, first, count), Values.Slice(0, first, count), Lengths.Slice(0, first, count), Tickets.Slice(0, first, count), null, Scales?.Slice(0, first, count), Window, MaxLength)
         : this with { Lengths = Lengths.Slice(0, first, count), Tickets = Tickets.Slice(0, first, count), Pages = Pages.Slice(0, first, count) };
 }
 
@@ -55,19 +67,20 @@ public static partial class Ops
         if (k.Count > 0) k.Backend.AppendKeyValues(k.WithDenseInner(1), v.WithDenseInner(1), cache);
     }
 
-    /// <summary>The first keys and values of every sequence, one after the other: what <see cref="Attention"/> takes.</summary>
+    /// <summary>Keys and values of every sequence, one after the other: what <see cref="Attention"/> takes.</summary>
     /// <param name="cache">The cache.</param>
-    /// <param name="length">How many tokens S; those that a sequence does not have are 0.</param>
+    /// <param name="length">How many tokens S; those that a sequence does not have, or no more, are 0.</param>
     /// <param name="dtype">The type of the activations.</param>
+    /// <param name="first">The position of the first.</param>
     /// <returns>Two tensors [B, S, G, P].</returns>
-    public static (Tensor Keys, Tensor Values) ReadKeyValues(DecodeCache cache, long length, DType dtype)
+    public static (Tensor Keys, Tensor Values) ReadKeyValues(DecodeCache cache, long length, DType dtype, long first = 0)
     {
         var shape = new ShapeContract(nameof(ReadKeyValues));
         RequireCache(ref shape, cache, dtype);
-        shape.Require(length >= 0 && length <= cache.Capacity, $"length must be from 0 to the capacity {cache.Capacity}, got {length}.");
+        shape.Require(length >= 0 && first >= 0 && length <= cache.Capacity - first, $"length must be from 0 to the capacity {cache.Capacity}{(first == 0 ? "" : $" less first, {first}")}, got {length}.");
         Device device = cache.Keys.Device;
         Tensor keys = Tensor.Empty([shape['B'], length, shape['G'], shape['P']], dtype, device), values = Tensor.EmptyLike(keys);
-        if (keys.Count > 0) device.Backend.ReadKeyValues(cache, keys, values);
+        if (keys.Count > 0) device.Backend.ReadKeyValues(cache, first, keys, values);
         return (keys, values);
     }
 
@@ -89,6 +102,9 @@ public static partial class Ops
         long size = shape['S'];
         shape.Require(cache.Pages is null || cache.Pages.DType == DType.Int32 && cache.Pages.IsContiguous && size >= 16 && (size & size - 1) == 0,
             $"cache.Pages must be Int32 without gaps and a page 16 positions or a larger power of two, got {cache.Pages} and {size}.");
+        shape.Require(cache.Window >= 0 && cache.MaxLength >= 0, $"cache.Window and cache.MaxLength must not be negative, got {cache.Window} and {cache.MaxLength}.");
+        shape.Require(cache.IsRing ? cache.MaxLength > 0 : cache.MaxLength == 0, $"cache.MaxLength belongs to a window without pages, got {cache.MaxLength}.");
+        shape.Require(!cache.IsRing || size >= cache.Window && (size & size - 1) == 0, $"a cache with a window of {cache.Window} needs positions of a power of two from there on, got {size}.");
         shape.Require(isBytes == cache.Scales is not null, "cache.Scales belong to Int8 keys and values.");
         if (cache.Scales is null) return;
         shape.RequireFloat32(cache.Scales, cache.Pages is null ? "B G S 2" : "pages G S 2");
@@ -107,6 +123,6 @@ public abstract partial class Backend
     /// <summary>Appends k and v [B, L, G, P] to every sequence that is not idle.</summary>
     internal abstract void AppendKeyValues(Tensor k, Tensor v, DecodeCache cache);
 
-    /// <summary>Writes keys and values [B, S, G, P], both contiguous.</summary>
-    internal abstract void ReadKeyValues(DecodeCache cache, Tensor keys, Tensor values);
+    /// <summary>Writes keys and values [B, S, G, P], both contiguous, of the positions from <paramref name="first"/> on.</summary>
+    internal abstract void ReadKeyValues(DecodeCache cache, long first, Tensor keys, Tensor values);
 }

@@ -59,11 +59,12 @@ public static partial class Ops
         {
             shape.Require(parts[i].O, "B L H P", $"o of part {i}");
             shape.RequireFloat32(parts[i].Lse, "B L H", $"lse of part {i}");
-            (inputs[i], inputs[parts.Length + i]) = (parts[i].O.Contiguous(), parts[i].Lse.Contiguous());
+            (inputs[i], inputs[parts.Length + i]) = parts[i];
         }
+        MergeSteps steps = StepsOf(inputs);
         Tensor o = Tensor.EmptyLike(inputs[0]), lse = Tensor.EmptyLike(inputs[parts.Length]);
-        o.Backend.MergeAttentionForward(inputs, o, lse);
-        if (Tape.IsRecording) RecordMergeAttention(inputs, o, lse);
+        o.Backend.MergeAttentionForward(inputs, steps, o, lse);
+        if (Tape.IsRecording) RecordMergeAttention(inputs, steps, o, lse);
         return (scope.Keep(o), scope.Keep(lse));
     }
 
@@ -97,7 +98,23 @@ public static partial class Ops
     private static (Tensor O, Tensor Lse) UnpackAttention(Tensor packed, DType dtype)
     {
         long p = packed.Shape[3] - 1;
-        return (packed.Slice(-1, 0, p).To(dtype), packed.Slice(-1, p, 1).Contiguous().Reshape(packed.Shape[..3]));
+        return (packed.Slice(-1, 0, p).To(dtype), packed.Select(-1, p));
+    }
+
+    /// <summary>How far apart the rows of all parts stand: where they differ, or follow no one step, the parts become dense.</summary>
+    private static MergeSteps StepsOf(Tensor[] inputs)
+    {
+        int parts = inputs.Length / 2;
+        var steps = new MergeSteps(inputs[0].RowStride(), inputs[parts].RowStride(0));
+        bool isEven = true;
+        for (int i = 0; i < parts; i++)
+        {
+            (Tensor o, Tensor lse) = (inputs[i], inputs[parts + i]);
+            isEven &= o.HasDenseInner(1) && o.HasEvenRows() && lse.HasEvenRows(0) && steps == new MergeSteps(o.RowStride(), lse.RowStride(0));
+        }
+        if (isEven) return steps;
+        for (int i = 0; i < inputs.Length; i++) inputs[i] = inputs[i].Contiguous();
+        return new(inputs[0].Shape[3], 1);
     }
 
     private static (Tensor O, Tensor Lse) AttentionAt(Device device, Tensor q, Tensor k, Tensor v, AttentionOptions options)
@@ -119,20 +136,23 @@ public static partial class Ops
         return MergeLevels(next, groupSize);
     }
 
-    private static void RecordMergeAttention(Tensor[] inputs, Tensor o, Tensor lse) => Tape.Record([o, lse], inputs, [.. inputs, o, lse], dOutputs =>
+    private static void RecordMergeAttention(Tensor[] inputs, MergeSteps steps, Tensor o, Tensor lse) => Tape.Record([o, lse], inputs, [.. inputs, o, lse], dOutputs =>
     {
         Tensor dO = dOutputs[0]?.Contiguous() ?? Tensor.Zeros(o.Shape, o.DType, o.Device);
         Tensor[] d = Array.ConvertAll(inputs, Tensor.EmptyLike);
-        o.Backend.MergeAttentionBackward(inputs, o, lse, dO, dOutputs[1]?.Contiguous(), d);
+        o.Backend.MergeAttentionBackward(inputs, steps, o, lse, dO, dOutputs[1]?.Contiguous(), d);
         return d;
     });
 }
 
+/// <summary>Elements from a row, of a token and head, to the next: in the o of every part, and in the lse.</summary>
+internal readonly record struct MergeSteps(long O, long Lse);
+
 public abstract partial class Backend
 {
-    /// <summary>Writes o and lse; the inputs are every o, then every lse, all contiguous.</summary>
-    internal abstract void MergeAttentionForward(Tensor[] inputs, Tensor o, Tensor lse);
+    /// <summary>Writes o and lse, contiguous; the inputs are every o, then every lse.</summary>
+    internal abstract void MergeAttentionForward(Tensor[] inputs, MergeSteps steps, Tensor o, Tensor lse);
 
-    /// <summary>Overwrites d, the gradients in the order of the inputs.</summary>
-    internal abstract void MergeAttentionBackward(Tensor[] inputs, Tensor o, Tensor lse, Tensor dO, Tensor? dLse, Tensor[] d);
+    /// <summary>Overwrites d, the gradients in the order of the inputs; all but the inputs are contiguous.</summary>
+    internal abstract void MergeAttentionBackward(Tensor[] inputs, MergeSteps steps, Tensor o, Tensor lse, Tensor dO, Tensor? dLse, Tensor[] d);
 }

@@ -80,6 +80,16 @@ public sealed class TreeDecodeTests
         return (session.Append(answer.AsSpan(^1..)).ToArray(), answer);
     }
 
+    /// <summary>How many collectives this rank has begun.</summary>
+    private static int Collectives(Communicator world)
+    {
+        string path = Path.GetTempFileName();
+        world.Recorder!.Write(path);
+        int count = File.ReadLines(path).Count(line => line.Length > 0);
+        File.Delete(path);
+        return count;
+    }
+
     [Theory]
     [InlineData(1, 3, 40)]
     [InlineData(2, 4, 100)]
@@ -104,7 +114,9 @@ public sealed class TreeDecodeTests
             Tensor own = Tensor.From<float>(q, [1, 1, Heads, P], Device.Cpu);
             Tensor K = Tensor.From<float>(k.AsSpan(from * Groups * P, count * Groups * P), [1, count, Groups, P], Device.Cpu), V = Tensor.From<float>(v.AsSpan(from * Groups * P, count * Groups * P), [1, count, Groups, P], Device.Cpu);
             (Tensor part, Tensor partLse) = Op.Attention(own, K, V, new AttentionOptions(IsCausal: false));
+            int before = Collectives(world);
             (Tensor merged, Tensor mergedLse) = new KeyValueSharding(world).Merge(part, partLse);
+            Assert.Equal(before + 1, Collectives(world));      // o and lse are packed in one exchange
             for (int i = 0; i < expected.Length; i++) Assert.Equal(expected[i], merged.ToArray<float>()[i], 2e-5);
             for (int i = 0; i < expectedLse.Length; i++) Assert.Equal(expectedLse[i], mergedLse.ToArray<float>()[i], 2e-5 * Math.Max(1, Math.Abs(expectedLse[i])));
         }, Worlds.Timeout);

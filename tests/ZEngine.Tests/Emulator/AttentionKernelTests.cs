@@ -69,7 +69,7 @@ public sealed class AttentionKernelTests
     }
 
     [Theory]
-    [InlineData(32, 10.6), InlineData(64, 4.7), InlineData(80, 4.0), InlineData(96, 3.8), InlineData(128, 2.5), InlineData(160, 3.4), InlineData(192, 3.2), InlineData(224, 2.8), InlineData(256, 2.8)]
+    [InlineData(32, 10.1), InlineData(64, 4.0), InlineData(80, 3.7), InlineData(96, 3.5), InlineData(128, 2.1), InlineData(160, 3.3), InlineData(192, 2), InlineData(224, 2.6), InlineData(256, 1.7)]
     public void A_forward_pass_multiplies_what_the_formula_says_and_little_else(int headSize, double most)
     {
         using var counted = new CountedDevice();
@@ -88,12 +88,11 @@ public sealed class AttentionKernelTests
     /// <summary>
     /// Cycles of a multiprocessor that the useful products need, as a share of the cycles that the slot needs which is taken longest: the tensor cores, the issue of four
     /// instructions a cycle, the exponentials, 16 lanes a cycle, or shared memory, 128 bytes a cycle. A product of 4096 FLOP takes a tensor core 8 cycles on sm_80, 16 on
-    /// sm_86 and sm_89; on sm_90 mma.sync reaches 62 % of the peak: 6.5. On sm_86 and sm_89 two blocks fit a multiprocessor with half the keys of a tile, and what a
-    /// tile costs besides counts for half as many products.
+    /// sm_86 and sm_89; on sm_90 mma.sync reaches 62 % of the peak: 6.5.
     /// </summary>
     [Theory]
-    [InlineData(80, 8, 2.5), InlineData(86, 16, 3.2), InlineData(89, 16, 3.2), InlineData(90, 6.5, 2.5)]
-    public void Useful_products_take_their_share_of_the_slots(int architecture, double cycles, double most)
+    [InlineData(80, 8), InlineData(86, 16), InlineData(89, 16), InlineData(90, 6.5)]
+    public void Useful_products_take_their_share_of_the_slots(int architecture, double cycles)
     {
         using var counted = new CountedDevice(architecture);
         const long L = 512, P = 128;
@@ -111,33 +110,37 @@ public sealed class AttentionKernelTests
         AttentionOptions full = new(IsCausal: false);
         double others = OthersPerProduct(Forward(counted, 128, 256, 1, 1, P, full), Forward(counted, 128, 512, 1, 1, P, full));
         TestContext.Current.SendDiagnosticMessage($"sm_{architecture}: {others:F2} others per product");
-        Assert.InRange(others, 0, most);
+        Assert.InRange(others, 0, 2.5);
     }
 
     /// <summary>Of what is read again the L2 cache has the rest: each operand counted once, against q, k, v and o once, and twice that for the backward pass.</summary>
     [Theory]
-    [InlineData(80), InlineData(86), InlineData(89), InlineData(90)]
-    public void Bytes_from_memory_are_near_the_least(int architecture)
+    [InlineData(80, 1), InlineData(86, 1), InlineData(89, 1), InlineData(90, 1), InlineData(80, 4), InlineData(90, 8)]
+    public void Bytes_from_memory_are_near_the_least(int architecture, int heads)
     {
         using var counted = new CountedDevice(architecture);
         const long L = 256, P = 128, X = Half * L * P;
         var full = new AttentionOptions(IsCausal: false);
         using Tape tape = Tape.Begin();
-        AttentionInputs x = Inputs(counted, L, L, 1, 1, P, full);
+        AttentionInputs x = Inputs(counted, L, L, heads, 1, P, full);
         foreach (Tensor tensor in (ReadOnlySpan<Tensor>)[x.Q, x.K, x.V]) tape.Watch(tensor);
         counted.Launches();
-        Tensor o = ZEngine.Ops.Attention(x.Q, x.K, x.V, full).O, dO = counted.Normal(4, 1, L, 1, P).To(DType.BFloat16);
+        Tensor o = ZEngine.Ops.Attention(x.Q, x.K, x.V, full).O, dO = counted.Normal(4, 1, L, heads, P).To(DType.BFloat16);
         LaunchProfile forward = counted.Launches().Single(launch => launch.Kernel.Contains("attention_forward", StringComparison.Ordinal));
-        double least = 4 * X + Float * L;
-        // Both tiles of queries read all keys and values.
-        Assert.Equal(X + 2 * 2 * X, forward.GlobalBytesRead);
-        Assert.InRange((forward.GlobalBytesRead - 2 * X + forward.GlobalBytesWritten) / least, 1, 1.3);
+        double least = (2 * heads + 2) * X + Float * L * heads;
+        // Both tiles of a head's queries read all keys and values. Besides o goes out a byte of what each of its elements lost.
+        Assert.Equal(heads * (X + 2 * 2 * X), forward.GlobalBytesRead);
+        Assert.Equal(heads * (X + X / 2 + Float * L), forward.GlobalBytesWritten);
+        double forwardShare = (heads * X + 2 * X + forward.GlobalBytesWritten) / least;
+        Assert.InRange(forwardShare, 1, 1.3);
         tape.Backward(o, dO);
         LaunchProfile[] backward = counted.Launches();
-        AttentionPlan plan = AttentionPlan.Backward(new(1, L, L, 1, 1, (int)P, false), DType.BFloat16, counted.Device.SharedBytesPerBlock);
+        AttentionPlan plan = AttentionPlan.Backward(new(1, L, L, heads, 1, (int)P, false), DType.BFloat16, counted.Device.SharedBytesPerBlock);
         // Queries and their gradients pass every tile of keys; the sums of dq, in floats, are written and read between one and the next.
-        long tiles = L / plan.Keys, again = (tiles - 1) * 2 * X + (tiles - 2) * 2 * 2 * X;
-        Assert.InRange((backward.Sum(launch => launch.GlobalBytesRead + launch.GlobalBytesWritten) - again) / (2 * least), 1, 2.5);
+        long tiles = L / plan.Keys, again = heads * ((tiles - 1) * 2 * X + (tiles - 2) * 2 * 2 * X);
+        double backwardShare = (backward.Sum(launch => launch.GlobalBytesRead + launch.GlobalBytesWritten) - again) / (2 * least);
+        Assert.InRange(backwardShare, 1, 2.5);
+        TestContext.Current.SendDiagnosticMessage($"sm_{architecture}, {heads} heads of a group: bytes of the forward pass {forwardShare:F2}, of the backward pass {backwardShare:F2} of the least");
     }
 
     /// <summary>What other architectures have instances of their own for.</summary>
@@ -181,7 +184,7 @@ public sealed class AttentionKernelTests
     }
 
     [Theory]
-    [InlineData(64, 6.8), InlineData(80, 6.3), InlineData(128, 4.2), InlineData(224, 5.0)]
+    [InlineData(64, 5.4), InlineData(80, 5.3), InlineData(128, 3.6), InlineData(224, 4.7)]
     public void A_backward_pass_is_two_launches_of_five_products_a_tile(int headSize, double most)
     {
         using var counted = new CountedDevice();
@@ -194,7 +197,7 @@ public sealed class AttentionKernelTests
         // A ticket for each block; no sum is an atomic. Eight lanes ask for the lse of a row.
         Assert.Equal(S / plan.Keys, longer[1][InstructionClass.Atomic].Executions);
         long stats = 2 * L * 2 * Float, row = headSize * Half, sums = (S / plan.Keys - 1) * 2 * L * headSize * Float;
-        CountedDevice.Moved(3 * 2 * L * row + 8 * 2 * L * Float, stats + (2 * L / plan.Rows + 1) * Float, longer[0]);
+        CountedDevice.Moved(2 * L * (2 * row + headSize) + 8 * 2 * L * Float, stats + (2 * L / plan.Rows + 1) * Float, longer[0]);
         Assert.Equal((S * 2 + 2 * L) * row + sums + (S / plan.Keys - 1) * (2 * L / plan.Rows) * Float, longer[1].GlobalBytesWritten);
         Assert.InRange(OthersPerProduct(shorter[1], longer[1]), 0, most);
         TestContext.Current.SendDiagnosticMessage($"backward d{headSize}: {OthersPerProduct(shorter[1], longer[1]):F2} others per product");
@@ -231,28 +234,17 @@ public sealed class AttentionKernelTests
         }
     }
 
-    [Fact]
-    public void Heads_in_another_order_give_their_bits_in_that_order()
+    /// <summary>Rows of the batch, tokens or heads so far apart that q, k and v reach beyond 2³¹ elements, most of which nobody ever touches.</summary>
+    [Theory]
+    [InlineData(DType.BFloat16, 2, 3, 1), InlineData(DType.BFloat16, 1, 2, 1), InlineData(DType.BFloat16, 1, 1, 2), InlineData(DType.Float32, 1, 2, 1)]
+    public void Offsets_have_64_bits(DType type, long B, long L, long H)
     {
         using var counted = new CountedDevice();
-        using TensorScope scope = TensorScope.Enter();
-        const long L = 70, P = 40;
-        Tensor[] x = [.. Enumerable.Range(1, 3).Select(seed => counted.Normal((ulong)seed, 1, L, 2, P).To(DType.BFloat16))];
-        Tensor Swapped(Tensor tensor) => ZEngine.Ops.Concat(2, tensor.Slice(2, 1, 1), tensor.Slice(2, 0, 1));
-        Tensor straight = ZEngine.Ops.Attention(x[0], x[1], x[2]).O, swapped = ZEngine.Ops.Attention(Swapped(x[0]), Swapped(x[1]), Swapped(x[2])).O;
-        Assert.Equal(Swapped(straight).To(DType.Float32).ToArray<float>(), swapped.To(DType.Float32).ToArray<float>());
-    }
-
-    /// <summary>Rows so far apart that q, k and v reach beyond 2³¹ elements, most of which nobody ever touches.</summary>
-    [Fact]
-    public void Offsets_have_64_bits()
-    {
-        using var counted = new CountedDevice();
-        const long far = 1L << 31, L = 3, P = 8;
+        const long far = 1L << 31, P = 8;
         Tensor Spread(Tensor near)
         {
             long inner = near.Count / 2;
-            Tensor memory = Tensor.Empty([2, far], DType.BFloat16, counted.Device);
+            Tensor memory = Tensor.Empty([2, far], type, counted.Device);
             ZEngine.Ops.Copy(near.Reshape(2, inner), memory.Slice(1, 0, inner));
             return memory.Slice(1, 0, inner).Reshape(near.Shape.ToArray());
         }
@@ -261,12 +253,12 @@ public sealed class AttentionKernelTests
             using Tape tape = Tape.Begin();
             foreach (Tensor tensor in x) tape.Watch(tensor);
             Tensor o = ZEngine.Ops.Attention(x[0], x[1], x[2]).O;
-            tape.Backward(o, counted.Normal(9, 2, L, 1, P).To(DType.BFloat16));
+            tape.Backward(o, counted.Normal(9, B, L, H, P).To(type));
             return [.. ((Tensor[])[o, tape.GradientOf(x[0]), tape.GradientOf(x[1]), tape.GradientOf(x[2])]).Select(tensor => tensor.To(DType.Float32).ToArray<float>())];
         }
         using TensorScope scope = TensorScope.Enter();
-        Tensor[] near = [.. Enumerable.Range(1, 3).Select(seed => counted.Normal((ulong)seed, 2, L, 1, P).To(DType.BFloat16))], spread = [.. near.Select(Spread)];
-        Assert.All(spread, tensor => Assert.True(tensor.Strides[0] >= far));
+        Tensor[] near = [.. Enumerable.Range(1, 3).Select(seed => counted.Normal((ulong)seed, B, L, H, P).To(type))], spread = [.. near.Select(Spread)];
+        Assert.All(spread, tensor => Assert.True(tensor.Strides[..3].ToArray().Max() >= far));
         Assert.Equal(Run(near), Run(spread));
     }
 
@@ -275,8 +267,8 @@ public sealed class AttentionKernelTests
     {
         AttentionSizes Of(int P, int H = 8, int G = 8, long L = 4096) => new(4, L, L, H, G, P, false);
         // Two blocks of 128 columns a multiprocessor: 64 KiB of 164, 48 KiB of 100.
-        Assert.Equal((128, 64, 64 << 10), Shape(AttentionPlan.Forward(Of(128), DType.BFloat16, 80)));
-        Assert.Equal((128, 32, 48 << 10), Shape(AttentionPlan.Forward(Of(128), DType.BFloat16, 86)));
+        Assert.Equal((128, 64, 64, 64 << 10), Shape(AttentionPlan.Forward(Of(128), DType.BFloat16, 80)));
+        Assert.Equal((128, 64, 32, 48 << 10), Shape(AttentionPlan.Forward(Of(128), DType.BFloat16, 86)));
         foreach (int architecture in (ReadOnlySpan<int>)[80, 86, 89, 90])
         {
             int shared = architecture switch { 80 => 163 << 10, 90 => 227 << 10, _ => 99 << 10 };
@@ -295,8 +287,8 @@ public sealed class AttentionKernelTests
         // Four heads of a group with 17 queries each fill one tile; long sequences fill tiles without that.
         Assert.Equal(4, AttentionPlan.Forward(Of(64, 8, 2, 17), DType.BFloat16, 80).Heads);
         Assert.Equal(1, AttentionPlan.Forward(Of(64, 8, 2), DType.BFloat16, 80).Heads);
-        Assert.Equal("Attention: P is 264, the kernels take heads of at most 256.", Assert.Throws<NotSupportedException>(() => AttentionPlan.Forward(Of(264), DType.BFloat16, 80)).Message);
+        Assert.Equal("Attention: q, k and v have heads of 264 channels, a CUDA device takes at most 256.", Assert.Throws<NotSupportedException>(() => AttentionPlan.Forward(Of(264), DType.BFloat16, 80)).Message);
 
-        static (int, int, int) Shape(AttentionPlan plan) => (plan.Rows, plan.Keys, plan.SharedBytes);
+        static (int, int, int, int) Shape(AttentionPlan plan) => (plan.Rows, plan.Keys, plan.Slice, plan.SharedBytes);
     }
 }

@@ -10,13 +10,14 @@ public sealed class DecodeStepTests
 {
     private const int Prompt = 9, Steps = 8;
 
-    private static Llama NewLlama(Device device)
+    private static Llama NewLlama(Device device, int window = 0)
     {
-        var model = new Llama(SmallModels.Llama);
+        LlamaConfig config = SmallModels.Llama with { SlidingWindow = window };
+        var model = new Llama(config);
         SmallModels.Fill(model, 3);
         if (device == Device.Cpu) return model;
         using Llama source = model;
-        var moved = new Llama(SmallModels.Llama, device, 3);
+        var moved = new Llama(config, device, 3);
         foreach ((Parameter from, Parameter to) in model.Parameters.Zip(moved.Parameters)) to.Value.CopyFrom<float>(from.Value.ToArray<float>());
         return moved;
     }
@@ -35,12 +36,13 @@ public sealed class DecodeStepTests
         Assert.DoesNotContain(kernels, kernel => kernel.Contains("rope", StringComparison.Ordinal) || kernel.Contains("copy", StringComparison.Ordinal) || kernel.Contains("append", StringComparison.Ordinal));
     }
 
-    [Fact]
-    public void A_captured_token_replays_with_the_positions_of_each()
+    /// <summary>With a window the keys stand in a ring of 8 positions, which these tokens go through twice.</summary>
+    [Theory, InlineData(0), InlineData(7)]
+    public void A_captured_token_replays_with_the_positions_of_each(int window)
     {
         using var driver = new EmulatedCudaDriver(new EmulatorOptions { Checks = EmulatorChecks.None });
         using CudaDevice device = Devices.OpenEmulated(driver);
-        using LanguageModel model = NewLlama(device);
+        using LanguageModel model = NewLlama(device, window);
         int[] tokens = SmallModels.Tokens(model, Prompt + Steps);
         using Session plain = model.NewSession(maxLength: 40);
         plain.Append(tokens.AsSpan(0, Prompt));
@@ -50,15 +52,19 @@ public sealed class DecodeStepTests
         using (Session warm = model.NewSession(maxLength: 40)) warm.Append([1]);
         Tensor? logits = null;
         using CudaGraph graph = device.Capture(() => logits = model.NextLogits(next, state));
+        float[] last = [];
         for (int i = Prompt; i < Prompt + Steps; i++)
         {
             next.CopyFrom<int>([tokens[i]]);
             long launches = device.Launches;
             graph.Launch();
             Assert.Equal(launches + 1, device.Launches);
-            Assert.Equal(plain.Append([tokens[i]]).ToArray(), logits!.ToArray<float>());
+            Assert.Equal(plain.Append([tokens[i]]).ToArray(), last = logits!.ToArray<float>());
         }
         logits!.Dispose();
+        using LanguageModel host = NewLlama(Device.Cpu, window);
+        float[] want = SmallModels.Logits(host, tokens);
+        SmallModels.Same("the last token", last, SmallModels.Row(host, want, tokens.Length - 1), 2e-4);
     }
 
     private static ModelState NewState(LanguageModel model)

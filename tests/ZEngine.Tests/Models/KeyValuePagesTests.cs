@@ -59,6 +59,56 @@ public sealed class KeyValuePagesTests
         Assert.Equal(buffers, Devices.LiveBuffers(device));
     }
 
+    /// <summary>
+    /// With a window sequences of any length go on in few pages, which come back as they fall out of it: what each gets is, to the bit, what a cache of all its tokens gives.
+    /// Prompts of every kind: none, within the window, and so long that its beginning never gets a page.
+    /// </summary>
+    [Theory, MemberData(nameof(Ways))]
+    public void A_window_gives_pages_back_and_changes_no_bit(string name, bool isBytes)
+    {
+        Device device = Devices.Open(name);
+        DType stored = isBytes ? DType.Int8 : DType.Float32;
+        const int Window = 21, PageSize = 16, MaxLength = 1024, Steps = 50;
+        int[] prompts = [0, 13, 70];
+        // A window lies on three pages at most, and on the way to the next a fourth is not needed.
+        using var pages = new KeyValuePages(device, stored, layers: 1, slots: 3, MaxLength, pages: 3 * 3, Groups, P, PageSize, Window);
+        using TensorScope scope = TensorScope.Enter();
+        var alone = new DecodeCache[3];
+        for (int slot = 0; slot < 3; slot++)
+        {
+            Assert.Equal(slot, pages.Open());
+            alone[slot] = DecodeCache.Contiguous(device, stored, 1, MaxLength, Groups, P);
+            if (prompts[slot] == 0) continue;
+            pages.Grow(slot, prompts[slot]);
+            (Tensor k, Tensor v) = (Values(device, (ulong)slot, 1, prompts[slot], Groups, P), Values(device, (ulong)slot + 5, 1, prompts[slot], Groups, P));
+            ZEngine.Ops.AppendKeyValues(k, v, pages.Layer(0).Slice(slot, 1));
+            ZEngine.Ops.AppendKeyValues(k, v, alone[slot]);
+        }
+        for (int step = 0; step < Steps; step++)
+        {
+            using TensorScope inner = TensorScope.Enter();
+            for (int slot = 0; slot < 3; slot++) pages.Grow(slot, 1);
+            ulong seed = (ulong)(100 + step * 10);
+            Tensor q = Values(device, seed, 3, 1, Heads, P), k = Values(device, seed + 3, 3, 1, Groups, P), v = Values(device, seed + 6, 3, 1, Groups, P);
+            var options = new AttentionOptions(Window: Window);
+            float[] got = ZEngine.Ops.AttentionDecode(q, k, v, pages.Layer(0), options: options).O.ToArray<float>();
+            for (int slot = 0; slot < 3; slot++)
+                Assert.Equal(ZEngine.Ops.AttentionDecode(q.Slice(0, slot, 1), k.Slice(0, slot, 1), v.Slice(0, slot, 1), alone[slot], options: options).O.ToArray<float>(), got[(slot * Heads * P)..((slot + 1) * Heads * P)]);
+        }
+        // What the last positions keep is there to be read, and what the window has left is not.
+        foreach (int slot in (ReadOnlySpan<int>)[0, 2])
+        {
+            long last = pages.LengthOf(slot) - (Window - 1);
+            (Tensor keys, Tensor values) = ZEngine.Ops.ReadKeyValues(pages.Layer(0).Slice(slot, 1), Window - 1, DType.Float32, last);
+            (Tensor wantKeys, Tensor wantValues) = ZEngine.Ops.ReadKeyValues(alone[slot], Window - 1, DType.Float32, last);
+            Assert.Equal(wantKeys.ToArray<float>(), keys.ToArray<float>());
+            Assert.Equal(wantValues.ToArray<float>(), values.ToArray<float>());
+            Assert.All(ZEngine.Ops.ReadKeyValues(pages.Layer(0).Slice(slot, 1), 5, DType.Float32).Keys.ToArray<float>(), x => Assert.Equal(0, x));
+        }
+        for (int slot = 0; slot < 3; slot++) pages.Close(slot);
+        Assert.Equal(9, pages.FreePages);
+    }
+
     [Fact]
     public void Limits_and_mistakes_are_told_and_change_nothing()
     {

@@ -110,6 +110,23 @@ public sealed class SessionTests
         Assert.Throws<ArgumentOutOfRangeException>(() => model.NewSession(maxLength: 0));
     }
 
+    /// <summary>What layers with a window keep does not grow with the text; what those that see all keep does.</summary>
+    [Fact]
+    public void A_window_bounds_a_sessions_memory()
+    {
+        static long Bytes(LanguageModel model, long maxLength)
+        {
+            long before = Device.Cpu.LiveBytes;
+            using Session session = model.NewSession(maxLength: maxLength);
+            return Device.Cpu.LiveBytes - before;
+        }
+        Devices.LiveBuffers(Device.Cpu);
+        using (LanguageModel mistral = SmallModels.New("mistral, window, biases"), samba = SmallModels.New("samba"))
+            foreach (LanguageModel model in (ReadOnlySpan<LanguageModel>)[mistral, samba]) Assert.Equal(Bytes(model, 100), Bytes(model, 1 << 20));
+        using LanguageModel llama = SmallModels.New("llama");
+        Assert.True(Bytes(llama, 10_000) > 50 * Bytes(llama, 100));
+    }
+
     [Fact]
     public void A_session_that_does_not_fit_leaves_nothing_behind()
     {

@@ -129,6 +129,70 @@ public sealed class AttentionDecodeTests
         }
     }
 
+    /// <summary>
+    /// A cache with a window is a ring: its memory is that of the next power of two however long the text, and it gives the bits of one that keeps all, for sequences of
+    /// different lengths, token by token across the ring's end, and after prompts longer than the ring.
+    /// </summary>
+    [Theory, MemberData(nameof(OpDevices))]
+    public void A_ring_gives_the_bits_of_all_positions(string deviceName)
+    {
+        (string name, DType type) = Devices.OfOp(deviceName);
+        Device device = Devices.Open(name);
+        const int H = 4, G = 2, P = 24, B = 4, MaxLength = 300;
+        int[] prompts = [0, 9, 37, -1];
+        foreach (bool isBytes in (ReadOnlySpan<bool>)[false, true])
+        foreach (int window in (ReadOnlySpan<int>)[1, 9, 16])
+        {
+            using TensorScope scope = TensorScope.Enter();
+            Tensor Random(ulong seed, params ReadOnlySpan<long> shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(seed)).To(device).To(type);
+            DType stored = isBytes ? DType.Int8 : type;
+            DecodeCache ring = DecodeCache.Contiguous(device, stored, B, MaxLength, G, P, window), all = DecodeCache.Contiguous(device, stored, B, MaxLength, G, P);
+            Assert.Equal(Math.Max(2, (long)System.Numerics.BitOperations.RoundUpToPowerOf2((uint)window)), ring.Keys.Shape[1]);
+            Assert.Equal((MaxLength, MaxLength), (ring.Capacity, all.Capacity));
+            for (int b = 0; b < B; b++)
+                foreach (DecodeCache cache in (ReadOnlySpan<DecodeCache>)[ring, all])
+                {
+                    if (prompts[b] < 0) cache.Lengths.Slice(0, b, 1).CopyFrom<long>([prompts[b]]);
+                    if (prompts[b] > 0) ZEngine.Ops.AppendKeyValues(Random((ulong)b + 1, 1, prompts[b], G, P), Random((ulong)b + 11, 1, prompts[b], G, P), cache.Slice(b, 1));
+                }
+            DecodeRotary rotary = new DecodeCase(H, G, P, 0) { Pairs = 12, Capacity = MaxLength }.Rotary(device)!;
+            for (int step = 0; step < 40; step++)
+            {
+                using TensorScope inner = TensorScope.Enter();
+                ulong seed = 100 + 10 * (ulong)step;
+                Tensor q = Random(seed, B, 1, H, P), k = Random(seed + 1, B, 1, G, P), v = Random(seed + 2, B, 1, G, P);
+                var options = new AttentionOptions(Window: window);
+                (Tensor wantO, Tensor wantLse) = ZEngine.Ops.AttentionDecode(q, k, v, all, rotary, options);
+                (Tensor o, Tensor lse) = ZEngine.Ops.AttentionDecode(q, k, v, ring, rotary, options);
+                Assert.Equal(wantO.To(DType.Float32).ToArray<float>(), o.To(DType.Float32).ToArray<float>());
+                Assert.Equal(wantLse.ToArray<float>(), lse.ToArray<float>());
+            }
+            Assert.Equal(all.Lengths.ToArray<long>(), ring.Lengths.ToArray<long>());
+            (Tensor keys, Tensor values) = ZEngine.Ops.ReadKeyValues(ring.Slice(2, 1), window, type, 77 - window);
+            (Tensor wantKeys, Tensor wantValues) = ZEngine.Ops.ReadKeyValues(all.Slice(2, 1), window, type, 77 - window);
+            Assert.Equal(wantKeys.To(DType.Float32).ToArray<float>(), keys.To(DType.Float32).ToArray<float>());
+            Assert.Equal(wantValues.To(DType.Float32).ToArray<float>(), values.To(DType.Float32).ToArray<float>());
+        }
+    }
+
+    [Fact]
+    public void A_ring_shows_no_more_than_its_window()
+    {
+        using TensorScope scope = TensorScope.Enter();
+        DecodeCache ring = DecodeCache.Contiguous(Device.Cpu, DType.Float32, 1, 100, 1, 8, 9);
+        Tensor q = Tensor.Zeros([1, 1, 1, 8], DType.Float32, Device.Cpu);
+        string Message(Action call) => Assert.Throws<ArgumentException>(call).Message;
+        Assert.Equal("AttentionDecode: the cache keeps 9 positions: Window must be from 1 to that, got 0.", Message(() => ZEngine.Ops.AttentionDecode(q, q, q, ring)));
+        Assert.Equal("AttentionDecode: the cache keeps 9 positions: Window must be from 1 to that, got 10.", Message(() => ZEngine.Ops.AttentionDecode(q, q, q, ring, options: new AttentionOptions(Window: 10))));
+        Assert.Equal("AttentionDecode: a cache with a window of 17 needs positions of a power of two from there on, got 16.", Message(() => ZEngine.Ops.AttentionDecode(q, q, q, ring with { Window = 17 }, options: new AttentionOptions(Window: 9))));
+        Assert.Equal("AttentionDecode: cache.MaxLength belongs to a window without pages, got 100.", Message(() => ZEngine.Ops.AttentionDecode(q, q, q, ring with { Window = 0 })));
+        Tensor text = Tensor.Zeros([1, 100, 1, 8], DType.Float32, Device.Cpu);
+        ZEngine.Ops.AppendKeyValues(text, text, ring);
+        Assert.Equal("AttentionDecode: sequence 0 has 100 of 100 tokens, 1 more do not fit into the cache.", Message(() => ZEngine.Ops.AttentionDecode(q, q, q, ring, options: new AttentionOptions(Window: 9))));
+        // What fits as it is needs no ring.
+        Assert.Equal((0, 10), (DecodeCache.Contiguous(Device.Cpu, DType.Float32, 1, 10, 1, 8, 9).Window, DecodeCache.Contiguous(Device.Cpu, DType.Float32, 1, 10, 1, 8, 9).Keys.Shape[1]));
+    }
+
     /// <summary>Keys in two caches, wherever they are cut, give with their merge what one cache gives; one of them may be empty.</summary>
     [Theory, MemberData(nameof(OpDevices))]
     public void Keys_split_anywhere_merge_to_the_whole(string deviceName)
@@ -247,7 +311,7 @@ public sealed class AttentionDecodeTests
         using TensorScope scope = TensorScope.Enter();
         Device device = Devices.Open("emulator");
         var c = new DecodeCase(1, 1, 264, 0);
-        Assert.Equal("AttentionDecode: heads of 264 channels are not supported on a CUDA device, at most 256 are.", Assert.Throws<NotSupportedException>(() => c.Decode(device, DType.Float32, c.NewCache(device, DType.Float32, isPaged: false))).Message);
+        Assert.Equal("AttentionDecode: cache.Keys has heads of 264 channels, a CUDA device takes at most 256.", Assert.Throws<NotSupportedException>(() => c.Decode(device, DType.Float32, c.NewCache(device, DType.Float32, isPaged: false))).Message);
         var paged = new DecodeCase(1, 1, 16, 0);
         DecodeCache cache = paged.NewCache(Device.Cpu, DType.Float32, isPaged: true);
         Tensor small = Tensor.Zeros([48, 8, 1, 16], DType.Float32, Device.Cpu), q = paged.Next(0, Device.Cpu, DType.Float32);

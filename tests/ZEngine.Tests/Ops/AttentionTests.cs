@@ -67,6 +67,75 @@ public sealed class AttentionTests
     [MemberData(nameof(LargeScores))]
     public void Large_scores_equal_oracle(OpCase c, string device) => EngineOp.Check(c, device);
 
+    public static TheoryData<string> OpDevices => [.. Devices.OpNames];
+
+    /// <summary>A window is a mask: each query gets, with the gradients, what it gets from the keys of its window alone.</summary>
+    [Theory, MemberData(nameof(OpDevices))]
+    public void A_window_is_a_mask(string deviceName)
+    {
+        (string name, DType type) = Devices.OfOp(deviceName);
+        Device device = Devices.Open(name);
+        const int L = 90, Window = 37;
+        using TensorScope scope = TensorScope.Enter();
+        Tensor[] x = [.. Enumerable.Range(1, 4).Select(seed => ZEngine.Ops.RandomNormal([1, L, seed is 2 or 3 ? 1 : 2, 16], Device.Cpu, new RandomStream((ulong)seed)).To(device).To(type))];
+        (float[][] Forward, float[][] Gradients) Run(AttentionOptions options, int from, int query, int count)
+        {
+            using Tape tape = Tape.Begin();
+            Tensor q = tape.Watch(x[0].Slice(1, query, count).Clone()), k = tape.Watch(x[1].Slice(1, from, query + count - from).Clone()), v = tape.Watch(x[2].Slice(1, from, query + count - from).Clone());
+            (Tensor o, Tensor lse) = ZEngine.Ops.Attention(q, k, v, options);
+            tape.Backward(o, x[3].Slice(1, query, count).Clone());
+            using NoGradient pause = Tape.NoGrad();
+            float[] Floats(Tensor tensor) => tensor.To(DType.Float32).ToArray<float>();
+            return ([Floats(o), Floats(lse)], [Floats(tape.GradientOf(q)), Floats(tape.GradientOf(k)), Floats(tape.GradientOf(v))]);
+        }
+        (float[][] forward, float[][] gradients) = Run(new AttentionOptions(Window: Window), 0, 0, L);
+        float tolerance = type == DType.Float32 ? 1e-5f : 0.03f;
+        float[] dK = new float[L * 16], dV = new float[L * 16];
+        for (int l = 0; l < L; l++)
+        {
+            int from = Math.Max(0, l + 1 - Window);
+            (float[][] alone, float[][] own) = Run(new AttentionOptions(IsCausal: false), from, l, 1);
+            for (int i = 0; i < 32; i++) Assert.Equal(alone[0][i], forward[0][l * 32 + i], tolerance);
+            for (int h = 0; h < 2; h++) Assert.Equal(alone[1][h], forward[1][l * 2 + h], tolerance);
+            for (int i = 0; i < 32; i++) Assert.Equal(own[0][i], gradients[0][l * 32 + i], tolerance);
+            for (int i = 0; i < own[1].Length; i++) (dK[from * 16 + i], dV[from * 16 + i]) = (dK[from * 16 + i] + own[1][i], dV[from * 16 + i] + own[2][i]);
+        }
+        for (int i = 0; i < dK.Length; i++)
+        {
+            Assert.Equal(dK[i], gradients[1][i], 4 * tolerance);
+            Assert.Equal(dV[i], gradients[2][i], 4 * tolerance);
+        }
+    }
+
+    /// <summary>Heads in another order give outputs and gradients in that order, to the bit; key heads go along with the query heads that share them.</summary>
+    [Theory, MemberData(nameof(OpDevices))]
+    public void Heads_in_another_order_give_their_bits_in_that_order(string deviceName)
+    {
+        (string name, DType type) = Devices.OfOp(deviceName);
+        Device device = Devices.Open(name);
+        const int L = 70, P = 24;
+        using TensorScope scope = TensorScope.Enter();
+        Tensor[] x = [.. Enumerable.Range(1, 4).Select(seed => ZEngine.Ops.RandomNormal([1, L, seed is 2 or 3 ? 2 : 4, P], Device.Cpu, new RandomStream((ulong)seed)).To(device).To(type))];
+        static Tensor Swapped(Tensor tensor)
+        {
+            using NoGradient pause = Tape.NoGrad();
+            long half = tensor.Shape[2] / 2;
+            return ZEngine.Ops.Concat(2, tensor.Slice(2, half, half), tensor.Slice(2, 0, half));
+        }
+        float[][] Run(Tensor[] inputs, Func<Tensor, Tensor> order)
+        {
+            using Tape tape = Tape.Begin();
+            foreach (Tensor tensor in inputs.AsSpan(0, 3)) tape.Watch(tensor);
+            (Tensor o, Tensor lse) = ZEngine.Ops.Attention(inputs[0], inputs[1], inputs[2]);
+            tape.Backward(o, inputs[3]);
+            var all = new List<Tensor> { o.Detach(), lse.Detach() };
+            foreach (Tensor tensor in inputs.AsSpan(0, 3)) all.Add(tape.GradientOf(tensor));
+            using NoGradient pause = Tape.NoGrad();
+            return [.. all.Select(tensor => order(tensor).To(DType.Float32).ToArray<float>())];
+        }
+        Assert.Equal(Run(x, Swapped), Run([.. x.Select(Swapped)], tensor => tensor));
+    }
+
     [Fact]
     public void Query_that_sees_no_key_gives_zero_and_minus_infinity()
     {

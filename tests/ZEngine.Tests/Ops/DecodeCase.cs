@@ -119,7 +119,7 @@ internal sealed record DecodeCase(int Heads, int Groups, int P, params int[] Len
         return all;
     }
 
-    private Tensor Past(ulong what, int b, Device device, DType dtype) => Tensor.From<float>(Values(what, b, Lengths[b], Groups), [1, Lengths[b], Groups, P], device).To(dtype);
+    public Tensor Past(ulong what, int b, Device device, DType dtype) => Tensor.From<float>(Values(what, b, Lengths[b], Groups), [1, Lengths[b], Groups, P], device).To(dtype);
 
     private (float[] Cosine, float[] Sine) Angles()
     {

@@ -226,9 +226,71 @@ public sealed class TreeAttentionTests
 
         Tensor[] inputs = [.. parts.Select(part => part.Item1), .. parts.Select(part => part.Item2)], d = Array.ConvertAll(inputs, Tensor.EmptyLike);
         Tensor o = Random(probe.Device, 30, 1, R, 1, P).To(DType.BFloat16), lse = Random(probe.Device, 31, 1, R, 1);
-        LaunchProfile backward = Assert.Single(probe.Profile(() => probe.Device.Backend.MergeAttentionBackward(inputs, o, lse, o, null, d)));
+        LaunchProfile backward = Assert.Single(probe.Profile(() => probe.Device.Backend.MergeAttentionBackward(inputs, new MergeSteps(P, 1), o, lse, o, null, d)));
         Assert.Equal((2L * (Parts + 2) * R * P) + (Lanes * 4 * R * (Parts + 1)), backward.GlobalBytesRead);
         Assert.Equal((2L * Parts * R * P) + (4 * Parts * R), backward.GlobalBytesWritten);
+    }
+
+    /// <summary>What was exchanged as one tensor, o and lse of a row side by side, is merged where it stands, by one launch, to the bits of dense parts.</summary>
+    [Theory, MemberData(nameof(DeviceNames))]
+    public void Parts_of_one_packed_tensor_are_merged_where_they_stand(string device)
+    {
+        const int Rows = 3, P = 21;
+        Device on = Devices.Open(device);
+        using TensorScope scope = TensorScope.Enter();
+        Tensor packed = Random(on, 1, 4, 1, Rows, 2, P + 1), dO = Random(on, 2, 1, Rows, 2, P), dLse = Random(on, 3, 1, Rows, 2);
+        float[][] Run(Func<Tensor, Tensor> place)
+        {
+            (Tensor O, Tensor Lse)[] parts = [.. Enumerable.Range(0, 4).Select(i => packed.Select(0, i)).Select(part => (place(part.Slice(-1, 0, P)), place(part.Select(-1, P))))];
+            return Merged(parts, dO, dLse);
+        }
+        Assert.Equal(Run(x => x.Clone()), Run(x => x.Detach()));
+
+        using var probe = new CountedDevice();
+        using TensorScope own = TensorScope.Enter();
+        Tensor near = packed.To(probe.Device);
+        (Tensor, Tensor)[] views = [.. Enumerable.Range(0, 4).Select(i => (near.Select(0, i).Slice(-1, 0, P), near.Select(0, i).Select(-1, P)))];
+        Assert.Single(probe.Profile(() => ZEngine.Ops.MergeAttention(views)));
+    }
+
+    /// <summary>o, lse and the gradients of every part.</summary>
+    private static float[][] Merged((Tensor O, Tensor Lse)[] parts, Tensor dO, Tensor dLse)
+    {
+        using Tape tape = Tape.Begin();
+        foreach ((Tensor part, Tensor partLse) in parts)
+        {
+            tape.Watch(part);
+            tape.Watch(partLse);
+        }
+        (Tensor o, Tensor lse) = ZEngine.Ops.MergeAttention(parts);
+        tape.Backward([o, lse], [dO, dLse]);
+        var all = new List<Tensor> { o, lse };
+        foreach ((Tensor part, Tensor partLse) in parts) all.AddRange(tape.GradientOf(part), tape.GradientOf(partLse));
+        using NoGradient pause = Tape.NoGrad();
+        return [.. all.Select(x => x.To(DType.Float32).ToArray<float>())];
+    }
+
+    /// <summary>Rows of the parts so far apart that they reach beyond 2³¹ elements; nobody touches what is between. The first and the last row are as near ones.</summary>
+    [Theory, InlineData(DType.Float32), InlineData(DType.BFloat16)]
+    public void Offsets_have_64_bits(DType dtype)
+    {
+        const long Far = (1L << 31) + 8, P = 24;
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        Tensor Spread(Tensor rows)
+        {
+            long inner = rows.Shape[1];
+            Tensor memory = Tensor.Empty([2, Far], rows.DType, counted.Device);
+            ZEngine.Ops.Copy(rows, memory.Slice(1, 0, inner));
+            return memory.Slice(1, 0, inner);
+        }
+        Tensor[] o = [.. Enumerable.Range(0, 2).Select(i => counted.Normal((ulong)i + 1, 2, P).To(dtype))], lse = [.. Enumerable.Range(0, 2).Select(i => counted.Normal((ulong)i + 11, 2, 1))];
+        Tensor dO = counted.Normal(21, 2, 1, 1, P).To(dtype), dLse = counted.Normal(22, 2, 1, 1);
+        float[][] Run(Func<Tensor, Tensor> place)
+        {
+            return Merged([.. o.Zip(lse, (a, b) => (place(a).Reshape(2, 1, 1, P), place(b).Reshape(2, 1, 1)))], dO, dLse);
+        }
+        Assert.Equal(Run(x => x), Run(Spread));
     }
 
     [Fact]

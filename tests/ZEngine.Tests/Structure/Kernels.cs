@@ -87,6 +87,7 @@ public sealed partial class Kernels
         "selective_scan_backward" => 168,
         "state_update" or "selective_state_update" => 64,
         "selective_state_project" => 128,
+        "attention_backward" => 240,
         _ => 255,
     };
 
@@ -97,13 +98,13 @@ public sealed partial class Kernels
     {
         if (AttentionPattern().Match(variant) is not { Success: true } match) return true;
         int Number(int group) => int.Parse(match.Groups[group].Value, System.Globalization.CultureInfo.InvariantCulture);
-        (int width, int keys, int kilobytes) = (Number(2), Number(3), architecture switch { "sm_80" => 163, "sm_86" or "sm_89" => 99, _ => 227 });
+        (int width, int keys, int slice, int kilobytes) = (Number(2), Number(3), match.Groups[4].Success ? Number(4) : Number(3), architecture switch { "sm_80" => 163, "sm_86" or "sm_89" => 99, _ => 227 });
         return Enumerable.Range(1, width).Any(p =>
         {
             var sizes = new AttentionSizes(1, 64, 64, 1, 1, p, IsPacked: false);
             AttentionPlan plan = match.Groups[1].Value == "forward" ? AttentionPlan.Forward(sizes, DType.BFloat16, int.Parse(architecture[3..], System.Globalization.CultureInfo.InvariantCulture))
                 : AttentionPlan.Backward(sizes, DType.BFloat16, kilobytes << 10);
-            return (plan.Width, plan.Keys) == (width, keys);
+            return (plan.Width, plan.Keys, plan.Slice) == (width, keys, slice);
         });
     }
 
@@ -151,7 +152,7 @@ public sealed partial class Kernels
 
     private static string SizeOf(Type type) => type.IsDefined(typeof(System.Runtime.CompilerServices.InlineArrayAttribute)) ? "array" : type.IsPrimitive ? Marshal.SizeOf(type).ToString(System.Globalization.CultureInfo.InvariantCulture) : type.Name;
 
-    [GeneratedRegex(@"^attention_(forward|backward)<b?f16, (\d+), (\d+)>$")]
+    [GeneratedRegex(@"^attention_(forward|backward)<b?f16, (\d+), (\d+)(?:, (\d+))?>$")]
     private static partial Regex AttentionPattern();
 
     [GeneratedRegex(@"^// ([A-Z][a-z]+) {2,}\S")]
@@ -160,7 +161,7 @@ public sealed partial class Kernels
     [GeneratedRegex(@"\b(?:red|atom)\.[\w.:]*\.(?:f16x2|f16|bf16x2|bf16|f32|f64)\b")]
     private static partial Regex FloatAtomicPattern();
 
-    [GeneratedRegex(@"__global__ void (?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(")]
+    [GeneratedRegex(@"__global__ void (?:__(?:launch_bounds|maxnreg)__\([^)]*\)\s+)?(\w+)\(")]
     private static partial Regex KernelPattern();
 
     [GeneratedRegex(@"^struct (\w+)[^\n]*// mirrored[^\n]*\n\{\n(.*?)^\};", RegexOptions.Multiline | RegexOptions.Singleline)]

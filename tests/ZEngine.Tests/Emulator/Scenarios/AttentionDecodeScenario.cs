@@ -29,6 +29,21 @@ internal abstract class DecodeScenario : KernelScenario
         }
         Assert.Empty(driver.Faults);
     }
+
+    /// <summary>Tokens of two sequences in a ring, behind prompts that it does not hold, equal those of a cache that holds all.</summary>
+    protected static void RunRing(EmulatorOptions options, bool isBytes)
+    {
+        using var driver = new EmulatedCudaDriver(options);
+        using CudaDevice device = Devices.OpenEmulated(driver);
+        using TensorScope scope = TensorScope.Enter();
+        var c = new DecodeCase(2, 1, 16, 20, 41) { Window = 15 };
+        DType stored = isBytes ? DType.Int8 : DType.BFloat16;
+        DecodeCache ring = DecodeCache.Contiguous(device, stored, c.Batch, c.Capacity, c.Groups, c.P, c.Window), all = c.Filled(device, DType.BFloat16, isBytes: isBytes);
+        for (int b = 0; b < c.Batch; b++)
+            ZEngine.Ops.AppendKeyValues(c.Past(1, b, device, DType.BFloat16), c.Past(2, b, device, DType.BFloat16), ring.Slice(b, 1));
+        for (int step = 0; step < 3; step++) Assert.Equal(c.Decode(device, DType.BFloat16, all).O, c.Decode(device, DType.BFloat16, ring).O);
+        Assert.Empty(driver.Faults);
+    }
 }
 
 /// <summary>kernels/AttentionDecode.cu: two rounds of heads, several tiles, several splits, and rows so wide that two stages fit alone.</summary>
@@ -45,8 +60,11 @@ internal sealed class AttentionDecodeScenario : DecodeScenario
     public override void Run(EmulatorOptions options)
     {
         DecodeCase[] cases = [new(18, 1, 16, 100) { Pairs = 8, Capacity = 112 }, new(1, 1, 40, 300) { Pairs = 20, Capacity = 320 }, new(1, 1, 256, 100) { Pairs = 128, Capacity = 112 }];
-        Run(options, isBytes: false, cases);
-        Run(options, isBytes: true, cases);
+        foreach (bool isBytes in (ReadOnlySpan<bool>)[false, true])
+        {
+            Run(options, isBytes, cases);
+            RunRing(options, isBytes);
+        }
     }
 }
 

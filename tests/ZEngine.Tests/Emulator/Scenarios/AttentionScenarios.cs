@@ -30,15 +30,18 @@ internal abstract class AttentionScenario : KernelScenario
     }
 }
 
-/// <summary>kernels/AttentionForward.cu: rings of four buffers and of two.</summary>
+/// <summary>kernels/AttentionForward.cu: rings of four buffers and of two, and of two with halves of tiles.</summary>
 internal sealed class AttentionForwardScenario : AttentionScenario
 {
     public override string File => "AttentionForward.cu";
 
     public override bool Owns(string kernel) => kernel.Contains("attention_forward", StringComparison.Ordinal);
 
-    public override void Run(EmulatorOptions options) =>
+    public override void Run(EmulatorOptions options)
+    {
         Run(options, 80, (DType.BFloat16, 20, 270, 24), (DType.BFloat16, 20, 200, 80), (DType.Float32, 9, 70, 40));
+        Run(options, 86, (DType.BFloat16, 20, 140, 104));
+    }
 }
 
 /// <summary>kernels/AttentionBackward.cu.</summary>
