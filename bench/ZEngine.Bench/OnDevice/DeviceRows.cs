@@ -201,5 +201,16 @@ internal static class DeviceRows
             Ops.Fill(a, -1);
             return (() => Ops.SsdScan(x, dt, a, b, c, d, null, bias).Y, [x, dt, a, b, c, d, bias]);
         })) yield return row;
+
+        // What stands between a layer's projections, of rows [z; x; B; C; dt].
+        double inner = heads * headDimension, mixed = inner + 2 * n, projected = e * steps * (inner + mixed + heads), result = e * steps * inner, convolution = 2 * taps * steps * mixed;
+        foreach (DeviceRow row in Pair("Mamba2Scan", Sizes(("B", s.B), ("L", s.L), ("H", s.SsdHeads), ("P", headDimension), ("N", s.SsdStates), ("K", taps)), (forward + convolution, forward + backward + 4 * convolution), (projected + result, 3 * projected + 2 * result), o =>
+        {
+            long width = s.SsdHeads * headDimension, channels = width + 2 * s.SsdStates;
+            (Tensor x, Tensor weight, Tensor norm, Tensor bias) = (o.Normal(s.B, s.L, width + channels + s.SsdHeads), o.Float(channels, 1, taps), o.Float(width), o.Float(channels));
+            (Tensor a, Tensor d, Tensor dtBias) = (o.Own(Tensor.Empty([s.SsdHeads], DType.Float32, o.Device)), o.Float(s.SsdHeads), o.Float(s.SsdHeads));
+            Ops.Fill(a, -1);
+            return (() => Ops.Mamba2Scan(x, a, weight, norm, new Mamba2ScanOptions(1, Epsilon), bias, d, dtBias).Y, [x, a, weight, norm, bias, d, dtBias]);
+        })) yield return row;
     }
 }

@@ -33,7 +33,7 @@ public sealed class SsdConvolutionTests
     public static TheoryData<int> Numbers => [.. Enumerable.Range(0, Calls.Length)];
 
     /// <summary>y, the final state, the states at borders, the convolution's final state and what it made of x; and the scan's launch.</summary>
-    private static (float[][] Results, LaunchProfile Launch) Run(CountedDevice counted, Call call, bool isInScan)
+    private static (float[][] Results, LaunchProfile Launch) Run(CountedDevice counted, Call call, bool isInScan, Func<Tensor, Tensor>? place = null)
     {
         using TensorScope scope = TensorScope.Enter();
         (long heads, long p, long n) = (call.Heads, call.P, call.States);
@@ -41,6 +41,7 @@ public sealed class SsdConvolutionTests
         Tensor x = Normal(1, call.Batch, call.Length, call.Inner + 8).Slice(2, 8, call.Inner), dt = Normal(2, call.Batch, call.Length, heads), z = Normal(10, call.Batch, call.Length, heads, p);
         Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, heads)), -1), B = Normal(3, call.Batch, call.Length, call.Groups, n), C = Normal(4, call.Batch, call.Length, call.Groups, n);
         SequenceLayout? layout = call.Starts is null ? null : new SequenceLayout([.. call.Starts]);
+        if (place is not null) x = place(x);
         // The states of wider convolutions.
         Tensor wide = counted.Normal(8, call.Sequences, call.Taps - 1, call.Inner + 8), last = Tensor.Empty([call.Sequences, call.Taps - 1, call.Inner + 8], DType.Float32, counted.Device);
         var convolution = new CausalConv1dInputs(
@@ -69,6 +70,23 @@ public sealed class SsdConvolutionTests
         float[][] want = Run(counted, Calls[number], isInScan: false).Results, got = Run(counted, Calls[number], isInScan: true).Results;
         for (int k = 0; k < want.Length; k++) Assert.True(want[k].AsSpan().SequenceEqual(got[k]), $"{Calls[number]}: result {k} differs");
         Assert.Contains(want[^1], value => value != 0);
+    }
+
+    /// <summary>Rows of the batch 2³¹ elements apart, in memory that nothing touches between them: the bits of rows that lie together.</summary>
+    [Fact]
+    public void Offsets_have_64_bits()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        Call call = Calls[3];
+        float[][] want = Run(counted, call, isInScan: true).Results, got = Run(counted, call, isInScan: true, near =>
+        {
+            Tensor far = Tensor.Empty([call.Batch, 1L << 31], near.DType, counted.Device).Slice(1, 0, call.Length * call.Inner);
+            ZEngine.Ops.Copy(near.Reshape(call.Batch, -1), far);
+            return far.Reshape(call.Batch, call.Length, call.Inner);
+        }).Results;
+        for (int k = 0; k < want.Length; k++) Assert.Equal(want[k], got[k]);
+        Assert.True(want[0][0] != 0 && want[0][^1] != 0);
     }
 
     /// <summary>Beside the scan without it: taps, bias and states of the convolution, once; what it makes, where that is kept; an exponential and a reciprocal for each value.</summary>

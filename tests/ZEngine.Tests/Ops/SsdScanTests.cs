@@ -34,6 +34,7 @@ public sealed class SsdScanTests
         Scan("several slices of channels, few states", 20, 2, 72, 40).Normal("D", [2, 72]).Normal("z", [1, 20, 2, 72]).Build(),
         Scan("several slices of channels, two of states", 70, 1, 68, 72).Normal("D", [1]).Build(),
         Scan("the most states, odd channels", 9, 1, 37, 256).Normal("dt_bias", [1]).Build(),
+        Scan("the widest heads", 9, 2, 128, 20).Normal("D", [2, 128]).Normal("initial_state", [1, 2, 128, 20]).Build(),
         Scan("packed", 90, 4, 4, 6).With("cu_seqlens", new[] { 0, 1, 3, 80, 90 }).Normal("initial_state", [4, 4, 4, 6]).Normal("D", [4]).Build(),
     ]);
 
