@@ -72,7 +72,7 @@ public sealed class SelectiveScanKernelTests
     /// <summary>
     /// What the multiprocessors read and write against what any scan must, and what of it is memory's: the sums for B and C that blocks hand on stay in the L2 cache, and all other places
     /// are read once and written once. KERNELS.md's targets are 1.3 and 1.5 to the multiprocessors, 1.05 and 1.15 of memory. What is over them in the forward pass of training are the kept
-    /// states, 2 bytes a step and channel of 8: one for 64 steps would be 1.13, but then the pass backward works out 2.5 exponentials in place of 1.9, and 2.3 float operations more than
+    /// states, 2 bytes a step and channel of 8: one for 64 steps would be 1.13, but then the pass backward works out 2.5 exponentials in place of 1.9, and 1.9 float operations more than
     /// the 15 it may have; one for 512 (1.02) needs the states between them in memory as well, 2.9 exponentials and 2.0 times the bytes to the multiprocessors.
     /// </summary>
     [Fact]
