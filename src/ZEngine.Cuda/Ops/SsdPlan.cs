@@ -28,9 +28,9 @@ internal readonly record struct SsdPlan(int Tiles, int Width, int Units, int Sha
     }
 
     /// <summary>
-    /// Whether x comes to the forward kernel from before a convolution with silu. Every unit has channels of its own, so each value is made once, for 2 exponentials and reciprocals as
+    /// Whether x comes to the forward kernel from before a convolution with silu. Every unit has channels of its own, so each value is made once, for an exponential and a reciprocal as
     /// in a launch of its own, and 4 bytes of it in 16 bits are neither written nor read (2 where a gradient is wanted and the backward pass reads the value). Not so B and C: each
-    /// block would make them anew, 4·N for a step and block. Nor with segments: the kernel before them reads x once more for each 64 states, and would make all of it there too.
+    /// block would make them anew, 4·N of both for a step and block. Nor with segments: the kernel before them reads x once more for each 64 states, and would make all of it there too.
     /// </summary>
     public bool Convolves(long taps) => Segments == 1 && taps <= MostTaps;
 
