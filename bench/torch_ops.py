@@ -124,6 +124,17 @@ def operands(op, s, dtype, stage):
         b, c, d, bias = normal(s["B"], s["L"], 1, s["N"]), normal(s["B"], s["L"], 1, s["N"]), normal(s["H"], type=torch.float32), normal(s["H"], type=torch.float32)
         a = torch.full((s["H"],), -1.0, device=device, requires_grad=True)
         return lambda: mamba_chunk_scan_combined(x, dt, a, b, c, chunk_size=256, D=d, dt_bias=bias, dt_softplus=True), [x, dt, a, b, c, d, bias]
+    if op == "Mamba2Scan":
+        try:
+            from mamba_ssm.ops.triton.ssd_combined import mamba_split_conv1d_scan_combined
+        except ImportError:
+            return None
+        h, p, n = s["H"], s["P"], s["N"]
+        channels = h * p + 2 * n
+        zxbcdt, w, bias, norm = normal(s["B"], s["L"], h * p + channels + h), normal(channels, s["K"]), normal(channels), normal(h * p)
+        d, dt_bias, a = normal(h, type=torch.float32), normal(h, type=torch.float32), torch.full((h,), -1.0, device=device, requires_grad=True)
+        return lambda: mamba_split_conv1d_scan_combined(
+            zxbcdt, w, bias, dt_bias, a, d, chunk_size=256, activation="silu", rmsnorm_weight=norm, rmsnorm_eps=1e-5, headdim=p, ngroups=1, norm_before_gate=False), [zxbcdt, a, w, norm, bias, d, dt_bias]
     return None
 
 
@@ -136,7 +147,7 @@ def ways_of(op, forward):
             return call
         return {name: by(backend) for name, backend in (("flash", SDPBackend.FLASH_ATTENTION), ("efficient", SDPBackend.EFFICIENT_ATTENTION), ("cudnn", SDPBackend.CUDNN_ATTENTION), ("math", SDPBackend.MATH))}
     # Loops over experts and foreign kernels gain nothing from being compiled.
-    if op in ("GroupedExperts", "MatMul", "SelectiveScan", "SsdScan", "StateUpdate"):
+    if op in ("GroupedExperts", "MatMul", "SelectiveScan", "SsdScan", "Mamba2Scan", "StateUpdate"):
         return {"eager": forward}
     return {"eager": forward, "compiled": torch.compile(forward)}
 

@@ -12,7 +12,7 @@
 //            skipped. A tile leaves its share of dweight and dbias, and reduce_sums of Reduce.cu adds those up. All warps of a block walk the same
 //            tile, so that the compiler knows every branch on steps to be the same for a warp: at a barrier it need not make sure.
 // Layout     x [B, L, D] with rows stepStride and batchStride apart, dx with rows dxStride apart; y, dy [B, L, D]; weight, dweight [D, K] float; bias, dbias [D] float or null; initial,
-//            finalState, dfinal, dinitial [sequences, K − 1, D] float; starts [sequences + 1] or null; partial [P, K + 1, D] float.
+//            finalState [sequences, K − 1, D] float with steps stateStep apart, dfinal, dinitial [sequences, K − 1, D] float; starts [sequences + 1] or null; partial [P, K + 1, D] float.
 // Launch     grid tiles·slices with tiles = B·ceil(L / steps) and slices = ceil(D / (128·V)); block 128, 8 of them to a multiprocessor by registers. Static
 //            shared memory 16 KiB where isWide, else 1 to 4 KiB.
 // Traffic    for each tile: forward reads (steps + K − 1)·D elements, writes steps·D; backward reads (steps + 2·(K − 1))·D of x and of dy (those
@@ -40,7 +40,7 @@ template <typename T, int W, bool isWide> constexpr int kChannels = isWide && W 
 struct CausalConv1dShape                                      // mirrored in CudaCausalConv1d.cs, field for field
 {
     const f32* weight; const f32* bias; const f32* initial; const i64* starts;
-    i64 L, D, batchStride, stepStride, tiles, tilesPerRow;
+    i64 L, D, batchStride, stepStride, stateStep, tiles, tilesPerRow;
     i32 K, steps, sequences, slices, hasSilu;
 };
 
@@ -191,7 +191,7 @@ __device__ inline void fill_window(f32 (&window)[W][V], const CausalConv1dShape&
     {
         #pragma unroll
         for (int v = 0; v < V; v++) window[i][v] = 0;
-        if (isInitial && W - i < shape.K) load<V>(window[i], state + (i - (W - shape.K) - 1) * shape.D);
+        if (isInitial && W - i < shape.K) load<V>(window[i], state + (i - (W - shape.K) - 1) * shape.stateStep);
     }
 }
 
@@ -228,7 +228,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_forward(const
         #pragma unroll 1
         for (int n = 0; n < Rows::kAll; n += Rows::kRows) fetch(n);
         f32 window[W][V];
-        fill_window(window, shape, shape.initial && walk.isInitial && isActive, shape.initial + (i64)sequence * (shape.K - 1) * shape.D + d);
+        fill_window(window, shape, shape.initial && walk.isInitial && isActive, shape.initial + (i64)sequence * (shape.K - 1) * shape.stateStep + d);
         for (int n = 0; n < walk.last; n += Rows::kRows)
         {
             ring.await();
@@ -250,10 +250,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_forward(const
         }
         ring.drain();
         if (walk.end > walk.last || !isActive) continue;
-        f32* state = args.finalState + (i64)sequence * (shape.K - 1) * shape.D + d;
+        f32* state = args.finalState + (i64)sequence * (shape.K - 1) * shape.stateStep + d;
         #pragma unroll
         for (int i = 1; i < W; i++)
-            if (W - i < shape.K) store<V>(state + (i - (W - shape.K) - 1) * shape.D, window[i]);
+            if (W - i < shape.K) store<V>(state + (i - (W - shape.K) - 1) * shape.stateStep, window[i]);
     }
 }
 
@@ -330,7 +330,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_backward(cons
         #pragma unroll 1
         for (int n = 0; n < Rows::kAll; n += Rows::kRows) fetch(n);
         f32 window[W][V];
-        fill_window(window, shape, shape.initial && walk.isInitial && d < D, shape.initial + (i64)sequence * (shape.K - 1) * shape.D + d);
+        fill_window(window, shape, shape.initial && walk.isInitial && d < D, shape.initial + (i64)sequence * (shape.K - 1) * shape.stateStep + d);
         #pragma unroll
         for (int i = 0; i < W; i++)
             #pragma unroll

@@ -4,54 +4,63 @@
 //            g = dy·silu(z): G[n] += g·C[t,n]; dC[t,n] = Σ_d g·h[n]; dB[t,n] = Σ_d Δ·u·G[n]; d(Δ·u) = Σₙ B[t,n]·G[n]; G[n] becomes G[n]·exp(Δ·A[d,n]), the
 //            gradient before step t; with that and h before it dΔ = Σₙ A·G·h + u·d(Δ·u), dA[d,n] = Σ_t Δ·G·h; du = Δ·d(Δ·u) + D·g.
 // Source     Gu and Dao 2023, arXiv:2312.00752, section 3.2 and algorithm 2, as src/ZEngine/Ops/SelectiveScan.cs defines it.
-// Method     a block walks one sequence back with kWidth channels, a stretch of kStretch steps at a time: a lane has 2 channels × 4 states, a warp 16 channels.
-//            A stretch runs forward from its kept state in quarters; then each quarter, from the last on, again with its states and decays in registers,
-//            and back. Sums over states (4 lanes) and over channels (8 lanes, 4 warps) halve the values at each exchange of lanes. The block's
-//            sums for B and C are partial sums, which selective_scan_sum_backward adds in order, as it does for A, D and dtBias those of the
-//            segments of sequences, of which there are several as in SelectiveScanForward.cu. States are kept at every stretch, for 4·N / kStretch bytes a step and
-//            channel: fewer would be walked to once more, and float operations bind this pass, not bytes. N > kBand in bands of kBand states; their gradients wait in
-//            `carry` between stretches.
+// Method     a block walks one sequence back with kWidth channels, an interval of kInterval steps at a time and of that a half, a stretch of kStretch steps: a lane has
+//            2 channels × 4 states, a warp 16 channels. The interval's first half runs forward from the kept state, and the states before its quarters remain in shared
+//            memory; so do those of the second half, on the way to its last quarter. Then each quarter, from the last on, runs again with its states and decays in registers,
+//            and back. Sums over states (4 lanes) and over channels (8 lanes, 4 warps) halve the values at each exchange of lanes.
+//            The sums for B and C of a group's blocks are added in the order of their channels: each block waits, stretch by stretch, for the turn of the one before, which
+//            began before it, because blocks take their numbers by a ticket; the last leaves dB and dC. So what goes between is 4·N floats of a step in the L2
+//            cache and no partial sums in memory. selective_scan_sum_backward adds in order what the segments of sequences, of which there are several as in
+//            SelectiveScanForward.cu, gave for A, D and dtBias.
+//            A kept state is 4·N / kInterval bytes a step and channel, written and read; 16 steps in place of 32 were 1.57 times the least of memory with 1.75 exponentials a step,
+//            channel and state; 64 would take 2.5, and 64 with all quarters kept 112 KiB of shared memory.
+//            N > kBand in bands of kBand states; their gradients wait in `carry` between stretches, and the first half of an interval is walked forward twice.
 // Layout     u, dt, z [B, L, D] and B, C [B, L, G, N] with the given strides, the last axis dense; dy, du, ddt, dz [B, L, D]; dB, dC [B, L, G, N]; states, starts
 //            as in SelectiveScanForward.cu; A, dA [D, N], D, dtBias and their gradients [D], dfinal, dinitial [sequences, D, N] float; partial
-//            [blocksPerGroup, 2, B·L, G, N], sums [sequences·segments, N + 2, D] float; carry 16 floats for each thread and band, or null.
-// Launch     selective_scan_backward: grid sequences·segments·G·blocksPerGroup with blocksPerGroup = ceil(D / G / 64), block 128, dynamic shared memory of 4096 elements
-//            and 47,744 bytes. selective_scan_sum_backward: grid ceil(2·B·L·G·N / 32) + ceil((N + 2)·D / 32), block 256.
-// Traffic    reads (3, or 4 with z)·D + 2·G·N·blocksPerGroup elements a step and N·D floats a stretch, writes (2, or 3)·D elements and
-//            2·G·N·blocksPerGroup floats a step; each sequence reads A, D, dtBias and dfinal, writes dinitial and (N + 2)·D floats of sums; each
-//            segment the same, but with N·D + D floats for each one behind it instead of dfinal.
-//            selective_scan_sum_backward reads the partial sums and writes the gradients.
-// Precision  loads T, computes and accumulates f32, stores T. exp as in SelectiveScanForward.cu; 1.75 of them for each step, channel and state.
-//            Deterministic: no atomics, fixed order of additions; segments are another order, by sizes alone.
+//            [2, B·L, G, N] or null where a group has one block, sums [sequences·segments, N + 2, D] float; carry 24 floats for each thread and band, or null; turns
+//            [2·intervals, G, bands], zero before, and the ticket.
+// Launch     selective_scan_backward: grid sequences·segments·G·blocksPerGroup with blocksPerGroup = ceil(D / G / 64), block 128, dynamic shared memory of 6144 elements
+//            and 69,856 bytes. selective_scan_sum_backward: grid ceil((N + 2)·D / 32), block 256.
+// Traffic    reads (3, or 4 with z)·D + 2·G·N·blocksPerGroup elements a step and N·D floats an interval (N > kBand: twice, and B of the first half), writes (2, or 3)·D elements and
+//            2·G·N; 2·G·N·(blocksPerGroup − 1) floats a step go from block to block, and a word a stretch and band; each sequence reads A, D, dtBias and dfinal, writes dinitial and
+//            (N + 2)·D floats of sums; each segment the same, but with N·D + D floats for each one behind it instead of dfinal.
+//            selective_scan_sum_backward reads the sums and writes the gradients. Of a layer of 5120 channels 1.14 times the least of memory, 1.49 to the multiprocessors.
+// Precision  loads T, computes and accumulates f32, stores T. exp as in SelectiveScanForward.cu; 1.875 of them for each step, channel and state where N ≤ kBand, else 2.25; 15 float operations.
+//            Deterministic: no float atomics, turns fix the order of additions; segments are another order, by sizes alone.
 // Limits     N ≤ 256. isWide: addresses, strides, D / G and N are multiples of 16 bytes.
-// Variants   selective_scan_backward<{f32|bf16|f16}, {true|false}>; selective_scan_sum_backward<{f32|bf16|f16}>
+// Variants   selective_scan_backward<{f32|bf16|f16}, {true|false}>; selective_scan_sum_backward
 #include "common/Columns.cuh"
 #include "common/Grid.cuh"
 #include "common/SelectiveScan.cuh"
+#include "common/Turns.cuh"
 
 constexpr int kBackWarps = 4, kBackThreads = kBackWarps * kWarp, kBackBlocks = 3;
 constexpr int kWidth = 64;                                    // channels of a block, 16 of a warp
 constexpr int kBand = 16;                                     // states that are walked together
-constexpr int kQuarter = kStretch / 4;                        // steps whose states and decays stand in registers
+constexpr int kStretch = kInterval / 2;                       // steps that are walked back at a time
+constexpr int kQuarters = 4, kQuarter = kStretch / kQuarters; // of a stretch; steps whose states and decays stand in registers
 
 template <typename T>
 struct SelectiveScanBackwardArgs                              // mirrored in CudaSelectiveScan.cs, field for field
 {
     const T* u; const T* dt; const T* B; const T* C; const T* z; const T* dy; const f32* states; const f32* dfinal;
-    T* du; T* ddt; T* dz; f32* dinitial; f32* partial; f32* sums; f32* carry;
-    i64 rows;
+    T* du; T* ddt; T* dz; T* dB; T* dC; f32* dinitial; f32* partial; f32* sums; f32* carry; u32* turns;
+    i64 rows, stretches;                                      // stretches: of all sequences, groups and bands
     SelectiveScanShape shape;
 };
 
 // The shared memory of a backward block; behind it the rows of u, dt, z and dy as they are.
-struct BackwardTile
+struct alignas(16) BackwardTile
 {
     f32 sScaled[kStretch][kWidth], sInput[kStretch][kWidth], sOutput[kStretch][kWidth]; // Δ·log2 e, Δ·u, and dy behind the gate; 0 behind the last step and channel
     f32 sY[kStretch][kWidth];                                 // y before the gate and without the skip
     f32 sSums[2][kStretch * kWidth + 16];                     // the gradients of Δ·u and, through the decay, of Δ; later of dt. 16: other banks
-    f32 sB[kStretch][kBand], sC[kStretch][kBand];
+    f32 sB[kInterval][kBand], sC[kStretch][kBand];
+    f32 sDelta[kStretch][kWidth];                             // Δ of an interval's first half, from one walk through it to the other
     f32 sPart[kBackWarps][kStretch][2 * kBand];               // what each warp adds to dB and dC
-    f32 sState[kStretch / kQuarter - 1][2][kBackThreads][4];  // each thread's states before each quarter but the last
-    f32 sBias[kWidth], sSkip[kWidth];                         // every array begins at a multiple of 16 bytes
+    f32 sState[2 * kQuarters - 1][2][kBackThreads][4];        // each thread's states before each quarter of an interval but the last
+    f32 sBias[kWidth], sSkip[kWidth], sSum[kBackThreads];     // every array begins at a multiple of 16 bytes
+    ScanPlace place;                                          // here it takes no registers
 };
 
 // One of two values, added over this lane and the one that differs in `bit`: lanes with the bit take b, the others a.
@@ -68,15 +77,16 @@ struct BackwardLane
     f32 a[2][4], dh[2][4], dA[2][4];                          // A; the gradient of the state; the sum for A, times log2 e
 
     // The channels and the first state of this lane, in its block and band.
-    __device__ static int channel() { return threadIdx.x / kWarp * 16 + threadIdx.x % kWarp / 4 * 2; }
-    __device__ static int state() { return threadIdx.x % 4 * 4; }
+    __device__ static int channel(int thread = threadIdx.x) { return thread / kWarp * 16 + thread % kWarp / 4 * 2; }
+    __device__ static int state(int thread = threadIdx.x) { return thread % 4 * 4; }
 
-    __device__ inline void advance(const BackwardTile& tile, int t, f32 (&h)[2][4], f32 (&decay)[2][4]) const
+    // Forward through step t of the stretch, `row` of the interval.
+    __device__ inline void advance(const BackwardTile& tile, int row, int t, f32 (&h)[2][4], f32 (&decay)[2][4]) const
     {
         f32 scaled[2], input[2], B[4];
         load<2>(scaled, &tile.sScaled[t][channel()]);
         load<2>(input, &tile.sInput[t][channel()]);
-        load<4>(B, &tile.sB[t][state()]);
+        load<4>(B, &tile.sB[row][state()]);
         #pragma unroll
         for (int c = 0; c < 2; c++)
             #pragma unroll
@@ -88,13 +98,13 @@ struct BackwardLane
     }
 
     // One step back: before and after are the states around it.
-    __device__ inline void retreat(BackwardTile& tile, int t, const f32 (&before)[2][4], const f32 (&after)[2][4], const f32 (&decay)[2][4], bool hasGate, bool isAdding)
+    __device__ inline void retreat(BackwardTile& tile, int row, int t, const f32 (&before)[2][4], const f32 (&after)[2][4], const f32 (&decay)[2][4], bool hasGate, bool isAdding)
     {
         f32 scaled[2], input[2], output[2], B[4], C[4], dB[4] = {}, dC[4] = {}, dInput[2] = {}, dDelta[2] = {}, y[2] = {};
         load<2>(scaled, &tile.sScaled[t][channel()]);
         load<2>(input, &tile.sInput[t][channel()]);
         load<2>(output, &tile.sOutput[t][channel()]);
-        load<4>(B, &tile.sB[t][state()]);
+        load<4>(B, &tile.sB[row][state()]);
         load<4>(C, &tile.sC[t][state()]);
         #pragma unroll
         for (int c = 0; c < 2; c++)
@@ -145,30 +155,39 @@ private:
     }
 };
 
-// A stretch forward from its kept state, quarter by quarter, and back.
-__device__ inline void walk_stretch(BackwardTile& tile, BackwardLane& own, f32 (&h)[2][4], i32 rows, bool hasGate, bool isAdding)
+// The first quarters of a stretch forward; isStashing: their states before each remain.
+__device__ inline void advance_quarters(BackwardTile& tile, const BackwardLane& own, f32 (&h)[2][4], int half, int quarters, bool isStashing)
 {
-    const int last = (rows - 1) / kQuarter;
     #pragma unroll 1
-    for (int quarter = 0; quarter < last; quarter++)
+    for (int quarter = 0; quarter < quarters; quarter++)
     {
-        stash<4>(tile.sState[quarter][0][threadIdx.x], h[0]);
-        stash<4>(tile.sState[quarter][1][threadIdx.x], h[1]);
+        if (isStashing)
+        {
+            stash<4>(tile.sState[half * kQuarters + quarter][0][threadIdx.x], h[0]);
+            stash<4>(tile.sState[half * kQuarters + quarter][1][threadIdx.x], h[1]);
+        }
         #pragma unroll
         for (int i = 0; i < kQuarter; i++)
         {
             f32 decay[2][4];
-            own.advance(tile, quarter * kQuarter + i, h, decay);
+            own.advance(tile, half * kStretch + quarter * kQuarter + i, quarter * kQuarter + i, h, decay);
         }
     }
+}
+
+// A stretch from the state before it, quarter by quarter, and back. areStashed: the states before its quarters, all of them, are there.
+__device__ inline void walk_stretch(BackwardTile& tile, BackwardLane& own, f32 (&h)[2][4], int half, i32 rows, bool hasGate, bool isAdding, bool areStashed)
+{
+    const int last = (rows - 1) / kQuarter;
+    if (!areStashed) advance_quarters(tile, own, h, half, last, true);
     #pragma unroll 1
     for (int quarter = last; quarter >= 0; quarter--)
     {
         f32 before[kQuarter + 1][2][4], decay[kQuarter][2][4];
-        if (quarter < last)
+        if (quarter < last || areStashed)
         {
-            load<4>(h[0], tile.sState[quarter][0][threadIdx.x]);
-            load<4>(h[1], tile.sState[quarter][1][threadIdx.x]);
+            load<4>(h[0], tile.sState[half * kQuarters + quarter][0][threadIdx.x]);
+            load<4>(h[1], tile.sState[half * kQuarters + quarter][1][threadIdx.x]);
         }
         #pragma unroll
         for (int i = 0; i <= kQuarter; i++)
@@ -177,37 +196,62 @@ __device__ inline void walk_stretch(BackwardTile& tile, BackwardLane& own, f32 (
             for (int c = 0; c < 2; c++)
                 #pragma unroll
                 for (int s = 0; s < 4; s++) before[i][c][s] = h[c][s];
-            if (i < kQuarter) own.advance(tile, quarter * kQuarter + i, h, decay[i]);
+            if (i < kQuarter) own.advance(tile, half * kStretch + quarter * kQuarter + i, quarter * kQuarter + i, h, decay[i]);
         }
         #pragma unroll
-        for (int i = kQuarter - 1; i >= 0; i--) own.retreat(tile, quarter * kQuarter + i, before[i], before[i + 1], decay[i], hasGate, isAdding);
+        for (int i = kQuarter - 1; i >= 0; i--) own.retreat(tile, half * kStretch + quarter * kQuarter + i, quarter * kQuarter + i, before[i], before[i + 1], decay[i], hasGate, isAdding);
     }
 }
 
-// What a block does for a stretch. Steps are those of the row.
+// What a block does for a stretch, one of the halves of an interval. Steps are those of the row.
 template <typename T, bool isWide>
 struct BackwardStretch
 {
     static constexpr int V = kVector<T, isWide>, kChunks = kWidth / V;
     const SelectiveScanBackwardArgs<T>& args;
-    const ScanPlace& place;
     BackwardTile& tile;
-    T* sU; T* sDt; T* sZ; T* sDy;
-    i64 step;
-    i32 rows;
+    const ScanPlace& place;
+    T* sRows;
+    i32 interval, half;
 
-    __device__ inline void fetch()
+    __device__ inline BackwardStretch(const SelectiveScanBackwardArgs<T>& args, BackwardTile& tile, T* sRows, i32 interval, i32 half)
+        : args(args), tile(tile), place(tile.place), sRows(sRows), interval(interval), half(half)
     {
+    }
+
+    // The first step, and how many of the segment there are.
+    __device__ inline i64 step() const { return place.begin + (i64)interval * kInterval + half * kStretch; }
+    __device__ inline i32 rows() const { return (i32)min((i64)kStretch, place.end - step()); }
+
+    // Rows of u and dt of the interval, and z and dy of the stretch.
+    __device__ inline T* u() const { return sRows + half * kStretch * kWidth; }
+    __device__ inline T* dt() const { return u() + kInterval * kWidth; }
+    __device__ inline T* z() const { return sRows + 2 * kInterval * kWidth; }
+    __device__ inline T* dy() const { return z() + kStretch * kWidth; }
+
+    __device__ inline void fetch_inputs()
+    {
+        const i64 step = this->step();
+        const i32 rows = this->rows();
         const SelectiveScanShape& shape = args.shape;         // B·L·D may exceed 2³¹
-        fetch_rows<isWide>(sU, kWidth, args.u + place.row * shape.uBatch + step * shape.uStep + place.first, shape.uStep, rows, place.columns);
-        fetch_rows<isWide>(sDt, kWidth, args.dt + place.row * shape.dtBatch + step * shape.dtStep + place.first, shape.dtStep, rows, place.columns);
-        if (args.z) fetch_rows<isWide>(sZ, kWidth, args.z + place.row * shape.zBatch + step * shape.zStep + place.first, shape.zStep, rows, place.columns);
-        fetch_rows<isWide>(sDy, kWidth, args.dy + (place.row * shape.L + step) * shape.channels + place.first, shape.channels, rows, place.columns);
+        fetch_rows<isWide>(u(), kWidth, args.u + place.row * shape.uBatch + step * shape.uStep + place.first, shape.uStep, rows, place.columns);
+        fetch_rows<isWide>(dt(), kWidth, args.dt + place.row * shape.dtBatch + step * shape.dtStep + place.first, shape.dtStep, rows, place.columns);
+    }
+
+    __device__ inline void fetch_gradients()
+    {
+        const i64 step = this->step();
+        const i32 rows = this->rows();
+        const SelectiveScanShape& shape = args.shape;
+        if (args.z) fetch_rows<isWide>(z(), kWidth, args.z + place.row * shape.zBatch + step * shape.zStep + place.first, shape.zStep, rows, place.columns);
+        fetch_rows<isWide>(dy(), kWidth, args.dy + (place.row * shape.L + step) * shape.channels + place.first, shape.channels, rows, place.columns);
         copy_async_commit();
     }
 
-    __device__ inline void prepare()
+    // isForward: nothing of the gradients, and Δ remains; isAgain: it is there.
+    __device__ inline void prepare(bool isForward, bool isAgain)
     {
+        const i32 rows = this->rows();
         for (int i = threadIdx.x; i < kStretch * kChunks; i += kBackThreads)
         {
             const int t = i / kChunks, column = i % kChunks * V;
@@ -216,31 +260,37 @@ struct BackwardStretch
             {
                 f32 u[V], z[V], bias[V];
                 load<V>(bias, &tile.sBias[column]);
-                load<V>(u, sU + t * kWidth + column);
-                load<V>(scaled, sDt + t * kWidth + column);
-                load<V>(output, sDy + t * kWidth + column);
-                if (args.z) load<V>(z, sZ + t * kWidth + column);
+                load<V>(u, this->u() + t * kWidth + column);
+                if (isAgain) load<V>(scaled, &tile.sDelta[t][column]);
+                else load<V>(scaled, dt() + t * kWidth + column);
+                if (!isForward) load<V>(output, dy() + t * kWidth + column);
+                if (!isForward && args.z) load<V>(z, this->z() + t * kWidth + column);
                 #pragma unroll
                 for (int v = 0; v < V; v++)
                 {
-                    const f32 raw = scaled[v] + bias[v], delta = args.shape.hasSoftplus ? softplus(raw) : raw;
-                    scaled[v] = scale_exponent(delta);
-                    input[v] = delta * u[v];
-                    if (args.z) output[v] *= silu(z[v]);
+                    if (!isAgain) scaled[v] = args.shape.hasSoftplus ? softplus(scaled[v] + bias[v]) : scaled[v] + bias[v];
+                    input[v] = scaled[v] * u[v];
+                    if (!isForward && args.z) output[v] *= silu(z[v]);
                 }
             }
+            if (isForward) stash<V>(&tile.sDelta[t][column], scaled);
+            #pragma unroll
+            for (int v = 0; v < V; v++) scaled[v] = scale_exponent(scaled[v]);
             stash<V>(&tile.sScaled[t][column], scaled);
             stash<V>(&tile.sInput[t][column], input);
             stash<V>(&tile.sOutput[t][column], output);
         }
     }
 
-    // B and C of a band: 4 states of one of them to a thread.
-    __device__ inline void load_band(i32 band)
+    // B and C of a band, or the one of them that is wanted: 4 states to a thread.
+    __device__ inline void load_band(i32 band, bool hasB, bool hasC)
     {
+        const i64 step = this->step();
+        const i32 rows = this->rows();
         const SelectiveScanShape& shape = args.shape;
-        const int t = threadIdx.x / 8, quad = threadIdx.x % 4 * 4, n = band * kBand + quad;
-        const bool isC = threadIdx.x & 4;
+        const int thread = thread_again(), t = thread / 8, quad = thread % 4 * 4, n = band * kBand + quad;
+        const bool isC = thread & 4;
+        if (isC ? !hasC : !hasB) return;
         const T* from = isC ? args.C + place.row * shape.cBatch + (step + t) * shape.cStep + place.group * shape.cGroup
                             : args.B + place.row * shape.bBatch + (step + t) * shape.bStep + place.group * shape.bGroup;
         f32 four[4] = {};
@@ -255,42 +305,74 @@ struct BackwardStretch
                 for (int i = 0; i < 4; i++)
                     if (n + i < shape.N) four[i] = to_f32(from[n + i]);
         }
-        stash<4>(isC ? &tile.sC[t][quad] : &tile.sB[t][quad], four);
+        stash<4>(isC ? &tile.sC[t][quad] : &tile.sB[half * kStretch + t][quad], four);
     }
 
-    // The block's sums for B and C of a band.
-    __device__ inline void store_band(i32 band)
+    // Adds the block's sums for B and C of a band to those of the blocks of lower channels, in their order; the last leaves the gradients.
+    __device__ inline void add_turn(i32 band, i32 bands)
     {
+        const i64 step = this->step();
+        const i32 rows = this->rows();
         const SelectiveScanShape& shape = args.shape;
-        const int t = threadIdx.x / 8, kind = threadIdx.x / 4 % 2, quad = threadIdx.x % 4 * 4, n = band * kBand + quad;
-        if (t >= rows) return;
-        f32 sum[4] = {};
-        #pragma unroll
-        for (int warp = 0; warp < kBackWarps; warp++)
-            #pragma unroll
-            for (int i = 0; i < 4; i++) sum[i] += tile.sPart[warp][t][kind * kBand + quad + i];
-        f32* to = args.partial + (((place.part * 2 + kind) * args.rows + place.row * shape.L + step + t) * shape.G + place.group) * shape.N;
-        if constexpr (isWide)
+        const bool isLast = place.part + 1 == shape.blocksPerGroup;
+        u32* turn = args.turns + ((2 * (place.kept + interval) + half) * shape.G + place.group) * bands + band;
+        const int thread = thread_again(), t = thread / 8, kind = thread / 4 % 2, quad = thread % 4 * 4, n = band * kBand + quad;
+        f32 sum[4];
+        if (t < rows)
         {
-            if (n < shape.N) store<4>(to + n, sum);
-        }
-        else
+            load<4>(sum, &tile.sPart[0][t][kind * kBand + quad]);
             #pragma unroll
-            for (int i = 0; i < 4; i++)
-                if (n + i < shape.N) to[n + i] = sum[i];
+            for (int warp = 1; warp < kBackWarps; warp++)
+                #pragma unroll
+                for (int i = 0; i < 4; i++) sum[i] += tile.sPart[warp][t][kind * kBand + quad + i];
+        }
+        await_turn(turn, (u32)place.part);
+        if (t < rows && n < shape.N)
+        {
+            const i64 at = ((place.row * shape.L + step + t) * shape.G + place.group) * shape.N + n, size = args.rows * shape.G * shape.N;
+            f32* sums = args.partial + kind * size + at;
+            T* gradient = (kind == 0 ? args.dB : args.dC) + at;
+            if constexpr (isWide)
+            {
+                if (place.part > 0)
+                {
+                    const float4 before = __ldcg(reinterpret_cast<const float4*>(sums));
+                    sum[0] += before.x;
+                    sum[1] += before.y;
+                    sum[2] += before.z;
+                    sum[3] += before.w;
+                }
+                if (isLast) store<4>(gradient, sum);
+                else store<4>(sums, sum);
+            }
+            else
+                #pragma unroll
+                for (int i = 0; i < 4; i++)
+                {
+                    if (n + i >= shape.N) break;
+                    if (place.part > 0) sum[i] += __ldcg(sums + i);
+                    if (isLast) gradient[i] = from_f32<T>(sum[i]);
+                    else sums[i] = sum[i];
+                }
+        }
+        if (isLast) return;
+        __syncthreads();                                      // all have added theirs
+        if (threadIdx.x == 0) give_turn(turn, (u32)place.part + 1);
     }
 
     // The gradients of u, dt and z; that of dt also takes the place of Δ's.
     __device__ inline void finish()
     {
+        const i64 step = this->step();
+        const i32 rows = this->rows();
         for (int i = threadIdx.x; i < rows * kChunks; i += kBackThreads)
         {
             const int t = i / kChunks, column = i % kChunks * V;
             if (column >= place.columns) continue;
             const i64 at = (place.row * args.shape.L + step + t) * args.shape.channels + place.first + column;
             f32 u[V], dt[V], bias[V], skip[V], scaled[V], output[V], dInput[V], ddt[V], du[V];
-            load<V>(u, sU + t * kWidth + column);
-            load<V>(dt, sDt + t * kWidth + column);
+            load<V>(u, this->u() + t * kWidth + column);
+            load<V>(dt, this->dt() + t * kWidth + column);
             load<V>(bias, &tile.sBias[column]);
             load<V>(skip, &tile.sSkip[column]);
             load<V>(scaled, &tile.sScaled[t][column]);
@@ -309,8 +391,8 @@ struct BackwardStretch
             store<V>(args.ddt + at, ddt);
             if (!args.z) continue;
             f32 z[V], dz[V], y[V];
-            load<V>(z, sZ + t * kWidth + column);
-            load<V>(dz, sDy + t * kWidth + column);
+            load<V>(z, this->z() + t * kWidth + column);
+            load<V>(dz, dy() + t * kWidth + column);
             load<V>(y, &tile.sY[t][column]);
             #pragma unroll
             for (int v = 0; v < V; v++) dz[v] *= fmaf(skip[v], u[v], y[v]) * silu_slope(z[v]);
@@ -321,10 +403,12 @@ struct BackwardStretch
     // The stretch's sum for D or dtBias of a channel: the upper half of the threads has D.
     __device__ inline f32 sum_channel() const
     {
-        const int c = threadIdx.x % kWidth;
+        const i32 rows = this->rows();
+        const int thread = thread_again(), c = thread % kWidth;
         f32 sum = 0;
         if (c < place.columns)
-            for (int t = 0; t < rows; t++) sum += threadIdx.x < kWidth ? tile.sSums[1][t * kWidth + c] : tile.sOutput[t][c] * to_f32(sU[t * kWidth + c]);
+            #pragma unroll 1
+            for (int t = 0; t < rows; t++) sum += thread < kWidth ? tile.sSums[1][t * kWidth + c] : tile.sOutput[t][c] * to_f32(u()[t * kWidth + c]);
         return sum;
     }
 };
@@ -340,25 +424,52 @@ template <typename T>
 struct BackwardBand
 {
     const SelectiveScanBackwardArgs<T>& args;
+    BackwardTile& tile;
     const ScanPlace& place;
     i32 band, bands;
 
-    __device__ inline int n() const { return band * kBand + BackwardLane::state(); }
-    __device__ inline i64 d(int c) const { return place.first + BackwardLane::channel() + c; }
-    __device__ inline bool has(int c) const { return BackwardLane::channel() + c < place.columns; }
+    __device__ inline BackwardBand(const SelectiveScanBackwardArgs<T>& args, BackwardTile& tile, i32 band, i32 bands) : args(args), tile(tile), place(tile.place), band(band), bands(bands) { }
 
-    __device__ inline void open(BackwardLane& own, bool isFirst)
+    __device__ inline int n() const { return band * kBand + BackwardLane::state(thread_again()); }
+    __device__ inline i64 d(int c) const { return place.first + BackwardLane::channel(thread_again()) + c; }
+    __device__ inline bool has(int c) const { return BackwardLane::channel(thread_again()) + c < place.columns; }
+
+    __device__ inline void load_rates(BackwardLane& own) const
     {
-        const SelectiveScanShape& shape = args.shape;
-        if (!isFirst && bands == 1) return;                   // everything is in registers
-        const ScanPlace here(shape, shape.segments, 0, block_again());
-        const i32 last = here.isLast ? here.segment : here.segment + (i32)((here.stop - here.begin - 1) / shape.segmentSteps);
         #pragma unroll
         for (int c = 0; c < 2; c++)
         {
             #pragma unroll
             for (int s = 0; s < 4; s++) own.a[c][s] = 0;
-            if (has(c)) load_states(own.a[c], shape.A + d(c) * shape.N, n(), shape);
+            if (has(c)) load_states(own.a[c], args.shape.A + d(c) * args.shape.N, n(), args.shape);
+        }
+    }
+
+    // The state in the middle of an interval: it waits where that before the second half's first quarter is to stand.
+    __device__ inline void load_middle(f32 (&h)[2][4]) const
+    {
+        #pragma unroll
+        for (int c = 0; c < 2; c++)
+            if (bands == 1) load<4>(h[c], tile.sState[kQuarters][c][threadIdx.x]);
+            else load<4>(h[c], carried(4 + c));
+    }
+
+    __device__ inline void store_middle(const f32 (&h)[2][4])
+    {
+        #pragma unroll
+        for (int c = 0; c < 2; c++)
+            if (bands == 1) stash<4>(tile.sState[kQuarters][c][threadIdx.x], h[c]);
+            else store<4>(carried(4 + c), h[c]);
+    }
+
+    __device__ inline void open(BackwardLane& own, bool isFirst)
+    {
+        const SelectiveScanShape& shape = args.shape;
+        load_rates(own);
+        const i32 last = place.isLast ? place.segment : place.segment + (i32)((place.stop - place.begin - 1) / shape.segmentSteps);
+        #pragma unroll
+        for (int c = 0; c < 2; c++)
+        {
             if (!isFirst)
             {
                 load<4>(own.dh[c], carried(c));
@@ -367,16 +478,15 @@ struct BackwardBand
             }
             #pragma unroll
             for (int s = 0; s < 4; s++) own.dh[c][s] = own.dA[c][s] = 0;
-            if (has(c) && !here.isLast) join_ends(own.dh[c], own.a[c], shape, here.sequence, d(c), n(), last - 1, last - here.segment, -1);
-            else if (has(c) && args.dfinal) load_states(own.dh[c], args.dfinal + (here.sequence * shape.channels + d(c)) * shape.N, n(), shape);
+            if (has(c) && !place.isLast) join_ends(own.dh[c], own.a[c], shape, place.sequence, d(c), n(), last - 1, last - place.segment, -1);
+            else if (has(c) && args.dfinal) load_states(own.dh[c], args.dfinal + (place.sequence * shape.channels + d(c)) * shape.N, n(), shape);
         }
     }
 
     __device__ inline void close(const BackwardLane& own, bool isLast)
     {
         const SelectiveScanShape& shape = args.shape;
-        if (!isLast && bands == 1) return;
-        const ScanPlace here(shape, shape.segments, 0, block_again());
+        if (!isLast && bands == 1) return;                    // everything stays in registers
         #pragma unroll
         for (int c = 0; c < 2; c++)
         {
@@ -387,25 +497,25 @@ struct BackwardBand
             }
             else if (has(c))
             {
-                if (args.dinitial && here.segment == 0) store_states(args.dinitial + (here.sequence * shape.channels + d(c)) * shape.N, own.dh[c], n(), shape);
+                if (args.dinitial && place.segment == 0) store_states(args.dinitial + (place.sequence * shape.channels + d(c)) * shape.N, own.dh[c], n(), shape);
                 #pragma unroll
                 for (int s = 0; s < 4; s++)
-                    if (n() + s < shape.N) args.sums[sum_row(shape, here, n() + s) + d(c)] = own.dA[c][s] * kLn2;
+                    if (n() + s < shape.N) args.sums[sum_row(shape, place, n() + s) + d(c)] = own.dA[c][s] * kLn2;
             }
         }
     }
 
-    __device__ inline void load_kept(f32 (&h)[2][4], i64 stretch) const
+    __device__ inline void load_kept(f32 (&h)[2][4], i64 interval) const
     {
         #pragma unroll
         for (int s = 0; s < 4; s++)
             #pragma unroll
             for (int c = 0; c < 2; c++)
-                h[c][s] = has(c) && n() + s < args.shape.N ? args.states[((place.kept + stretch) * args.shape.N + n() + s) * args.shape.channels + d(c)] : 0.0f;
+                h[c][s] = has(c) && n() + s < args.shape.N ? args.states[((place.kept + interval) * args.shape.N + n() + s) * args.shape.channels + d(c)] : 0.0f;
     }
 
 private:
-    __device__ inline f32* carried(int which) const { return args.carry + ((((i64)blockIdx.x * bands + band) * 4 + which) * kBackThreads + threadIdx.x) * 4; }
+    __device__ inline f32* carried(int which) const { return args.carry + ((((i64)blockIdx.x * bands + band) * 6 + which) * kBackThreads + thread_again()) * 4; }
 };
 
 template <typename T, bool isWide>
@@ -413,78 +523,97 @@ __global__ void __launch_bounds__(kBackThreads, kBackBlocks) selective_scan_back
 {
     extern __shared__ __align__(16) u8 sMemory[];
     const SelectiveScanShape& shape = args.shape;
-    const ScanPlace place(shape, shape.segments, 0);
+    BackwardTile& tile = *reinterpret_cast<BackwardTile*>(sMemory);
+    T* sRows = reinterpret_cast<T*>(sMemory + sizeof(BackwardTile));
+    // A block that waits for another began after it, in whatever order blocks start.
+    if (threadIdx.x == 0) tile.place = ScanPlace(shape, shape.segments, 0, atomicAdd(args.turns + args.stretches, 1u));
+    __syncthreads();                                          // the block's place is there
+    const ScanPlace& place = tile.place;
     if (!place.exists)                                        // a sequence with fewer segments adds nothing
     {
         for (int i = threadIdx.x; i < (shape.N + 2) * kWidth; i += kBackThreads)
             if (i % kWidth < place.columns) args.sums[sum_row(shape, place, i / kWidth) + place.first + i % kWidth] = 0;
         return;
     }
-    BackwardTile& tile = *reinterpret_cast<BackwardTile*>(sMemory);
-    T* sRows = reinterpret_cast<T*>(sMemory + sizeof(BackwardTile));
-    constexpr int kRows = kStretch * kWidth;
     const int c = threadIdx.x % kWidth;
-    const i64 stretches = (place.end - place.begin + kStretch - 1) / kStretch;
     const bool isUpper = threadIdx.x >= kWidth;               // the lower half of the threads holds channels' biases, the upper their skips
     const f32* parameter = isUpper ? shape.D : shape.dtBias;
     (isUpper ? tile.sSkip : tile.sBias)[c] = parameter && c < place.columns ? parameter[place.first + c] : 0.0f;
     BackwardLane own;
-    f32 sum = 0;
+    tile.sSum[threadIdx.x] = 0;                               // of D or dtBias of a channel, only this thread's
     const i32 bands = max(1, (shape.N + kBand - 1) / kBand);
-    for (i64 k = stretches - 1; k >= 0; k--)
+    if (bands == 1) BackwardBand<T>(args, tile, 0, 1).open(own, true);
+    for (i32 k = (i32)((place.end - place.begin + kInterval - 1) / kInterval) - 1; k >= 0; k--)
     {
-        const i64 step = place.begin + k * kStretch;
-        BackwardStretch<T, isWide> stretch{args, place, tile, sRows, sRows + kRows, sRows + 2 * kRows, sRows + 3 * kRows, step, (i32)min((i64)kStretch, place.end - step)};
-        stretch.fetch();
-        copy_async_wait<0>();
-        __syncthreads();                                      // the rows, biases and skips are there
-        stretch.prepare();
-        for (i32 b = 0; b < bands; b++)
+        const i32 last = place.end - place.begin - (i64)k * kInterval > kStretch ? 1 : 0;
+        if (last == 1)
         {
-            BackwardBand<T> band{args, place, b, bands};
-            f32 h[2][4];
-            band.load_kept(h, k);
-            band.open(own, k == stretches - 1);
-            stretch.load_band(b);
-            __syncthreads();                                  // what prepare made, B and C are there, and the warps' last sums have been read
-            walk_stretch(tile, own, h, stretch.rows, args.z, b > 0);
-            __syncthreads();                                  // the sums are there, and B and C have been read by all
-            stretch.store_band(b);
-            band.close(own, k == 0);
+            BackwardStretch<T, isWide> first(args, tile, sRows, k, 0);
+            first.fetch_inputs();
+            copy_async_commit();
+            copy_async_wait<0>();
+            __syncthreads();                                  // the rows and biases are there
+            first.prepare(true, false);
+            for (i32 b = 0; b < bands; b++)
+            {
+                BackwardBand<T> band(args, tile, b, bands);
+                f32 h[2][4];
+                band.load_kept(h, k);
+                if (bands > 1) band.load_rates(own);
+                first.load_band(b, true, false);
+                __syncthreads();                              // what prepare made and B are there
+                advance_quarters(tile, own, h, 0, kQuarters, bands == 1);
+                __syncthreads();                              // both have been read by all
+                band.store_middle(h);
+            }
         }
-        stretch.finish();
-        __syncthreads();                                      // the gradients of dt are there
-        sum += stretch.sum_channel();
-        __syncthreads();                                      // the rows have been read by all
+        #pragma unroll 1
+        for (i32 half = last; half >= 0; half--)
+        {
+            const bool areStashed = half < last && bands == 1;
+            BackwardStretch<T, isWide> stretch(args, tile, sRows, k, half);
+            if (half == last) stretch.fetch_inputs();
+            stretch.fetch_gradients();
+            copy_async_wait<0>();
+            __syncthreads();                                  // the rows, biases and skips are there
+            stretch.prepare(false, half < last);
+            for (i32 b = 0; b < bands; b++)
+            {
+                BackwardBand<T> band(args, tile, b, bands);
+                f32 h[2][4];
+                if (half == 0 && !areStashed) band.load_kept(h, k);
+                if (half == 1) band.load_middle(h);
+                if (bands > 1) band.open(own, stretch.step() + stretch.rows() == place.end);
+                stretch.load_band(b, !areStashed, true);
+                __syncthreads();                              // what prepare made, B and C are there, and the warps' last sums have been read
+                walk_stretch(tile, own, h, half, stretch.rows(), args.z, b > 0, areStashed);
+                __syncthreads();                              // the sums are there, and B and C have been read by all
+                stretch.add_turn(b, bands);
+                band.close(own, k + half == 0);
+            }
+            stretch.finish();
+            __syncthreads();                                  // the gradients of dt are there
+            tile.sSum[threadIdx.x] += stretch.sum_channel();
+            __syncthreads();                                  // the rows have been read by all
+        }
     }
-    const ScanPlace end(shape, shape.segments, 0, block_again());
-    const int column = thread_again() % kWidth;
-    if (column < end.columns) args.sums[sum_row(shape, end, shape.N + (thread_again() >= kWidth ? 0 : 1)) + end.first + column] = sum;
+    const int thread = thread_again(), column = thread % kWidth;
+    if (column < place.columns) args.sums[sum_row(shape, place, shape.N + (thread >= kWidth ? 0 : 1)) + place.first + column] = tile.sSum[thread];
 }
 
-template <typename T>
 struct SelectiveScanSumArgs                                   // mirrored in CudaSelectiveScan.cs, field for field
 {
-    const f32* partial; const f32* sums; T* dB; T* dC; f32* dA; f32* dD; f32* dbias;
-    i64 width, channels, segments;                            // width: of dB and of dC; segments: of all sequences
-    i32 N, blocksPerGroup, blocks;                            // blocks that add for B and C; the rest add for the parameters
+    const f32* sums; f32* dA; f32* dD; f32* dbias;
+    i64 channels, segments;                                   // segments: of all sequences
+    i32 N;
 };
 
-template <typename T>
-__global__ void __launch_bounds__(kColumnWarps * kWarp) selective_scan_sum_backward(const SelectiveScanSumArgs<T> args)
+__global__ void __launch_bounds__(kColumnWarps * kWarp) selective_scan_sum_backward(const SelectiveScanSumArgs args)
 {
     __shared__ f32 sSums[kColumnWarps][kWarp];
-    const bool isOfInputs = blockIdx.x < args.blocks;
-    const i64 column = (i64)(isOfInputs ? blockIdx.x : blockIdx.x - args.blocks) * kWarp + threadIdx.x % kWarp;
-    const i64 width = isOfInputs ? 2 * args.width : (args.N + 2) * args.channels;
-    const f32 sum = column_sum(isOfInputs ? args.partial : args.sums, isOfInputs ? args.blocksPerGroup : args.segments, width, column, sSums);
+    const i64 column = (i64)blockIdx.x * kWarp + threadIdx.x % kWarp, width = (args.N + 2) * args.channels;
+    const f32 sum = column_sum(args.sums, args.segments, width, column, sSums);
     if (threadIdx.x >= kWarp || column >= width) return;
-    if (isOfInputs)
-    {
-        if (column < args.width) args.dB[column] = from_f32<T>(sum);
-        else args.dC[column - args.width] = from_f32<T>(sum);
-        return;
-    }
     const Quotient at = divide(column, args.channels);        // the state, or behind the last the skip and the bias, and the channel
     if (at.quotient < args.N) args.dA[at.rest * args.N + at.quotient] = sum;
     else if (f32* to = at.quotient == args.N ? args.dD : args.dbias) to[at.rest] = sum;

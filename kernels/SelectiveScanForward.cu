@@ -6,14 +6,14 @@
 // Method     a block walks one sequence with `width` channels. A thread keeps S states of one channel in registers; where N > S, ceil(N / S) threads, in
 //            warps of their own, share a channel, and their parts of y are added in order. The rows of the next tile of kSteps steps are under way to
 //            shared memory (cp.async where isWide) while one is walked, so that B and C are read once for all channels of the block. Where `states`
-//            is given, the state before every kStretch-th step is kept for the backward pass.
+//            is given, the state before every kInterval-th step is kept for the backward pass.
 //            Where sequences are few and long they are walked in segments at once, each from the ends that selective_scan_state found before (see there).
 // Layout     u, dt, z [B, L, D] and B, C [B, L, G, N] with the given strides, the last axis dense; y [B, L, D]; A [D, N], D, dtBias [D] float; states
-//            [stretches, N, D] float or null; initial, finalState [sequences, D, N] float; starts [sequences + 1], then the number of stretches before each
+//            [intervals, N, D] float or null; initial, finalState [sequences, D, N] float; starts [sequences + 1], then the number of intervals before each
 //            sequence [sequences + 1], or null where each row of the batch is a sequence.
 // Launch     grid sequences·segments·G·blocksPerGroup, block width·parts with parts = ceil(N / S) and width 32 to 128; dynamic shared memory of two stages of
 //            kSteps·(3·width + 2·N) elements, and kSteps·(2·S·parts + width + width·parts) floats.
-// Traffic    reads (2, or 3 with z)·D + 2·G·N·blocksPerGroup elements a step, writes D; writes N·D floats a stretch where states are kept. Each sequence reads
+// Traffic    reads (2, or 3 with z)·D + 2·G·N·blocksPerGroup elements a step, writes D; writes N·D floats an interval where states are kept. Each sequence reads
 //            A, D and its initial state, and dtBias for each part, and writes its final state; segment k > 0 reads N·D + D floats for each one before it instead
 //            of the initial state.
 // Precision  loads T, computes and accumulates f32, stores T. exp by ex2.approx.ftz of (Δ·log2 e)·A: 2 units in the last place, 0 below 2⁻¹²⁶.
@@ -184,10 +184,10 @@ __global__ void __launch_bounds__(kMaxThreads, 1) selective_scan_forward(const S
         __syncthreads();                                      // the tile's rows are there, and those of the last one have been read by all
         if (step + kSteps < place.end) tile.template fetch<isWide>(stage ^ 1, args, place, step + kSteps);
         tile.prepare(stage, shape.hasSoftplus, place, rows, bias);
-        if (args.states && isActive && (step - place.begin) % kStretch == 0)
+        if (args.states && isActive && (step - place.begin) % kInterval == 0)
         {
             const ScanPlace again(shape, shape.segments, 0, block_again());                  // registers are short
-            f32* kept = args.states + ((again.kept + (step - again.begin) / kStretch) * shape.N + n) * shape.channels + d;
+            f32* kept = args.states + ((again.kept + (step - again.begin) / kInterval) * shape.N + n) * shape.channels + d;
             #pragma unroll
             for (int s = 0; s < S; s++)
                 if (n + s < shape.N) kept[s * shape.channels] = h[s];

@@ -14,7 +14,7 @@
 // Traffic    reads (2, or 3 with z)·D + G·N·blocksPerGroup elements a step of its segments; each segment reads A, and dtBias for each part, and writes N·D + D floats.
 // Precision  loads T, computes and accumulates f32; exp as in SelectiveScanForward.cu. ΣΔ is added tile by tile and held to ±1e38, so that a state without decay keeps
 //            its 0 in the exponent. Deterministic: no atomics, fixed order of additions.
-// Limits     as SelectiveScanForward.cu; segments are of whole stretches.
+// Limits     as SelectiveScanForward.cu; segments are of whole intervals.
 // Variants   selective_scan_state<{f32|bf16|f16}, {8|16}, {true|false}, {true|false}>
 #include "common/SelectiveScan.cuh"
 

@@ -457,7 +457,7 @@ struct SsdSweep : SsdChunkBlock<T, 1>
     {
         to += (row * shape.L + first) * step + group * shape.N;
         for (int slice = 0; slice < Slices; slice++)
-            store_border<kSide>(to + slice * kSide, tile(1 + matrix * Slices + slice), steps, step, min(kSide, shape.N - slice * kSide), args.isGroupWide);
+            store_tile<kSide>(to + slice * kSide, tile(1 + matrix * Slices + slice), steps, step, min(kSide, shape.N - slice * kSide), args.isGroupWide);
     }
 
     __device__ inline void walk()

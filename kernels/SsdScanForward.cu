@@ -3,6 +3,7 @@
 // Computes   Δ = clamp(softplus(dt + bias)),  S_t = exp(Δ_t·A)·S_{t-1} + Δ_t·B_t·x_tᵀ,  y_t = S_tᵀ·C_t + D·x_t, times silu(z_t); by chunks of Q steps, with
 //            s_i = Σ_{k≤i} Δ_k·A within a chunk:  y_i = Σ_{j≤i} (C_i·B_j)·exp(s_i − s_j)·Δ_j·x_j + exp(s_i)·S_0ᵀ·C_i,
 //            S_Q = exp(s_Q)·S_0 + Σ_j exp(s_Q − s_j)·Δ_j·B_j·x_jᵀ
+//            With a convolution, x_t = silu(bias + Σ_k weight_k·x'_{t − K + 1 + k}) of what comes in as x'; its final state is the last K − 1 of them, rows before a sequence its initial one.
 //            For a norm behind the gate, y is then multiplied by norm, and the squares before that are added up over 32 channels: the rest is a factor of each row.
 // Source     Dao and Gu 2024, arXiv:2405.21060, section 6.
 // Method     ssd_scan_forward: a team of 8 warps owns a unit, W channels of one head of one sequence, and walks the chunks with the state in registers, so that
@@ -10,27 +11,35 @@
 //            later the two products with x run on the tensor cores (bf16) or as multiply-adds, from tiles in shared memory, where a copy of the state stands too; the
 //            decayed x takes its place, then y, which goes out in whole lines, past the gate, while the next chunk is on its way. C and B come in slices of kSlice of
 //            N. One warp of a team makes Δ and the decays (see common/Ssd.cuh).
+//            A convolution works in the tile of x before C·Bᵀ is made: a thread walks 8 steps of its channels, with the rows before them in registers before others overwrite
+//            them, and the last 3 rows stay for the next chunk. So no row is read twice, and each value is made once, as a unit has channels of its own. B and C come convolved:
+//            all blocks of a group share them, and each would make 2·N values a step anew, 512 exponentials and reciprocals with 128 states where x takes 128. For the
+//            backward pass the x that it worked with is left in `convolved`: to make it there again would take 2 for each value, 1.5 times, in a pass that no other
+//            warps of a multiprocessor fill, for 2 bytes of it that are not written.
 //            Where sequences are few and long they are walked in segments at once: ssd_scan_state_forward first makes the state at the start of each, a block for 64 × 64
 //            of the state of a head, by the same additions in the same order, so that segments change no bit.
-// Layout     norm [H·P], squares [B, L, H, ceil(P / 32)] float or null; x, z [B, L, H, P]; dt [B, L, H]; B, C [B, L, G, N], any strides but the last; y, ungated [B, L, H, P]; initial, final [n, H, P, N] float;
+// Layout     convolution: weight [H·P, K], bias [H·P] or null, initial or null and final [n, K − 1, H·P] with steps stateStep apart, float; convolved [B, L, H, P] or null. norm [H·P], squares [B, L, H, ceil(P / 32)] float or null; x, z [B, L, H, P]; dt [B, L, H]; B, C [B, L, G, N], any strides but the last; y, ungated [B, L, H, P]; initial, final [n, H, P, N] float;
 //            states [borders, H, N, P], before each chunk or the first of each chunksOfBorder, bf16 or float as the tiles; carried [n, segments − 1, H, P, N] float; ungated and states may be null.
 // Launch     ssd_scan_forward grid sequences·segments·H·ceil(P / W) / Units, W = 64 for bf16 and 32 for float tiles; block 256·Units; dynamic shared memory 45 to 91 KiB,
-//            see SsdPlan. ssd_scan_state_forward, before it where there are segments: grid sequences·H·ceil(P / 64)·ceil(N / 64), block 256, 2 tiles of 64 × 64.
+//            see SsdPlan, and 4.6 KiB a unit. ssd_scan_state_forward, before it where there are segments: grid sequences·H·ceil(P / 64)·ceil(N / 64), block 256, 2 tiles of 64 × 64.
 // Traffic    ssd_scan_forward, per step: a unit reads its part of P elements (twice with z) and 1 of dt, and writes its part of P (twice with ungated; with norm also a float for each 32); a block reads
 //            2·N elements of B and C (where N > kSlice 3·N − kSlice). Per border and head states take N·P elements; per segment and head the state is read, and per
 //            sequence and head written, as N·P floats. ssd_scan_state_forward reads x for each 64 of N and B for each 64 of P, and writes N·P floats per segment but
-//            the first; it leaves the last segment alone.
+//            the first; it leaves the last segment alone. A convolution adds (K + 1)·H·P floats of weight and bias and (K − 1)·H·P of each state for each sequence, and writes H·P elements a
+//            step where they are kept: with its own launch before they would be read and written besides, and its tiles would read K − 1 rows of the ones before.
 // Precision  loads T, accumulates f32, stores T. bf16: C·Bᵀ with its decay, the decayed x and the copy of the state are rounded to bf16 as operands of products; the
 //            state itself stays f32. f32 and f16: tiles are f32, products are multiply-adds. Sums of Δ·A are f64. Deterministic: no atomics; units, teams and segments
 //            change no bit.
-// Limits     N ≤ 64·Tiles ≤ 256; Q ≤ 64.
+//            A convolution gives the bits of CausalConv1d.cu, x rounded to T; it takes an exponential and a reciprocal a value.
+// Limits     N ≤ 64·Tiles ≤ 256; Q ≤ 64. A convolution has at most 4 taps, and no segments: ssd_scan_state_forward would make its values once more for each 64 states.
 // Variants   ssd_scan_forward<{f32|bf16|f16}, {1|2|4}, 1>; ssd_scan_forward<bf16, {1|2}, 2>; ssd_scan_state_forward<{f32|bf16|f16}>
-#include "common/Ssd.cuh"
+#include "common/SsdConvolution.cuh"
 
 template <typename T>
 struct SsdForwardArgs                                         // mirrored in CudaSsdScan.cs, field for field
 {
-    T* y; T* ungated; f32* final; Border<T>* states; const f32* initial; const f32* carried; const f32* norm; f32* squares;
+    T* y; T* ungated; f32* final; Border<T>* states; const f32* initial; const f32* carried; const f32* norm; f32* squares; T* convolved;
+    SsdConvolution convolution;
     SsdShape<T> shape;
     i32 segments, chunksOfSegment;
 };
@@ -125,6 +134,7 @@ __global__ void __launch_bounds__(kSsdThreads * Units, kBlocksOf<T, Tiles, Units
     __shared__ SsdDecays sDecays[Units];
     __shared__ f32 sSkip[Units][kWidth];                      // D of a unit's channels
     __shared__ __align__(16) f32 sNorm[Units][kWidth];        // the norm's weight of them
+    __shared__ __align__(16) SsdWindow<kWidth> sWindows[Units];
     const SsdShape<T>& shape = args.shape;
     const int own = Units == 1 ? 0 : threadIdx.x / kSsdThreads, thread = Units == 1 ? threadIdx.x : threadIdx.x % kSsdThreads, slices = (shape.P + kWidth - 1) / kWidth, blocks = shape.H * slices / Units;
     const int unit = blockIdx.x % blocks * Units + own, channel = unit % slices * kWidth, head = unit / slices, group = head / (shape.H / shape.G), segment = blockIdx.x / blocks % args.segments;
@@ -143,6 +153,9 @@ __global__ void __launch_bounds__(kSsdThreads * Units, kBlocksOf<T, Tiles, Units
         sSkip[own][c] = shape.D && c < channels ? shape.D[shape.isSkipPerChannel ? head * shape.P + channel + c : head] : 0.0f;
         sNorm[own][c] = args.norm && c < channels ? args.norm[head * shape.P + channel + c] : 0.0f;
     }
+
+    SsdWindow<kWidth>& window = sWindows[own];
+    if (args.convolution.weight) window.open(args.convolution, number, head * shape.P + channel, channels);
 
     // Rows n = 64·r + m … of the state by columns p0 ….
     f32 state[Tiles][J][4];
@@ -194,7 +207,8 @@ __global__ void __launch_bounds__(kSsdThreads * Units, kBlocksOf<T, Tiles, Units
                 load_slice(first, slice, true);
             }
             tile_wait();
-            __syncthreads();                                  // the tiles, the state and the decays are there
+            __syncthreads();                                  // the tiles, the state, the decays and the taps are there
+            if (slice == 0 && args.convolution.weight) window.template convolve<T>(memory.sX, args.convolution.K, steps, usedP);
             const int depth = min(kSlice, usedN - slice * kSlice);
             multiply<false, false>(products, memory.sC + m * kPitchN, kPitchN, memory.sB + q0 * kPitchN, kPitchN, depth, m + 16 - q0);
             multiply<false, true>(y, memory.sC + m * kPitchN, kPitchN, memory.sState + slice * kSlice * kPitchP + p0, kPitchP, depth, columns);
@@ -204,9 +218,9 @@ __global__ void __launch_bounds__(kSsdThreads * Units, kBlocksOf<T, Tiles, Units
             const SsdSequence of(shape, number);              // anew: registers are short
             const i64 chunk = (first - of.begin) / shape.Q;
             if (chunk % shape.chunksOfBorder == 0)
-                store_border<kWidth>(args.states + shape.border(of.firstBorder + chunk / shape.chunksOfBorder, head) + channel, memory.sState, shape.N, shape.P, channels, shape.isStateWide);
+                store_tile<kWidth>(args.states + shape.border(of.firstBorder + chunk / shape.chunksOfBorder, head) + channel, memory.sState, shape.N, shape.P, channels, shape.isStateWide);
         }
-        __syncthreads();                                      // C and the state have been read by all; C·Bᵀ and the decayed x go into their places
+        __syncthreads();                                      // C and the state have been read by all; C·Bᵀ and the decayed x go into their places. x is convolved
         #pragma unroll
         for (int u = 0; u < Units; u++)
             #pragma unroll
@@ -256,6 +270,7 @@ __global__ void __launch_bounds__(kSsdThreads * Units, kBlocksOf<T, Tiles, Units
                 if (slice * kSlice + 64 * r + m < usedN)
                     multiply<true, true>(state[slice * kTilesOfSlice + r], memory.sB + 64 * r + m, kPitchN, memory.sState + p0, kPitchP, kSteps, columns);
         }
+        if (args.convolved) store_tile<kWidth>(args.convolved + shape.dense(sequence.row, first, head) + channel, memory.sX, steps, (i64)shape.H * shape.P, channels, shape.isYWide);
         __syncthreads();                                      // all tiles have been read by all: the next chunk and y take their places
         if (first + shape.Q < end) load_chunk(first + shape.Q);
         #pragma unroll
@@ -268,6 +283,7 @@ __global__ void __launch_bounds__(kSsdThreads * Units, kBlocksOf<T, Tiles, Units
     }
 
     if (end < sequence.end) return;
+    if (args.convolution.weight) window.close(args.convolution, number, head * shape.P + channel, channels);
     #pragma unroll
     for (int r = 0; r < Tiles; r++)
         #pragma unroll

@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(kSsdThreads * Units) ssd_scan_state_backward(c
                     #pragma unroll
                     for (int v = 0; v < 4; v += 2) put_pair(sState + (64 * r + m + fragment_row(v)) * kPitch<T> + c0 + 8 * j + fragment_column(v), dstate[r][j][v], dstate[r][j][v + 1]);
         __syncthreads();                                      // the decays are there, and dS
-        if constexpr (!isCarried) store_border<kSide>(args.dstates + shape.border(sequence.firstBorder + chunk, head) + (i64)n0 * shape.P + channel, sState, width, shape.P, channels, shape.isStateWide);
+        if constexpr (!isCarried) store_tile<kSide>(args.dstates + shape.border(sequence.firstBorder + chunk, head) + (i64)n0 * shape.P + channel, sState, width, shape.P, channels, shape.isStateWide);
         if (shape.isYWide) load_gated<16 / sizeof(T), !isCarried>(args, sDy, decays, sequence.row, first, steps, head, channel, n0 == 0);
         else load_gated<1, !isCarried>(args, sDy, decays, sequence.row, first, steps, head, channel, n0 == 0);
         tile_wait();

@@ -6,7 +6,7 @@
 #include "common/Pointwise.cuh"
 #include "common/Warp.cuh"
 
-constexpr int kStretch = 16;                                  // steps from one kept state to the next
+constexpr int kInterval = 32;                                 // steps from one kept state to the next
 constexpr int kSteps = 8;                                     // of a tile of the kernels that walk a channel in a thread
 constexpr int kMaxThreads = 640;                              // of their blocks there are at most 512; so many leave each 96 registers
 
@@ -37,11 +37,11 @@ struct ScanPlace
         row = shape.starts ? 0 : sequence;
         begin = shape.starts ? shape.starts[sequence] : 0;
         end = shape.starts ? shape.starts[sequence + 1] : shape.L;
-        kept = shape.starts ? shape.starts[shape.sequences + 1 + sequence] : sequence * ((shape.L + kStretch - 1) / kStretch);
+        kept = shape.starts ? shape.starts[shape.sequences + 1 + sequence] : sequence * ((shape.L + kInterval - 1) / kInterval);
         if (segment > 0)
         {
-            begin += segment * shape.segmentSteps;            // whole stretches
-            kept += segment * (shape.segmentSteps / kStretch);
+            begin += segment * shape.segmentSteps;            // whole intervals
+            kept += segment * (shape.segmentSteps / kInterval);
         }
         stop = end;
         exists = segment == 0 || begin < end;

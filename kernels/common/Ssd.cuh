@@ -191,25 +191,25 @@ __device__ inline void put_pair(E* to, f32 a, f32 b)
     stash<2>(to, pair);
 }
 
-// A team stores a state [N, Width] from a tile into the rows of P elements that begin at `to`, of which `channels` are the tile's.
-template <int Width, int V, typename E>
-__device__ inline void store_border(E* to, const E* sState, int N, i64 P, int channels)
+// A team stores `rows` rows of a tile as the rows, `stride` elements apart, that begin at `to`, of which `columns` are the tile's.
+template <int Width, int V, typename T, typename E>
+__device__ inline void store_tile(T* to, const E* sTile, int rows, i64 stride, int columns)
 {
     constexpr int kPitch = Width + kRowPad<E>;
     #pragma unroll 1
-    for (int k = threadIdx.x % kSsdThreads; k < N * (Width / V); k += kSsdThreads)
+    for (int k = threadIdx.x % kSsdThreads; k < rows * (Width / V); k += kSsdThreads)
     {
-        const int n = k / (Width / V), p = k % (Width / V) * V;
-        if (p >= channels) continue;
+        const int r = k / (Width / V), c = k % (Width / V) * V;
+        if (c >= columns) continue;
         f32 value[V];
-        load<V>(value, sState + n * kPitch + p);
-        store<V>(to + n * P + p, value);
+        load<V>(value, sTile + r * kPitch + c);
+        store<V>(to + r * stride + c, value);
     }
 }
 
-template <int Width, typename E>
-__device__ inline void store_border(E* to, const E* sState, int N, i64 P, int channels, bool isWide)
+template <int Width, typename T, typename E>
+__device__ inline void store_tile(T* to, const E* sTile, int rows, i64 stride, int columns, bool isWide)
 {
-    if (isWide) store_border<Width, 16 / sizeof(E)>(to, sState, N, P, channels);
-    else store_border<Width, 1>(to, sState, N, P, channels);
+    if (isWide) store_tile<Width, 16 / sizeof(T)>(to, sTile, rows, stride, columns);
+    else store_tile<Width, 1>(to, sTile, rows, stride, columns);
 }

@@ -4,7 +4,7 @@ namespace ZEngine;
 internal sealed class Mamba2Pass
 {
     private readonly Mamba2ScanOptions _options;
-    private readonly Tensor _projected, _taps, _norm, _mixed;
+    private readonly Tensor _projected, _taps, _norm;
     private readonly Tensor[] _parts;                          // z, the convolution's channels, dt
     private readonly CausalConv1dInputs _convolution;
     private readonly SsdScanInputs _scan;
@@ -24,20 +24,19 @@ internal sealed class Mamba2Pass
         _parts = Ops.Split(_projected, inner, channels, heads);
 
         _convolution = new CausalConv1dInputs(_parts[1], _taps.Reshape(channels, -1), inputs[4]?.Contiguous(), inputs[7]?.Contiguous(), HasSilu: true, scan.Layout);
-        _mixed = Tensor.Empty([batch, length, channels], dtype, device);
         ConvState = Tensor.Empty([sequences, _taps.Shape[2] - 1, channels], DType.Float32, device);
-        backend.CausalConv1dForward(_convolution, _mixed, ConvState);
-
         bool isDeferred = options.DefersScale && options.NormGroupSize == inner && length > 1 && dtype != DType.Float16;
-        (Tensor x, Tensor B, Tensor C) = ScanParts(_mixed);
+        (Tensor x, Tensor B, Tensor C) = ScanParts(_parts[1]);
         scan = scan with { ChunkLength = backend.SsdChunkLength(scan.ChunkLength, length, inner / heads, states) };
-        _scan = new SsdScanInputs(x, _parts[2], inputs[1]!.Contiguous(), B, C, inputs[5]?.Contiguous(), isDeferred ? Heads(_parts[0]) : null, inputs[6]?.Contiguous(), inputs[8]?.Contiguous(), scan);
+        var unmixed = new SsdScanInputs(x, _parts[2], inputs[1]!.Contiguous(), B, C, inputs[5]?.Contiguous(), isDeferred ? Heads(_parts[0]) : null, inputs[6]?.Contiguous(), inputs[8]?.Contiguous(), scan);
+        SsdInput? input;
+        (_scan, input) = Convolve(unmixed, isTracked);
         Tensor y = Tensor.Empty([batch, length, inner], dtype, device);
         ScanState = Tensor.Empty([sequences, heads, inner / heads, states], DType.Float32, device);
         Squares = isDeferred ? Tensor.Empty([batch, length, backend.SsdSquares(heads, inner / heads)], DType.Float32, device) : null;
         _states = isTracked ? _scan.X.Backend.SsdStates(_scan) : null;
         _ungated = !isDeferred ? y : isTracked ? Tensor.EmptyLike(y) : null;
-        backend.SsdScanForward(_scan, Heads(y), ScanState, _states, isDeferred && isTracked ? Heads(_ungated!) : null, Squares is null ? null : new SsdGate(_norm, Squares));
+        backend.SsdScanForward(input is null ? _scan : _scan with { X = x }, Heads(y), ScanState, _states, isDeferred && isTracked ? Heads(_ungated!) : null, Squares is null ? null : new SsdGate(_norm, Squares), input);
         Y = y;
         if (isDeferred) return;
         Y = Tensor.Empty([batch, length, inner], dtype, device);
@@ -60,7 +59,7 @@ internal sealed class Mamba2Pass
         SsdScanInputs s = _scan;
         Tape.Record(
             outputs, inputs,
-            [_projected, _taps, _norm, _mixed, .. _parts, _convolution.Weight, _convolution.Bias, _convolution.InitialState, s.X, s.A, s.B, s.C, s.D, s.Z, s.DtBias, s.InitialState, _states, _ungated, _rstd],
+            [_projected, _taps, _norm, .. _parts, _convolution.Weight, _convolution.Bias, _convolution.InitialState, s.X, s.A, s.B, s.C, s.D, s.Z, s.DtBias, s.InitialState, _states, _ungated, _rstd],
             Gradients);
     }
 
@@ -68,7 +67,7 @@ internal sealed class Mamba2Pass
     {
         (Backend backend, DType dtype, Device device) = (_projected.Backend, _projected.DType, _projected.Device);
         Tensor dy = dOutputs[0]?.Contiguous() ?? Tensor.Zeros(Y.Shape, dtype, device);
-        Tensor dProjected = backend.EmptyRows(_projected.Shape, dtype, device), dMixed = Tensor.Empty(_mixed.Shape, dtype, device), dUngated = Tensor.Empty(Y.Shape, dtype, device);
+        Tensor dProjected = backend.EmptyRows(_projected.Shape, dtype, device), dMixed = Tensor.Empty(_parts[1].Shape, dtype, device), dUngated = Tensor.Empty(Y.Shape, dtype, device);
         Tensor[] dParts = Ops.Split(dProjected, _parts[0].Shape[2], _parts[1].Shape[2], _parts[2].Shape[2]);
         using PartialSums? sums = backend.NewPartialSums();
 
@@ -92,14 +91,36 @@ internal sealed class Mamba2Pass
 
     private RmsNormInputs NormInputs(Tensor y) => new(y, _norm, _parts[0], _options.NormEpsilon, GateOrder.BeforeNorm, _options.NormGroupSize);
 
-    /// <summary>x [B, L, H, P], B and C [B, L, G, N] of the convolution's channels.</summary>
-    private (Tensor X, Tensor B, Tensor C) ScanParts(Tensor mixed)
+    /// <summary>Behind the convolution: all channels at once, or B and C, and x on its way into the scan where the device has it so. x is kept for the gradients alone then.</summary>
+    private (SsdScanInputs Scan, SsdInput? Input) Convolve(SsdScanInputs scan, bool isTracked)
     {
-        long inner = _norm.Shape[0], groupStates = (mixed.Shape[2] - inner) / 2;
-        Tensor[] parts = Ops.Split(mixed, inner, groupStates, groupStates);
-        Tensor Grouped(Tensor tensor) => tensor.Reshape(mixed.Shape[0], mixed.Shape[1], _options.Groups, -1);
-        return (Heads(parts[0]), Grouped(parts[1]), Grouped(parts[2]));
+        (long inner, long channels) = (_norm.Shape[0], _taps.Shape[0]);
+        Backend backend = _projected.Backend;
+        Tensor Rows(long width) => Tensor.Empty([_projected.Shape[0], _projected.Shape[1], width], _projected.DType, _projected.Device);
+        bool isOfX = backend.SsdConvolves(scan, _taps.Shape[2]);
+        long first = isOfX ? inner : 0, count = channels - first;
+        Tensor mixed = Rows(count);
+        backend.CausalConv1dForward(_convolution.Channels(first, count), mixed, ConvState.Slice(2, first, count));
+        if (!isOfX)
+        {
+            (Tensor x, Tensor B, Tensor C) = ScanParts(mixed);
+            return (scan with { X = x, B = B, C = C }, null);
+        }
+        Tensor[] parts = Ops.Split(mixed, count / 2, count / 2);
+        Tensor? convolved = isTracked ? Rows(inner) : null;
+        return (scan with { X = Heads(convolved ?? _parts[1].Slice(2, 0, inner)), B = Groups(parts[0]), C = Groups(parts[1]) },
+            new SsdInput(_convolution.Channels(0, inner), ConvState.Slice(2, 0, inner), convolved));
     }
+
+    /// <summary>x [B, L, H, P], B and C [B, L, G, N] of the convolution's channels.</summary>
+    private (Tensor X, Tensor B, Tensor C) ScanParts(Tensor channels)
+    {
+        long inner = _norm.Shape[0], groupStates = (channels.Shape[2] - inner) / 2;
+        Tensor[] parts = Ops.Split(channels, inner, groupStates, groupStates);
+        return (Heads(parts[0]), Groups(parts[1]), Groups(parts[2]));
+    }
+
+    private Tensor Groups(Tensor tensor) => tensor.Reshape(tensor.Shape[0], tensor.Shape[1], _options.Groups, -1);
 
     private Tensor Heads(Tensor tensor) => tensor.Reshape(tensor.Shape[0], tensor.Shape[1], _parts[2].Shape[2], -1);
 }

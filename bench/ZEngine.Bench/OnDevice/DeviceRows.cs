@@ -204,5 +204,17 @@ internal static class DeviceRows
             Ops.Fill(a, -1);
             return (() => Ops.SsdScan(x, dt, a, b, c, d, null, bias).Y, [x, dt, a, b, c, d, bias]);
         })) yield return row;
+
+        // What stands between a layer's projections, of rows [z; x; B; C; dt], with heads enough that they are whole accesses.
+        long mixers = Math.Max(8, s.SsdHeads), width = mixers * headDimension, mixed = width + 2 * s.SsdStates;
+        double products = steps * (chunk * n + mixers * (chunk * headDimension + 4 * n * headDimension)), gradients = steps * (3 * chunk * n + mixers * (2 * chunk * headDimension + 8 * n * headDimension));
+        double projected = e * steps * (width + mixed + mixers), result = e * steps * width, convolution = 2 * taps * steps * mixed;
+        foreach (DeviceRow row in Pair("Mamba2Scan", Sizes(("B", s.B), ("L", s.L), ("H", mixers), ("P", headDimension), ("N", s.SsdStates), ("K", taps)), (products + convolution, products + gradients + 4 * convolution), (projected + result, 3 * projected + 2 * result), o =>
+        {
+            (Tensor x, Tensor weight, Tensor norm, Tensor bias) = (o.Normal(s.B, s.L, width + mixed + mixers), o.Float(mixed, 1, taps), o.Float(width), o.Float(mixed));
+            (Tensor a, Tensor d, Tensor dtBias) = (o.Own(Tensor.Empty([mixers], DType.Float32, o.Device)), o.Float(mixers), o.Float(mixers));
+            Ops.Fill(a, -1);
+            return (() => Ops.Mamba2Scan(x, a, weight, norm, new Mamba2ScanOptions(1, Epsilon), bias, d, dtBias).Y, [x, a, weight, norm, bias, d, dtBias]);
+        })) yield return row;
     }
 }

@@ -17,7 +17,7 @@ internal sealed partial class CudaBackend
     private struct CausalConv1dShape
     {
         public ulong Weight, Bias, Initial, Starts;
-        public long L, D, BatchStride, StepStride, Tiles, TilesPerRow;
+        public long L, D, BatchStride, StepStride, StateStep, Tiles, TilesPerRow;
         public int K, Steps, Sequences, Slices, HasSilu;
     }
 
@@ -45,10 +45,10 @@ internal sealed partial class CudaBackend
             CarryState(x.InitialState, finalState);
             return;
         }
-        bool isWide = IsConvWide(x) && IsAligned(finalState, 4);
+        bool isWide = IsConvWide(x) && IsAligned(finalState, 4) && finalState.Strides[1] % 4 == 0;
         int window = ConvWindow(x, isWide);
         using Tensor? starts = UploadSequences(x.Layout);
-        CausalConv1dShape shape = ConvShape(x, starts, window, isWide);
+        CausalConv1dShape shape = ConvShape(x, starts, window, isWide) with { StateStep = finalState.Strides[1] };
         Kernel(CausalConv1dFile, $"causal_conv1d_forward<{y.DType}, {window}, {isWide}>").Launch(ConvBlocks(shape), ConvThreads, 0, new CausalConv1dArgs
         {
             X = Pointer(x.X), Y = Pointer(y), FinalState = Pointer(finalState), Shape = shape,
@@ -98,7 +98,7 @@ internal sealed partial class CudaBackend
         return new CausalConv1dShape
         {
             Weight = Pointer(x.Weight), Bias = Pointer(x.Bias), Initial = Pointer(x.InitialState), Starts = Pointer(starts),
-            L = length, D = width, BatchStride = x.X.Strides[0], StepStride = x.X.Strides[1], Tiles = batch * tilesPerRow, TilesPerRow = tilesPerRow,
+            L = length, D = width, BatchStride = x.X.Strides[0], StepStride = x.X.Strides[1], StateStep = width, Tiles = batch * tilesPerRow, TilesPerRow = tilesPerRow,
             K = (int)x.Weight.Shape[1], Steps = steps, Sequences = x.Layout?.Count ?? 0, Slices = slices, HasSilu = x.HasSilu ? 1 : 0,
         };
     }

@@ -13,6 +13,9 @@ internal readonly record struct SelectiveScanPlan(int States, int Parts, int Wid
 
     private const int FewStates = 8, ManyStates = 16, MaxStates = 256, MinWidth = 32, MaxWidth = 128;
 
+    /// <summary>Channels of a backward block.</summary>
+    public const int BackwardWidth = 64;
+
     public int Threads => Width * Parts;
 
     /// <summary>The forward kernel's plan: as many channels share B and C as leave each multiprocessor a block.</summary>
@@ -28,6 +31,9 @@ internal readonly record struct SelectiveScanPlan(int States, int Parts, int Wid
     /// <summary>Dynamic shared memory of a forward block.</summary>
     public int SharedBytes(int n, int elementSize) => 2 * Steps * (3 * Width + 2 * n) * elementSize + Steps * (2 * States * Parts + Width + Width * Parts) * sizeof(float);
 
+    /// <summary>Of a backward block: BackwardTile in kernels/SelectiveScanBackward.cu, an interval of u and dt, and half of one of z and dy.</summary>
+    public static int BackwardSharedBytes(int elementSize) => 69_856 + 3 * ScanSegments.Interval * BackwardWidth * elementSize;
+
     /// <summary>The same of a block that walks a segment for its end alone.</summary>
     public int SegmentSharedBytes(int n, int elementSize) => 2 * Steps * (3 * Width + n) * elementSize + Steps * (2 * Width + States * Parts) * sizeof(float);
 }
@@ -37,11 +43,11 @@ internal readonly record struct SelectiveScanPlan(int States, int Parts, int Wid
 /// so they are a function of sizes alone: every device gives the same bits.
 /// </summary>
 /// <param name="Count">Segments of the longest sequence; 1 where it is walked whole.</param>
-/// <param name="Steps">Steps of a segment, whole stretches; of the last of a sequence what is left.</param>
+/// <param name="Steps">Steps of a segment, whole intervals; of the last of a sequence what is left.</param>
 internal readonly record struct ScanSegments(int Count, long Steps)
 {
-    /// <summary>As kStretch in kernels/common/SelectiveScan.cuh.</summary>
-    public const int Stretch = 16;
+    /// <summary>As kInterval in kernels/common/SelectiveScan.cuh.</summary>
+    public const int Interval = 32;
 
     /// <summary>Warps that occupy the largest GPUs; the least segments that make up for the work that is done twice; the most, as each joins the ends of all before it; and their least length.</summary>
     private const long Warps = 512, Least = 4, Most = 32, LeastSteps = 256;
@@ -57,7 +63,7 @@ internal readonly record struct ScanSegments(int Count, long Steps)
         long warps = (steps + longest - 1) / longest * groups * ((channels + 31) / 32) * ((n + 15) / 16);
         long count = Math.Min(Math.Min(Most, longest / LeastSteps), Warps / Math.Max(1, warps));
         if (count < Least) return new(1, longest);
-        long length = ((longest + count - 1) / count + Stretch - 1) / Stretch * Stretch;
+        long length = ((longest + count - 1) / count + Interval - 1) / Interval * Interval;
         return new((int)((longest + length - 1) / length), length);
     }
 
@@ -77,8 +83,8 @@ internal sealed partial class CudaBackend
 {
     private const string SelectiveScanStateFile = "SelectiveScanState.cu", SelectiveScanForwardFile = "SelectiveScanForward.cu", SelectiveScanBackwardFile = "SelectiveScanBackward.cu";
 
-    /// <summary>As in kernels/SelectiveScanBackward.cu: channels and threads of a block, states of a band, and bytes of its shared memory without the rows.</summary>
-    private const int ScanBackWidth = 64, ScanBackThreads = 128, ScanBand = 16, ScanBackShared = 47_744, ScanRowElements = 4 * 16 * ScanBackWidth;
+    /// <summary>As in kernels/SelectiveScanBackward.cu: channels and threads of a block, and states of a band.</summary>
+    private const int ScanBackWidth = SelectiveScanPlan.BackwardWidth, ScanBackThreads = 128, ScanBand = 16;
 
     /// <summary>Mirrors SelectiveScanShape in kernels/common/SelectiveScan.cuh, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
@@ -110,8 +116,8 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct SelectiveScanBackwardArgs
     {
-        public ulong U, Dt, B, C, Z, Dy, States, Dfinal, Du, Ddt, Dz, Dinitial, Partial, Sums, Carry;
-        public long Rows;
+        public ulong U, Dt, B, C, Z, Dy, States, Dfinal, Du, Ddt, Dz, DB, DC, Dinitial, Partial, Sums, Carry, Turns;
+        public long Rows, Stretches;
         public SelectiveScanShape Shape;
     }
 
@@ -119,13 +125,13 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct SelectiveScanSumArgs
     {
-        public ulong Partial, Sums, DB, DC, DA, DD, Dbias;
-        public long Width, Channels, Segments;
-        public int N, BlocksPerGroup, Blocks;
+        public ulong Sums, DA, DD, Dbias;
+        public long Channels, Segments;
+        public int N;
     }
 
     /// <summary>What the backward kernel walks with everything in shared memory.</summary>
-    internal override long SelectiveScanStretch => ScanSegments.Stretch;
+    internal override long SelectiveScanStretch => ScanSegments.Interval;
 
     internal override void SelectiveScanForward(SelectiveScanInputs x, Tensor y, Tensor finalState, Tensor? states)
     {
@@ -153,22 +159,23 @@ internal sealed partial class CudaBackend
         using TensorScope scope = TensorScope.Enter();
         SelectiveScanShape shape = ScanShape(x, UploadScanSequences(x.Layout), segments, ScanBackWidth, IsAligned(dFinalState, 4) && IsAligned(d.InitialState, 4));
         if (segments.Count > 1) WalkSegments(x, ScanPlan(x, segments), ref shape, isBackward: true, dy, x.C, dFinalState);
-        long rows = x.U.Shape[0] * shape.L, n = shape.N;
+        long n = shape.N;
         int bands = (int)Math.Max(1, (n + ScanBand - 1) / ScanBand), blocks = ScanBlocks(shape);
-        Tensor partial = Tensor.Empty([shape.BlocksPerGroup, 2, rows, shape.G, n], DType.Float32, dy.Device), sums = Tensor.Empty([shape.Sequences, segments.Count, n + 2, shape.Channels], DType.Float32, dy.Device);
-        Tensor? carry = bands > 1 ? Tensor.Empty([blocks, bands, ScanBackThreads, 16], DType.Float32, dy.Device) : null;
-        Kernel(SelectiveScanBackwardFile, $"selective_scan_backward<{dy.DType}, {IsScanWide(x, dy)}>").Launch(blocks, ScanBackThreads, ScanBackShared + ScanRowElements * dy.DType.Size, new SelectiveScanBackwardArgs
+        // One block's sums for B and C wait for the next block's.
+        Tensor? partial = shape.BlocksPerGroup == 1 ? null : Tensor.Empty([2, x.B.Count], DType.Float32, dy.Device);
+        Tensor sums = Tensor.Empty([shape.Sequences, segments.Count, n + 2, shape.Channels], DType.Float32, dy.Device);
+        Tensor? carry = bands > 1 ? Tensor.Empty([blocks, bands, ScanBackThreads, 24], DType.Float32, dy.Device) : null;
+        long stretches = checked(2 * x.Stretches(SelectiveScanStretch) * shape.G * bands);
+        Tensor turns = Tensor.Zeros([stretches + 1], DType.Int32, dy.Device);
+        Kernel(SelectiveScanBackwardFile, $"selective_scan_backward<{dy.DType}, {IsScanWide(x, dy)}>").Launch(blocks, ScanBackThreads, SelectiveScanPlan.BackwardSharedBytes(dy.DType.Size), new SelectiveScanBackwardArgs
         {
             U = Pointer(x.U), Dt = Pointer(x.Dt), B = Pointer(x.B), C = Pointer(x.C), Z = Pointer(x.Z), Dy = Pointer(dy), States = Pointer(states), Dfinal = Pointer(dFinalState),
-            Du = Pointer(d.U), Ddt = Pointer(d.Dt), Dz = Pointer(d.Z), Dinitial = Pointer(d.InitialState), Partial = Pointer(partial), Sums = Pointer(sums), Carry = Pointer(carry),
-            Rows = rows, Shape = shape,
+            Du = Pointer(d.U), Ddt = Pointer(d.Dt), Dz = Pointer(d.Z), DB = Pointer(d.B), DC = Pointer(d.C), Dinitial = Pointer(d.InitialState),
+            Partial = Pointer(partial), Sums = Pointer(sums), Carry = Pointer(carry), Turns = Pointer(turns), Rows = x.U.Shape[0] * shape.L, Stretches = stretches, Shape = shape,
         });
-        long width = d.B.Count;
-        int inputBlocks = Blocks("SelectiveScan", 2 * width, ColumnsOfBlock), parameterBlocks = Blocks("SelectiveScan", (n + 2) * shape.Channels, ColumnsOfBlock);
-        Kernel(SelectiveScanBackwardFile, $"selective_scan_sum_backward<{dy.DType}>").Launch(Blocks("SelectiveScan", (long)inputBlocks + parameterBlocks), ColumnSumThreads, 0, new SelectiveScanSumArgs
+        Kernel(SelectiveScanBackwardFile, $"selective_scan_sum_backward").Launch(Blocks("SelectiveScan", (n + 2) * shape.Channels, ColumnsOfBlock), ColumnSumThreads, 0, new SelectiveScanSumArgs
         {
-            Partial = Pointer(partial), Sums = Pointer(sums), DB = Pointer(d.B), DC = Pointer(d.C), DA = Pointer(d.A), DD = Pointer(d.D), Dbias = Pointer(d.DtBias),
-            Width = width, Channels = shape.Channels, Segments = (long)shape.Sequences * shape.Segments, N = shape.N, BlocksPerGroup = shape.BlocksPerGroup, Blocks = inputBlocks,
+            Sums = Pointer(sums), DA = Pointer(d.A), DD = Pointer(d.D), Dbias = Pointer(d.DtBias), Channels = shape.Channels, Segments = (long)shape.Sequences * shape.Segments, N = shape.N,
         });
     }
 

@@ -14,11 +14,21 @@ internal sealed partial class CudaBackend
         public float MinDelta, MaxDelta;
     }
 
+    /// <summary>Mirrors SsdConvolution in kernels/common/SsdConvolution.cuh, field for field.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct SsdConvolution
+    {
+        public ulong Weight, Bias, Initial, Final;
+        public long StateStep;
+        public int K;
+    }
+
     /// <summary>Mirrors SsdForwardArgs in kernels/SsdScanForward.cu, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
     private struct SsdForwardArgs
     {
-        public ulong Y, Ungated, Final, States, Initial, Carried, Norm, Squares;
+        public ulong Y, Ungated, Final, States, Initial, Carried, Norm, Squares, Convolved;
+        public SsdConvolution Convolution;
         public SsdShape Shape;
         public int Segments, ChunksOfSegment;
     }
@@ -98,11 +108,16 @@ internal sealed partial class CudaBackend
 
     internal override long SsdSquares(long heads, long headDimension) => heads * SsdPlan.Slices(headDimension, SsdPlan.ChannelsOfSquares);
 
-    internal override void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated, SsdGate? gate)
+    internal override bool SsdConvolves(SsdScanInputs x, long taps) => x.X.Count > 0 && x.X.Shape[1] > 1 && PlanOf(x, ShapeOf(x, null, x.X)).Convolves(taps);
+
+    private SsdPlan PlanOf(SsdScanInputs x, in SsdShape shape) => SsdPlan.For(
+        shape.N, shape.P, shape.H, shape.G, x.X.DType, shape.Sequences, LongestSequence(x), shape.Q, device.Multiprocessors, device.SharedBytesPerBlock);
+
+    internal override void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated, SsdGate? gate, SsdInput? input)
     {
         using Tensor? table = UploadSsdTable(x);
         SsdShape shape = ShapeOf(x, table, y);
-        if (shape.L == 1 && states is null && gate is null)
+        if (shape.L == 1 && states is null && gate is null && input is null)
         {
             shape.IsStateWide = IsSsdStepWide(x, finalState) ? 1 : 0;
             Kernel("SsdScanStep.cu", $"ssd_scan_step<{y.DType}>").Launch(Blocks("SsdScan", shape.Sequences * (long)shape.H * SsdPlan.Slices(shape.P, SsdPlan.StepChannels)), SsdPlan.Threads, 0, new SsdStepArgs
@@ -111,7 +126,7 @@ internal sealed partial class CudaBackend
             });
             return;
         }
-        SsdPlan plan = SsdPlan.For(shape.N, shape.P, shape.H, shape.G, y.DType, shape.Sequences, LongestSequence(x), shape.Q, device.Multiprocessors, device.SharedBytesPerBlock);
+        SsdPlan plan = PlanOf(x, shape);
         using Tensor? carried = plan.Segments == 1 ? null : Tensor.Empty([shape.Sequences, plan.Segments - 1, shape.H, shape.P, shape.N], DType.Float32, y.Device);
         if (carried is not null)
         {
@@ -125,9 +140,16 @@ internal sealed partial class CudaBackend
         Kernel("SsdScanForward.cu", $"ssd_scan_forward<{y.DType}, {plan.Tiles}, {plan.Units}>").Launch(Blocks("SsdScan", units / plan.Units), SsdPlan.Threads * plan.Units, plan.SharedBytes, new SsdForwardArgs
         {
             Y = Pointer(y), Ungated = Pointer(ungated), Final = Pointer(finalState), States = Pointer(states), Initial = Pointer(x.InitialState), Carried = Pointer(carried),
-            Norm = Pointer(gate?.Weight), Squares = Pointer(gate?.Squares), Shape = shape, Segments = plan.Segments, ChunksOfSegment = plan.ChunksOfSegment,
+            Norm = Pointer(gate?.Weight), Squares = Pointer(gate?.Squares), Convolved = Pointer(input?.Convolved), Convolution = ConvolutionOf(input),
+            Shape = shape, Segments = plan.Segments, ChunksOfSegment = plan.ChunksOfSegment,
         });
     }
+
+    private static SsdConvolution ConvolutionOf(SsdInput? input) => input is null ? default : new SsdConvolution
+    {
+        Weight = Pointer(input.Convolution.Weight), Bias = Pointer(input.Convolution.Bias), Initial = Pointer(input.Convolution.InitialState), Final = Pointer(input.FinalState),
+        StateStep = input.FinalState.Strides[1], K = (int)input.Convolution.Weight.Shape[1],
+    };
 
     private static long LongestSequence(SsdScanInputs x)
     {

@@ -10,7 +10,7 @@ namespace ZEngine.Cuda;
 internal readonly record struct SsdPlan(int Tiles, int Width, int Units, int SharedBytes, int Segments, int ChunksOfSegment)
 {
     public const int Threads = 256, Steps = 64, Side = 64, MaxStates = 256, StepChannels = 32, ColumnsOfBlock = 32, ChannelsOfSquares = 32;
-    private const int PadBytes = 16, HalfHeads = 16, FloatHeads = 8, LeastHeads = 2, BlocksOfMultiprocessor = 2, LeastChunks = 8, DecayBytes = 3 << 10;
+    private const int PadBytes = 16, HalfHeads = 16, FloatHeads = 8, LeastHeads = 2, BlocksOfMultiprocessor = 2, LeastChunks = 8, StaticBytes = 5 << 10, MostTaps = 4;
 
     /// <summary>Tiles in shared memory of a block of ssd_scan_chunk_backward.</summary>
     public const int ChunkTiles = 5;
@@ -19,13 +19,20 @@ internal readonly record struct SsdPlan(int Tiles, int Width, int Units, int Sha
     {
         int element = ElementBytes(type), tiles = states <= 64 ? 1 : states <= 128 ? 2 : 4, width = element == 2 ? 64 : 32;
         long slices = Slices(channels, width);
-        bool isShared = element == 2 && tiles < 4 && heads / groups * slices % 2 == 0 && SharedOf(tiles, width, 2, element) + 2 * DecayBytes <= sharedBytesPerBlock;
+        bool isShared = element == 2 && tiles < 4 && heads / groups * slices % 2 == 0 && SharedOf(tiles, width, 2, element) + 2 * StaticBytes <= sharedBytesPerBlock;
         int units = isShared ? 2 : 1;
         long blocks = sequences * (heads * slices / units);
         // Where the blocks of whole sequences leave multiprocessors idle.
         (int segments, int chunks) = SegmentsOf(blocks == 0 || blocks >= multiprocessors ? 1 : Slices((long)multiprocessors * BlocksOfMultiprocessor, blocks), Slices(longest, chunk));
         return new(tiles, width, units, SharedOf(tiles, width, units, element), segments, chunks);
     }
+
+    /// <summary>
+    /// Whether x comes to the forward kernel from before a convolution with silu. Every unit has channels of its own, so each value is made once, for an exponential and a reciprocal as
+    /// in a launch of its own, and 4 bytes of it in 16 bits are neither written nor read (2 where a gradient is wanted and the backward pass reads the value). Not so B and C: each
+    /// block would make them anew, 4·N of both for a step and block. Nor with segments: the kernel before them reads x once more for each 64 states, and would make all of it there too.
+    /// </summary>
+    public bool Convolves(long taps) => Segments == 1 && taps <= MostTaps;
 
     /// <summary>As SsdForwardTiles in kernels/SsdScanForward.cu.</summary>
     private static int SharedOf(int tiles, int width, int units, int element)

@@ -14,7 +14,7 @@ internal sealed unsafe partial class CpuBackend
 
     internal override long SsdSquares(long heads, long headDimension) => heads;
 
-    internal override void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated, SsdGate? gate)
+    internal override void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated, SsdGate? gate, SsdInput? input)
     {
         var scan = new SsdView(x);
         For(scan.Units, 1, new SsdForwardKernel(scan, F32(y), F32(finalState), F32(states), F32(ungated), F32(gate?.Weight), F32(gate?.Squares)));

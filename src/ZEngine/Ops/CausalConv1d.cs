@@ -47,12 +47,19 @@ public static partial class Ops
         });
 }
 
-/// <summary>The channels of x are dense; its batch and time axes may have any strides.</summary>
-internal readonly record struct CausalConv1dInputs(Tensor X, Tensor Weight, Tensor? Bias, Tensor? InitialState, bool HasSilu, SequenceLayout? Layout);
+/// <summary>The channels of x are dense; its batch and time axes may have any strides. Forward, states may be channels of wider ones.</summary>
+internal readonly record struct CausalConv1dInputs(Tensor X, Tensor Weight, Tensor? Bias, Tensor? InitialState, bool HasSilu, SequenceLayout? Layout)
+{
+    /// <summary>Some of the channels.</summary>
+    public CausalConv1dInputs Channels(long first, long count) => this with
+    {
+        X = X.Slice(2, first, count), Weight = Weight.Slice(0, first, count), Bias = Bias?.Slice(0, first, count), InitialState = InitialState?.Slice(2, first, count),
+    };
+}
 
 public abstract partial class Backend
 {
-    /// <summary>Writes y [B, L, D] and the last K-1 inputs of every sequence.</summary>
+    /// <summary>Writes y [B, L, D] and the last K-1 inputs of every sequence, whose state has the strides of the initial one.</summary>
     internal abstract void CausalConv1dForward(CausalConv1dInputs x, Tensor y, Tensor finalState);
 
     /// <summary>Overwrites <paramref name="d"/> with the gradients of <paramref name="x"/>; rows of d.X may be parts of wider rows. <paramref name="sums"/> may take the last sums.</summary>

@@ -108,8 +108,9 @@ public static partial class Ops
     /// <param name="convState">[B, K-1, D], Float32, or null for zeros; with packed sequences one per sequence.</param>
     /// <param name="scanState">[B, H, P, N], Float32, or null for zeros; with packed sequences one per sequence.</param>
     /// <remarks>
-    /// The numbers are those of <see cref="CausalConv1d"/>, <see cref="SsdScan"/> and <see cref="RmsNorm"/> with the gate before the norm, one after the other. The gradient of
-    /// projected is written into one buffer by the ops that make its parts. Dao and Gu 2024, arXiv:2405.21060, section 7.
+    /// The numbers are those of <see cref="CausalConv1d"/>, <see cref="SsdScan"/> and <see cref="RmsNorm"/> with the gate before the norm, one after the other. On
+    /// CUDA the convolution of x is part of the scan where the sequences are enough to fill the device and there are at most 4 taps, to the same bits; with gradients what it makes is
+    /// kept, without them it is never written. The gradient of projected is written into one buffer by the ops that make its parts. Dao and Gu 2024, arXiv:2405.21060, section 7.
     /// </remarks>
     public static Mamba2ScanResult Mamba2Scan(
         Tensor projected, Tensor A, Tensor weight, Tensor norm, Mamba2ScanOptions options, Tensor? bias = null, Tensor? D = null, Tensor? dtBias = null, Tensor? convState = null, Tensor? scanState = null)
@@ -173,8 +174,17 @@ internal sealed record SsdScanInputs(Tensor X, Tensor Dt, Tensor A, Tensor B, Te
 /// <summary>With z: y is multiplied by <see cref="Weight"/> [H·P] behind the gate, and sums of squares before that are left in <see cref="Squares"/> [B, L, parts].</summary>
 internal sealed record SsdGate(Tensor Weight, Tensor Squares);
 
+/// <summary>
+/// x passes a convolution with silu on its way into the scan: <see cref="Convolution"/> has it before that as X [B, L, H·P] and leaves its last inputs in <see cref="FinalState"/>;
+/// where given, <see cref="Convolved"/> [B, L, H·P], contiguous, takes what the scan worked with. States may be parts of wider ones, of the same strides.
+/// </summary>
+internal sealed record SsdInput(CausalConv1dInputs Convolution, Tensor FinalState, Tensor? Convolved);
+
 public abstract partial class Backend
 {
+    /// <summary>Whether the device's scan of such inputs takes an <see cref="SsdInput"/>: the same bits as a convolution before it, for less memory.</summary>
+    internal virtual bool SsdConvolves(SsdScanInputs x, long taps) => false;
+
     /// <summary>In how many parts a row's squares are left, see <see cref="SsdGate"/>.</summary>
     internal abstract long SsdSquares(long heads, long headDimension);
 
@@ -184,8 +194,11 @@ public abstract partial class Backend
     /// <summary>Memory for the states [borders, H, N, P] that a device keeps for the backward pass: before every chunk, or fewer of them, no wider than its products read them.</summary>
     internal virtual Tensor SsdStates(SsdScanInputs x) => Tensor.Empty([x.Chunks(), x.X.Shape[2], x.B.Shape[3], x.X.Shape[3]], DType.Float32, x.X.Device);
 
-    /// <summary>Writes y and the final states; where given, also the states [N, P] of <see cref="SsdStates"/> at borders of chunks, and y before the gate.</summary>
-    internal abstract void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated, SsdGate? gate = null);
+    /// <summary>
+    /// Writes y and the final states; where given, also the states [N, P] of <see cref="SsdStates"/> at borders of chunks, and y before the gate. With <paramref name="input"/>, which
+    /// <see cref="SsdConvolves"/> must allow, x is that before the convolution.
+    /// </summary>
+    internal abstract void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated, SsdGate? gate = null, SsdInput? input = null);
 
     /// <summary>Overwrites <paramref name="d"/> with the gradients of <paramref name="x"/>: all contiguous, but steps of x, dt, B and C may be parts of wider rows.</summary>
     internal abstract void SsdScanBackward(SsdScanInputs x, Tensor states, Tensor? ungated, Tensor dy, Tensor? dFinalState, SsdScanInputs d);

@@ -49,32 +49,38 @@ public sealed class SelectiveScanKernelTests
         LaunchProfile[] backward = counted.Launches();
 
         // So few channels that a forward block has 32 of them.
-        const long vector = 4 * Channels, state = vector * States, stretches = Length / 16, forwardBlocks = Channels / 32, backwardBlocks = Channels / 64, sums = (States + 2) * vector;
-        long rows = Length * dtype.Size, partial = backwardBlocks * 2 * Length * States * 4;
+        const long vector = 4 * Channels, state = vector * States, intervals = Length / 32, forwardBlocks = Channels / 32, backwardBlocks = Channels / 64, sums = (States + 2) * vector;
+        long rows = Length * dtype.Size, turns = (backwardBlocks - 1) * 2 * Length * States * 4, told = (backwardBlocks - 1) * Length / 16 * 4;
         CountedDevice.Are(["selective_scan_forward"], forward);
-        CountedDevice.Moved(rows * (3 * Channels + 2 * States * forwardBlocks) + 2 * state + 2 * vector, rows * Channels + state + stretches * state, forward[0]);
+        CountedDevice.Moved(rows * (3 * Channels + 2 * States * forwardBlocks) + 2 * state + 2 * vector, rows * Channels + state + intervals * state, forward[0]);
         CountedDevice.Are(["selective_scan_backward", "selective_scan_sum_backward"], backward);
-        CountedDevice.Moved(rows * (4 * Channels + 2 * States * backwardBlocks) + (1 + stretches) * state + 2 * vector, rows * 3 * Channels + partial + sums + state, backward[0]);
-        CountedDevice.Moved(partial + sums, rows * 2 * States + state + 2 * vector, backward[1]);
+        Assert.Equal((rows * (4 * Channels + 2 * States * backwardBlocks) + (1 + intervals) * state + 2 * vector + turns, rows * 3 * Channels + rows * 2 * States + turns + told + sums + state), (Read(backward[0]), backward[0].GlobalBytesWritten));
+        CountedDevice.Moved(sums, state + 2 * vector, backward[1]);
 
         // Rows come and go in accesses of 16 bytes and whole sectors.
         InstructionCounter copies = forward[0].Of("cp.async.cg");
         Assert.Equal((16 * copies.Threads, copies.Bytes / 32), (copies.Bytes, copies.Sectors));
         copies = backward[0].Of("cp.async.cg");
         Assert.Equal((16 * copies.Threads, copies.Bytes / 32), (copies.Bytes, copies.Sectors));
-        foreach (LaunchProfile launch in (ReadOnlySpan<LaunchProfile>)[.. forward, .. backward]) Assert.Equal(0, launch[InstructionClass.Atomic].Executions);
+        Assert.Equal(0, forward[0][InstructionClass.Atomic].Executions);
+        Assert.Equal(backwardBlocks, backward[0][InstructionClass.Atomic].Executions);     // a ticket each
     }
 
+    /// <summary>What a launch reads but for looks at whose turn it is.</summary>
+    private static long Read(LaunchProfile launch) => launch.GlobalBytesRead - launch.Of("ld.volatile").Bytes;
+
     /// <summary>
-    /// What the multiprocessors read and write against what any scan must. Of the backward pass the kept states are what is over: a state for 16 steps is as much as two rows of
-    /// 16 bits. Fewer of them would be made up for by walking a third time, and both passes are bound by exponentials and float operations, not by bytes.
+    /// What the multiprocessors read and write against what any scan must, and what of it is memory's: the sums for B and C that blocks hand on stay in the L2 cache, and all other places
+    /// are read once and written once. KERNELS.md's targets are 1.3 and 1.5 to the multiprocessors, 1.05 and 1.15 of memory. What is over them in the forward pass of training are the kept
+    /// states, 2 bytes a step and channel of 8: one for 64 steps would be 1.13, but then the pass backward works out 2.5 exponentials in place of 1.9, and 1.9 float operations more than
+    /// the 15 it may have; one for 512 (1.02) needs the states between them in memory as well, 2.9 exponentials and 2.0 times the bytes to the multiprocessors.
     /// </summary>
     [Fact]
     public void Bytes_stay_near_the_least()
     {
         using var counted = new CountedDevice();
-        const long length = 512, half = 2, state = 4 * Channels * States, parameters = 8 * Channels, matrices = 2 * length * States * half, kept = length / 16 * state;
-        long forward = 0, backward = 0;
+        const long length = 512, half = 2, state = 4 * Channels * States, parameters = 8 * Channels, matrices = 2 * length * States * half, kept = length / 32 * state;
+        long forward = 0, training = 0, backward = 0, ofMemory = 0;
         using (TensorScope scope = TensorScope.Enter())
         {
             var x = new Inputs(counted, DType.BFloat16, length);
@@ -86,18 +92,35 @@ public sealed class SelectiveScanKernelTests
         {
             var x = new Inputs(counted, DType.BFloat16, length);
             x.Watch(tape);
-            Tensor dy = counted.Normal(10, 1, length, Channels).To(DType.BFloat16), y = x.Scan().Y;
+            Tensor dy = counted.Normal(10, 1, length, Channels).To(DType.BFloat16);
             counted.Launches();
+            Tensor y = x.Scan().Y;
+            training = Bytes(counted.Launches());
             tape.Backward(y, dy);
-            backward = Bytes(counted.Launches());
+            LaunchProfile[] launches = counted.Launches();
+            backward = Bytes(launches);
+            // B and C come to each of the two blocks; sums for them go from one to the other.
+            ofMemory = backward - matrices - 2 * 2 * length * States * 4;
         }
-        const double leastForward = 4 * length * Channels * half + matrices + 3 * state + parameters, leastBackward = 7 * length * Channels * half + 3 * matrices + 3 * state + 2 * parameters;
-        TestContext.Current.SendDiagnosticMessage($"bytes against the least: forward {forward / leastForward:F2}, backward {backward / leastBackward:F2}, without kept states {(backward - kept) / leastBackward:F2}");
+        const double leastForward = 4 * length * Channels * half + matrices + 3 * state + parameters, leastBackward = 7 * length * Channels * half + 2 * matrices + 3 * state + 2 * parameters;
+        TestContext.Current.SendDiagnosticMessage($"bytes against the least: forward {forward / leastForward:F2}, in training {training / leastForward:F2}; backward {backward / leastBackward:F2}, of memory {ofMemory / leastBackward:F2}");
         Assert.InRange(forward / leastForward, 1, 1.3);
-        Assert.InRange((backward - kept) / leastBackward, 1, 1.3);
-        Assert.InRange(backward / leastBackward, 1, 1.6);
+        Assert.Equal(kept, training - forward);
+        Assert.InRange(backward / leastBackward, 1, 1.5);
+        Assert.InRange(ofMemory / leastBackward, 1, 1.15);
 
-        static long Bytes(LaunchProfile[] launches) => launches.Sum(launch => launch.GlobalBytesRead + launch.GlobalBytesWritten);
+        static long Bytes(LaunchProfile[] launches) => launches.Sum(launch => Read(launch) + launch.GlobalBytesWritten);
+    }
+
+    /// <summary>The same of a layer, 8 sequences of 2048 steps with 5120 channels, from the traffic of the headers.</summary>
+    [Fact]
+    public void Bytes_of_a_layer_meet_the_targets()
+    {
+        const double steps = 8 * 2048, channels = 5120, half = 2, n = States, state = 4 * n * channels, blocks = channels / 64;
+        double states = 8 * 3 * state, least = steps * (7 * channels * half + 4 * n * half) + states, kept = steps / 32 * state, turns = steps * (blocks - 1) * 2 * n * 4;
+        double forward = steps * (4 * channels * half + 2 * n * half * channels / 128), leastForward = steps * (4 * channels * half + 2 * n * half);
+        double backward = steps * (7 * channels * half + 2 * n * half * blocks + 2 * n * half) + kept + 2 * turns + states;
+        Assert.Equal((1.06, 1.25, 1.49, 1.14), (Math.Round(forward / leastForward, 2), Math.Round((forward + kept) / leastForward - (forward / leastForward - 1), 2), Math.Round(backward / least, 2), Math.Round((least + kept) / least, 2)));
     }
 
     /// <summary>Few channels and many steps: one more launch forward and one more backward, which read their rows once more and leave one state for at least 256 steps.</summary>
@@ -119,13 +142,14 @@ public sealed class SelectiveScanKernelTests
         CountedDevice.Are(["selective_scan_state", "selective_scan_backward", "selective_scan_sum_backward"], backward);
 
         const long half = 2, vector = 4 * Channels, state = vector * States, end = state + vector, joins = segments * (segments - 1) / 2;
-        const long forwardBlocks = Channels / 32, backwardBlocks = Channels / 64, matrix = half * States, rows = half * Channels, sums = (States + 2) * vector, partial = backwardBlocks * 2 * length * States * 4;
+        const long forwardBlocks = Channels / 32, backwardBlocks = Channels / 64, matrix = half * States, rows = half * Channels, sums = (States + 2) * vector, turns = (backwardBlocks - 1) * 2 * length * States * 4, told = (backwardBlocks - 1) * length / 16 * 4;
         CountedDevice.Moved((segments - 1) * (steps * (2 * rows + matrix * forwardBlocks) + state + vector) + state, (segments - 1) * end, forward[0]);
-        CountedDevice.Moved(length * (3 * rows + 2 * matrix * forwardBlocks) + segments * (state + 2 * vector) + state + joins * end, length * rows + (1 + length / 16) * state, forward[1]);
+        CountedDevice.Moved(length * (3 * rows + 2 * matrix * forwardBlocks) + segments * (state + 2 * vector) + state + joins * end, length * rows + (1 + length / 32) * state, forward[1]);
         CountedDevice.Moved((segments - 1) * (steps * (3 * rows + matrix * forwardBlocks) + state + vector), (segments - 1) * end, backward[0]);
-        CountedDevice.Moved(length * (4 * rows + 2 * matrix * backwardBlocks + state / 16) + segments * (state + 2 * vector) + joins * (state + 4 * vector), length * 3 * rows + partial + segments * sums + state, backward[1]);
-        CountedDevice.Moved(partial + segments * sums, length * 2 * matrix + state + 2 * vector, backward[2]);
-        foreach (LaunchProfile launch in (ReadOnlySpan<LaunchProfile>)[.. forward, .. backward]) Assert.Equal(0, launch[InstructionClass.Atomic].Executions);
+        Assert.Equal(
+            (length * (4 * rows + 2 * matrix * backwardBlocks + state / 32) + segments * (state + 2 * vector) + joins * (state + 4 * vector) + turns, length * (3 * rows + 2 * matrix) + turns + told + segments * sums + state),
+            (Read(backward[1]), backward[1].GlobalBytesWritten));
+        CountedDevice.Moved(segments * sums, state + 2 * vector, backward[2]);
         // One exponential for each step, channel and state of the segments that are walked twice; beside the states softplus, and backward the gate.
         Assert.Equal((segments - 1) * steps * Channels * (States + 1), forward[0].Of("ex2").Threads);
         Assert.Equal((segments - 1) * steps * Channels * (States + 2), backward[0].Of("ex2").Threads);
@@ -141,8 +165,8 @@ public sealed class SelectiveScanKernelTests
         // A sequence of the small Mamba: 48 warps, ten segments of whole stretches. More states are more warps; so are more sequences.
         Assert.Equal(new ScanSegments(8, 256), ScanSegments.For(16, 1536, 1, 2048, 2048));
         Assert.Equal(new ScanSegments(10, 832), ScanSegments.For(16, 1536, 1, 8192, 8192));
-        Assert.Equal(new ScanSegments(5, 1648), ScanSegments.For(32, 1536, 1, 8192, 8192));
-        Assert.Equal(new ScanSegments(5, 1648), ScanSegments.For(16, 1536, 1, 16384, 8192));
+        Assert.Equal(new ScanSegments(5, 1664), ScanSegments.For(32, 1536, 1, 8192, 8192));
+        Assert.Equal(new ScanSegments(5, 1664), ScanSegments.For(16, 1536, 1, 16384, 8192));
         Assert.Equal(new ScanSegments(1, 8192), ScanSegments.For(16, 1536, 1, 3 * 8192, 8192));
         Assert.Equal(new ScanSegments(32, 2048), ScanSegments.For(16, 128, 1, 65536, 65536));
         foreach (int size in (ReadOnlySpan<int>)[2, 4]) Assert.InRange(SelectiveScanPlan.For(16, 5120, 8, 132).SharedBytes(16, size), 0, 48 << 10);
@@ -165,14 +189,15 @@ public sealed class SelectiveScanKernelTests
             tape.Backward(y, dy);
             return isBackward ? counted.Launches()[0] : forward;
         }
-        foreach ((bool isBackward, double exponentials, long others, double operations) in (ReadOnlySpan<(bool, double, long, double)>)[(false, 1, 2, 7), (true, 1.75, 4, 21)])
+        foreach ((bool isBackward, double exponentials, long others, double operations) in (ReadOnlySpan<(bool, double, long, double)>)[(false, 1, 2, 7), (true, 1.875, 4, 21)])
         {
-            LaunchProfile one = Count(32, isBackward), two = Count(64, isBackward);
+            LaunchProfile one = Count(32, isBackward), two = Count(64, isBackward);    // whole intervals
             long steps = 32 * Channels;                        // beside the states: softplus, the gate, and backward their slopes
             Assert.Equal(steps * (exponentials * States + others), two.Of("ex2").Threads - one.Of("ex2").Threads);
             double floats = (two[InstructionClass.Float].Threads - one[InstructionClass.Float].Threads) / (double)(steps * States);
             (InstructionCounter load, InstructionCounter store) = (two[InstructionClass.SharedLoad], two[InstructionClass.SharedStore]);
             Assert.True(load.Bytes >= 110 * load.Wavefronts && store.Bytes >= 85 * store.Wavefronts, "shared memory moves 128 bytes a pass at most");
+            TestContext.Current.SendDiagnosticMessage($"float operations of a step, channel and state with gate, skip and softplus, {(isBackward ? "backward" : "forward")}: {floats:F2}");
             Assert.InRange(floats, 4, operations);
         }
     }
@@ -194,11 +219,13 @@ public sealed class SelectiveScanKernelTests
             return (forward, counted.Launches()[0][InstructionClass.Float].Threads);
         }
         (long Forward, long Backward) Steps(long states) => (Count(states, 64).Forward - Count(states, 32).Forward, Count(states, 64).Backward - Count(states, 32).Backward);
-        ((long Forward, long Backward) some, (long Forward, long Backward) more) = (Steps(16), Steps(32));
-        const double elements = 32.0 * 16 * Channels;
-        TestContext.Current.SendDiagnosticMessage($"float operations of a step, channel and state: forward {(more.Forward - some.Forward) / elements:F2}, backward {(more.Backward - some.Backward) / elements:F2}; with all else of a channel {some.Forward / elements:F2} and {some.Backward / elements:F2}");
-        Assert.InRange((more.Forward - some.Forward) / elements, 4, 5);
-        Assert.InRange((more.Backward - some.Backward) / elements, 13, 15);
+        ((long Forward, long Backward) one, (long Forward, long Backward) some, (long Forward, long Backward) more) = (Steps(16), Steps(32), Steps(48));
+        // With more than 16 states the first half of an interval is walked to its middle twice, which takes 3 operations a state for 3 of 8 steps more, and sums are added to those of the states before: an eighth.
+        const double elements = 32.0 * 16 * Channels, again = 3 * 3 / 8.0 + 1 / 8.0;
+        double forward = (more.Forward - some.Forward) / elements, backward = (more.Backward - some.Backward) / elements - again;
+        TestContext.Current.SendDiagnosticMessage($"float operations of a step, channel and state: forward {forward:F2}, backward {backward:F2}; with all else of a channel {one.Forward / elements:F2} and {one.Backward / elements:F2}");
+        Assert.InRange(forward, 4, 5);
+        Assert.InRange(backward, 13, 15);
     }
 
     [Fact]
@@ -293,8 +320,11 @@ public sealed class SelectiveScanKernelTests
     [InlineData("sm_86")]
     [InlineData("sm_89")]
     [InlineData("sm_90")]
-    public void Registers_leave_room_for_four_blocks_forward_and_three_backward(string architecture)
+    public void Registers_and_shared_memory_leave_room_for_four_blocks_forward_and_two_backward(string architecture)
     {
+        // Of sm_80 two blocks of 16 bits with 1 KiB each that is the driver's, of sm_86 one.
+        Assert.InRange(2 * (SelectiveScanPlan.BackwardSharedBytes(2) + 1024), 0, 164 << 10);
+        Assert.InRange(SelectiveScanPlan.BackwardSharedBytes(4), 0, 96 << 10);
         foreach ((string file, string name, int most) in (ReadOnlySpan<(string, string, int)>)[("SelectiveScanForward.cu", "selective_scan_forward<bf16, 16, true>", 96), ("SelectiveScanForward.cu", "selective_scan_forward<f32, 16, true>", 96), ("SelectiveScanState.cu", "selective_scan_state<bf16, 16, true, false>", 96), ("SelectiveScanState.cu", "selective_scan_state<f32, 16, true, true>", 96), ("SelectiveScanBackward.cu", "selective_scan_backward<bf16, true>", 168), ("SelectiveScanBackward.cu", "selective_scan_backward<f32, true>", 168)])
         {
             ModuleImage image = Compiler.CompileKernel(file, architecture, name);

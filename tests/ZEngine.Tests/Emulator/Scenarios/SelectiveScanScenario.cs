@@ -2,17 +2,21 @@ using ZEngine.Emulator;
 
 namespace ZEngine.Tests.Emulator.Scenarios;
 
-/// <summary>A scan whose sequences have several tiles and stretches and whose states fill more than one band, against the CPU.</summary>
-internal abstract class SelectiveScanScenario(bool isBackward, int length = 44, int channels = 36) : KernelScenario
+/// <summary>A scan whose sequences have several tiles and intervals, and whose states fill more than one band or one in part, against the CPU.</summary>
+internal abstract class SelectiveScanScenario(bool isBackward, params (int Length, int Channels, int States)[] sizes) : KernelScenario
 {
-    private const int States = 20;
-    private readonly Lazy<float[][]> _want = new(() => Results(Device.Cpu, isBackward, length, channels));
+    private readonly Lazy<float[][]>[] _want = [.. sizes.Select(size => new Lazy<float[][]>(() => Results(Device.Cpu, isBackward, size.Length, size.Channels, size.States)))];
 
     public override void Run(EmulatorOptions options)
     {
+        for (int i = 0; i < sizes.Length; i++) Run(options, _want[i].Value, sizes[i]);
+    }
+
+    private void Run(EmulatorOptions options, float[][] want, (int Length, int Channels, int States) size)
+    {
         using var driver = new EmulatedCudaDriver(options);
         using Device device = Devices.OpenEmulated(driver);
-        float[][] want = _want.Value, got = Results(device, isBackward, length, channels);
+        float[][] got = Results(device, isBackward, size.Length, size.Channels, size.States);
         for (int k = 0; k < want.Length; k++)
         {
             double scale = Math.Sqrt(want[k].Average(x => (double)x * x));
@@ -21,7 +25,7 @@ internal abstract class SelectiveScanScenario(bool isBackward, int length = 44, 
         Assert.Empty(driver.Faults);
     }
 
-    private static float[][] Results(Device device, bool isBackward, int length, int channels)
+    private static float[][] Results(Device device, bool isBackward, int length, int channels, int states)
     {
         Tensor From(int seed, params long[] shape)
         {
@@ -30,30 +34,34 @@ internal abstract class SelectiveScanScenario(bool isBackward, int length = 44, 
             return Tensor.From<float>(values, shape, device);
         }
         using Tape tape = Tape.Begin();
-        Tensor A = From(0, channels, States), u = From(1, 1, length, channels), dt = From(2, 1, length, channels), z = From(3, 1, length, channels), B = From(4, 1, length, 1, States), C = From(5, 1, length, 1, States);
-        Tensor D = From(6, channels), bias = From(7, channels), state = From(8, 2, channels, States);
+        Tensor A = From(0, channels, states), u = From(1, 1, length, channels), dt = From(2, 1, length, channels), z = From(3, 1, length, channels), B = From(4, 1, length, 1, states), C = From(5, 1, length, 1, states);
+        Tensor D = From(6, channels), bias = From(7, channels), state = From(8, 2, channels, states);
         Tensor[] inputs = isBackward ? [A, u, dt, z, B, C, D, bias, state] : [];
         foreach (Tensor input in inputs) tape.Watch(input);
         (Tensor y, Tensor final) = ZEngine.Ops.SelectiveScan(u, dt, A, B, C, D, z, bias, state, layout: new SequenceLayout(0, 7, length));
         var results = new List<float[]> { y.ToArray<float>(), final.ToArray<float>() };
-        if (isBackward) tape.Backward([y, final], [From(9, 1, length, channels), From(10, 2, channels, States)]);
+        if (isBackward) tape.Backward([y, final], [From(9, 1, length, channels), From(10, 2, channels, states)]);
         foreach (Tensor input in inputs) results.Add(tape.GradientOf(input).ToArray<float>());
         return [.. results];
     }
 }
 
-internal sealed class SelectiveScanForwardScenario() : SelectiveScanScenario(false)
+internal sealed class SelectiveScanForwardScenario() : SelectiveScanScenario(false, (44, 36, 20))
 {
     public override string File => "SelectiveScanForward.cu";
 }
 
-internal sealed class SelectiveScanBackwardScenario() : SelectiveScanScenario(true)
+/// <summary>Two blocks that take turns, with two bands; and one band, whose states before the quarters of an interval's first half remain.</summary>
+internal sealed class SelectiveScanBackwardScenario() : SelectiveScanScenario(true, (44, 68, 20), (44, 68, 8))
 {
     public override string File => "SelectiveScanBackward.cu";
+
+    public override IEnumerable<Survivor> Survivors =>
+        [new("selective_scan_backward", "the turn is seen before the sums", "seeing the turn orders what came before it here; on a GPU the fence does that")];
 }
 
 /// <summary>Long enough, and of so few channels, that time is walked in segments.</summary>
-internal sealed class SelectiveScanStateScenario() : SelectiveScanScenario(true, length: 1031, channels: 4)
+internal sealed class SelectiveScanStateScenario() : SelectiveScanScenario(true, (1031, 4, 20))
 {
     public override string File => "SelectiveScanState.cu";
 

@@ -44,20 +44,35 @@ internal abstract class SsdScanScenario : KernelScenario
         Assert.Empty(driver.Faults);
     }
 
-    /// <summary>As <see cref="Forward"/>, with a norm's weight and the squares before it.</summary>
+    /// <summary>As <see cref="Convolved"/>, with a norm's weight and the squares before it.</summary>
     protected static Tensor[] Weighted(SsdScanInputs x)
     {
         Tensor squares = Tensor.Empty([1, L, x.X.Backend.SsdSquares(x.X.Shape[2], P)], DType.Float32, x.X.Device), weight = ZEngine.Ops.RandomNormal([x.X.Shape[2] * P], Device.Cpu, new RandomStream(12)).To(x.X.Device);
-        return [.. Forward(x, new SsdGate(weight, squares)), ZEngine.Ops.Sum(squares, 2)];
+        return [.. Convolved(x, new SsdGate(weight, squares)), ZEngine.Ops.Sum(squares, 2)];
+    }
+
+    /// <summary>As <see cref="Forward"/>, of x that passes a convolution: on its way into the scan, or on the CPU before. Also the convolution's last inputs, and what it made.</summary>
+    protected static Tensor[] Convolved(SsdScanInputs x) => Convolved(x, null);
+
+    private static Tensor[] Convolved(SsdScanInputs x, SsdGate? gate)
+    {
+        long inner = x.X.Shape[2] * P, taps = 4;
+        Tensor Float(ulong seed, params ReadOnlySpan<long> shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(seed)).To(x.X.Device);
+        Tensor convolved = Tensor.Empty([1, L, inner], x.X.DType, x.X.Device), last = Tensor.Empty([1, taps - 1, inner], DType.Float32, x.X.Device);
+        var convolution = new CausalConv1dInputs(x.X.Reshape(1, L, inner), Float(13, inner, taps), Float(14, inner), Float(15, 1, taps - 1, inner), HasSilu: true, null);
+        if (x.X.Device != Device.Cpu) return [.. Forward(x, gate, new SsdInput(convolution, last, convolved)), last, convolved];
+        x.X.Backend.CausalConv1dForward(convolution, convolved, last);
+        convolved = convolved.To(DType.BFloat16).To(DType.Float32);
+        return [.. Forward(x with { X = convolved.Reshape(x.X.Shape.ToArray()) }, gate), last, convolved];
     }
 
     /// <summary>y, final state, states at borders and y before the gate.</summary>
     protected static Tensor[] Forward(SsdScanInputs x) => Forward(x, null);
 
-    private static Tensor[] Forward(SsdScanInputs x, SsdGate? gate)
+    private static Tensor[] Forward(SsdScanInputs x, SsdGate? gate, SsdInput? input = null)
     {
         Tensor y = Tensor.EmptyLike(x.X), ungated = Tensor.EmptyLike(x.X), final = Tensor.Empty([1, x.X.Shape[2], P, x.B.Shape[3]], DType.Float32, x.X.Device), states = x.X.Backend.SsdStates(x);
-        x.X.Backend.SsdScanForward(x, y, final, states, ungated, gate);
+        x.X.Backend.SsdScanForward(x, y, final, states, ungated, gate, input);
         return [y, final, states, ungated];
     }
 
@@ -78,6 +93,7 @@ internal sealed class SsdScanForwardScenario : SsdScanScenario
     {
         Compare(options, OneSlice, x => Kept(x, Forward));
         Compare(options, SeveralSlices, x => Kept(x, Weighted));
+        Compare(options, OneSlice, x => Kept(x, Convolved));
         Compare(options, OneSlice, x => Kept(x, Forward), chunk: 1);   // so many chunks that they are walked in segments
     }
 
