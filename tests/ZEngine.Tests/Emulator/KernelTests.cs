@@ -114,6 +114,6 @@ public sealed partial class KernelTests
 
     internal static string[] KernelFiles => Directory.GetFiles(Path.Combine(SourceTree.Root, "kernels"), "*.cu");
 
-    [GeneratedRegex(@"__global__\s+void\s+(__launch_bounds__\([^)]*\)\s+)?(?<name>\w+)\s*\(")]
+    [GeneratedRegex(@"__global__\s+void\s+(__(launch_bounds|maxnreg)__\([^)]*\)\s+)?(?<name>\w+)\s*\(")]
     private static partial Regex KernelName();
 }

@@ -97,7 +97,7 @@ internal static class OpCalls
             .Allow("a sequence may have any number of pages", "cache.Pages", "axis 1"),
         new OpCall("AppendKeyValues(k, v, cache)", t => Engine.AppendKeyValues(t["k"], t["v"], Cache(t)))
             .Float("k", 2, 3, 2, 8).Float("v", 2, 3, 2, 8).Float("cache.Keys", 2, 16, 2, 8).Float("cache.Values", 2, 16, 2, 8).Add("cache.Lengths", [2], DType.Int64).Index("cache.Tickets", 2, 3),
-        new OpCall("ReadKeyValues(cache, length, dtype)", t => Engine.ReadKeyValues(Cache(t), 3, DType.Float32))
+        new OpCall("ReadKeyValues(cache, length, dtype, first)", t => Engine.ReadKeyValues(Cache(t), 3, DType.Float32))
             .Float("cache.Keys", 2, 16, 2, 8).Float("cache.Values", 2, 16, 2, 8).Add("cache.Lengths", [2], DType.Int64).Index("cache.Tickets", 2, 3),
         new OpCall("MergeAttention(parts)", t => Engine.MergeAttention((t["o of part 0"], t["lse of part 0"]), (t["o of part 1"], t["lse of part 1"])))
             .Float("o of part 0", 1, 2, 3, 4).Float("lse of part 0", 1, 2, 3).Float("o of part 1", 1, 2, 3, 4).Float("lse of part 1", 1, 2, 3),
