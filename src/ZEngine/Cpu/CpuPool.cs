@@ -1,5 +1,6 @@
 using System.Numerics;
 using System.Runtime.InteropServices;
+using ZEngine.Interop;
 
 namespace ZEngine;
 
@@ -7,6 +8,7 @@ namespace ZEngine;
 internal sealed unsafe class CpuPool(Device device)
 {
     private const int Alignment = 128;                         // two cache lines: the adjacent-line prefetcher works in pairs
+    private const long HugeBytes = 4 << 20;                    // from here on most of a block lies on pages of 2 MiB, and is read half as fast again as from 4 KiB
     private const byte GuardByte = 0xA5, PoisonByte = 0xFF;    // 0xFFFFFFFF is a NaN in every float type
 
     private readonly Lock _lock = new();
@@ -72,7 +74,7 @@ internal sealed unsafe class CpuPool(Device device)
     {
         try
         {
-            return (byte*)NativeMemory.AlignedAlloc((nuint)bytes, Alignment);
+            return New(bytes);
         }
         catch (OutOfMemoryException)
         {
@@ -80,12 +82,20 @@ internal sealed unsafe class CpuPool(Device device)
         }
         try
         {
-            return (byte*)NativeMemory.AlignedAlloc((nuint)bytes, Alignment);
+            return New(bytes);
         }
         catch (OutOfMemoryException)
         {
             throw NoMemory(bytes);
         }
+    }
+
+    private static byte* New(long bytes)
+    {
+        if (bytes < HugeBytes) return (byte*)NativeMemory.AlignedAlloc((nuint)bytes, Alignment);
+        var block = (byte*)NativeMemory.AlignedAlloc((nuint)bytes, HugePages.Bytes);
+        HugePages.Ask((nint)block, (nuint)bytes);
+        return block;
     }
 
     private InsufficientMemoryException NoMemory(long bytes) =>

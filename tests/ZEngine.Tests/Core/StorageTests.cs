@@ -5,6 +5,15 @@ namespace ZEngine.Tests.Core;
 /// <summary>Blocks of the CPU's pool.</summary>
 public sealed class StorageTests
 {
+    /// <summary>A block that begins in the middle of a large page would lose one at either end.</summary>
+    [Theory, InlineData(1_000_000, false), InlineData(8_000_000, true), InlineData(100_000_001, true)]
+    public void Large_blocks_begin_with_a_large_page(long bytes, bool isLarge)
+    {
+        using Tensor tensor = Tensor.Empty([bytes], DType.UInt8, Device.Cpu);
+        Assert.Equal(0, tensor.Address % 128);
+        if (isLarge) Assert.Equal(128, tensor.Address % ZEngine.Interop.HugePages.Bytes);          // behind the guard
+    }
+
     [Fact]
     public void Views_keep_the_buffer_alive()
     {

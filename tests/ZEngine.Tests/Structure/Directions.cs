@@ -8,7 +8,7 @@ public sealed class Directions
     /// <summary>For each project, those below it.</summary>
     private static readonly Dictionary<string, string[]> Below = new()
     {
-        ["ZEngine"] = [],
+        ["ZEngine"] = ["ZEngine.Interop"],
         ["ZEngine.Interop"] = [],
         ["ZEngine.Cuda"] = ["ZEngine", "ZEngine.Interop"],
         ["ZEngine.Emulator"] = ["ZEngine.Interop"],
