@@ -1,9 +1,7 @@
-using System.Runtime.InteropServices;
-
 namespace ZEngine.Interop;
 
 /// <summary>Pages of 2 MiB: fewer translations of addresses where memory is read from end to end.</summary>
-public static partial class HugePages
+public static class HugePages
 {
     private const int MadviseHugePage = 14;
 
@@ -13,9 +11,6 @@ public static partial class HugePages
     /// <summary>Asks for huge pages under memory that has not been touched yet. The system may refuse, or know none: the memory is the same.</summary>
     public static void Ask(nint address, nuint bytes)
     {
-        if (OperatingSystem.IsLinux()) _ = MemoryAdvise(address, bytes, MadviseHugePage);
+        if (OperatingSystem.IsLinux()) _ = VirtualMemory.MemoryAdvise(address, bytes, MadviseHugePage);
     }
-
-    [LibraryImport("libc", EntryPoint = "madvise")]
-    private static partial int MemoryAdvise(nint address, nuint bytes, int advice);
 }

@@ -71,7 +71,7 @@ public sealed unsafe partial class VirtualMemory : IDisposable
     private static partial int MemoryUnmap(nint address, nuint bytes);
 
     [LibraryImport("libc", EntryPoint = "madvise")]
-    private static partial int MemoryAdvise(nint address, nuint bytes, int advice);
+    internal static partial int MemoryAdvise(nint address, nuint bytes, int advice);
 
     [LibraryImport("kernel32", EntryPoint = "VirtualAlloc")]
     private static partial nint VirtualAlloc(nint address, nuint bytes, uint kind, uint protection);
