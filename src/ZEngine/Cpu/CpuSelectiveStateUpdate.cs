@@ -1,5 +1,3 @@
-using System.Runtime.CompilerServices;
-
 namespace ZEngine;
 
 internal sealed unsafe partial class CpuBackend
