@@ -1,6 +1,5 @@
 using System.Numerics;
 using System.Runtime.InteropServices;
-using ZEngine.Interop;
 
 namespace ZEngine;
 
@@ -8,10 +7,10 @@ namespace ZEngine;
 internal sealed unsafe class CpuPool(Device device)
 {
     private const int Alignment = 128;                         // two cache lines: the adjacent-line prefetcher works in pairs
-    private const long HugeBytes = 4 << 20;                    // from here on most of a block lies on pages of 2 MiB, and is read half as fast again as from 4 KiB
     private const byte GuardByte = 0xA5, PoisonByte = 0xFF;    // 0xFFFFFFFF is a NaN in every float type
 
     private readonly Lock _lock = new();
+    private readonly CpuMemory _memory = new(Alignment);
     private readonly Dictionary<long, Stack<Storage>> _idle = [];
 
     public bool Guards { get; set; }
@@ -56,7 +55,7 @@ internal sealed unsafe class CpuPool(Device device)
             foreach (Storage storage in stack)
             {
                 storage.Forget();
-                NativeMemory.AlignedFree((byte*)storage.Address - Alignment);
+                _memory.Free((byte*)storage.Address - Alignment, storage.Bytes + 2 * Alignment);
             }
             _idle.Clear();
         }
@@ -74,7 +73,7 @@ internal sealed unsafe class CpuPool(Device device)
     {
         try
         {
-            return New(bytes);
+            return _memory.Allocate(bytes);
         }
         catch (OutOfMemoryException)
         {
@@ -82,20 +81,12 @@ internal sealed unsafe class CpuPool(Device device)
         }
         try
         {
-            return New(bytes);
+            return _memory.Allocate(bytes);
         }
         catch (OutOfMemoryException)
         {
             throw NoMemory(bytes);
         }
-    }
-
-    private static byte* New(long bytes)
-    {
-        if (bytes < HugeBytes) return (byte*)NativeMemory.AlignedAlloc((nuint)bytes, Alignment);
-        var block = (byte*)NativeMemory.AlignedAlloc((nuint)bytes, HugePages.Bytes);
-        HugePages.Ask((nint)block, (nuint)bytes);
-        return block;
     }
 
     private InsufficientMemoryException NoMemory(long bytes) =>
