@@ -12,7 +12,6 @@ internal static unsafe class CpuRowDots
     private const int PieceBytes = 16 << 10;                 // a thread that is done first waits for half a piece at most
     private const int WeightRows = 4;                          // several rows of x: weights are taken by four rows
     private const int BlockK = 1024;                           // and stay in the first-level cache for all rows of x
-    private const int AheadBytes = 16 << 10;                       // how far the weights are fetched ahead of their use
 
     /// <summary>c[i, j] = Σ x[i, p]·w[j, p] (+ bias[j]).</summary>
     public static void Multiply(long m, long n, long k, float* x, long xStride, CpuMatrix w, float* c, long rowStride, float* bias, bool isAdding)
@@ -143,7 +142,7 @@ internal static unsafe class CpuRowDots
         }
         for (; p + T.Width <= k; p += T.Width)
         {
-            CpuSimd.FetchAhead(w + p * TWeight.Size, AheadBytes);
+            CpuSimd.FetchAhead(w + p * TWeight.Size, AheadBytes<TWeight>());
             s0 = T.MulAdd(T.Load(x + p), TWeight.Load<T>(w, p), s0);
         }
         return s0 + s1 + (s2 + s3);
@@ -175,10 +174,17 @@ internal static unsafe class CpuRowDots
         }
     }
 
+    /// <summary>
+    /// How far weights are fetched ahead of their use, measured on a Zen 4: Float32 from memory comes a quarter slower at 16 KiB than at 3. 16-bit weights, of which a row is half as long and
+    /// a model often lies in the third-level cache, come from there by a third faster at 16 KiB than at 6, and from memory as fast.
+    /// </summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static int AheadBytes<TWeight>() where TWeight : struct, ICpuElements => TWeight.Size == sizeof(float) ? 3 << 10 : 16 << 10;
+
     /// <summary>Fetches the cache lines of one round of four registers. An address behind the matrix is harmless.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void FetchAhead<T, TWeight>(byte* w, long p) where T : struct, IFloats<T> where TWeight : struct, ICpuElements
     {
-        for (int line = 0; line < 4 * T.Width * TWeight.Size; line += 64) CpuSimd.FetchAhead(w + p * TWeight.Size + line, AheadBytes);
+        for (int line = 0; line < 4 * T.Width * TWeight.Size; line += 64) CpuSimd.FetchAhead(w + p * TWeight.Size + line, AheadBytes<TWeight>());
     }
 }
