@@ -1,4 +1,3 @@
-using ZEngine.Emulator.Decode;
 using ZEngine.Emulator.Execution;
 using ZEngine.Emulator.Memory;
 using ZEngine.Emulator.Ptx;
@@ -6,14 +5,16 @@ using ZEngine.Interop;
 
 namespace ZEngine.Emulator.Driver;
 
-internal sealed class LoadedKernel(KernelProgram program, LoadedModule module)
+// The resources are what the compiler reported.
+internal sealed class LoadedKernel(KernelProgram program, LoadedModule module, KernelResources? resources)
 {
     public KernelProgram Program => program;
     public LoadedModule Module => module;
+    public KernelResources? Resources => resources;
     public int MaxDynamicShared = Math.Max(0, DeviceLimits.SharedDefault - program.StaticSharedBytes);
     public int PreferredCarveout = -1;
 
-    public int Registers => program.Resources?.Registers ?? 0;
+    public int Registers => resources?.Registers ?? 0;
 
     public int MaxThreads
     {
@@ -35,24 +36,28 @@ internal sealed unsafe class LoadedModule
     {
         Name = image.Name;
         Memory = memory;
-        Parsed = PtxParser.Parse(image.Ptx, image.Name);
-        foreach (PtxVariable variable in Parsed.Globals.Variables.Values)
+        DecodedModule decoded = DecodedModule.Of(image.Ptx, image.Name, options, Place);
+        Parsed = decoded.Parsed;
+        foreach (KernelProgram program in decoded.Kernels)
         {
-            if (variable.Space is not (Space.Global or Space.Const)) continue;
-            Allocation allocation = memory.Allocate((ulong)variable.Bytes, $"{PtxParser.Demangle(variable.Name)} of {image.Name}")
+            KernelProgram loaded = options.Deleted is { } deleted && deleted.Kernel == program.Name ? program.Without(deleted) : program;
+            Kernels.Add(program.Name, new LoadedKernel(loaded, this, image.Resources.TryGetValue(program.Name, out KernelResources resources) ? resources : null));
+        }
+    }
+
+    /// <summary>Gives a module's variables their memory; false when it has none.</summary>
+    private bool Place(PtxModule parsed)
+    {
+        PtxVariable[] variables = [.. parsed.Globals.Variables.Values.Where(variable => variable.Space is Space.Global or Space.Const)];
+        foreach (PtxVariable variable in variables)
+        {
+            Allocation allocation = Memory.Allocate((ulong)variable.Bytes, $"{PtxParser.Demangle(variable.Name)} of {Name}")
                 ?? throw new CudaException("cuModuleLoadData", CudaResult.OutOfMemory, "CUDA_ERROR_OUT_OF_MEMORY", $"no room for variable {variable.Name}");
             variable.Address = allocation.Address;
             _owned.Add(allocation);
         }
-        foreach (PtxVariable variable in Parsed.Globals.Variables.Values)
-            if (variable.Space is Space.Global or Space.Const) Initialise(variable);
-        foreach (PtxFunction function in Parsed.Functions.Values)
-        {
-            if (!function.IsEntry) continue;
-            KernelProgram program = Decoder.Decode(Parsed, function, options);
-            if (image.Resources.TryGetValue(function.Name, out KernelResources resources)) program.Resources = resources;
-            Kernels.Add(function.Name, new LoadedKernel(program, this));
-        }
+        foreach (PtxVariable variable in variables) Initialise(parsed, variable);
+        return variables.Length > 0;
     }
 
     public string Name { get; }
@@ -61,13 +66,13 @@ internal sealed unsafe class LoadedModule
     public Dictionary<string, LoadedKernel> Kernels { get; } = [];
 
     // Variables without an initial value are zero by the rules of the language.
-    private void Initialise(PtxVariable variable)
+    private void Initialise(PtxModule parsed, PtxVariable variable)
     {
         Memory.SetInitialised(variable.Address, (ulong)variable.Bytes, true);
         if (variable.Initial is null) return;
         foreach ((int offset, string symbol, long addend) in variable.InitialAddresses ?? [])
         {
-            if (!Parsed.Globals.Variables.TryGetValue(symbol, out PtxVariable? target) || target.Space is not (Space.Global or Space.Const))
+            if (!parsed.Globals.Variables.TryGetValue(symbol, out PtxVariable? target) || target.Space is not (Space.Global or Space.Const))
                 throw new PtxUnsupportedException(variable.Name, $"its initial value holds the address of {symbol}, which is no global variable", Name);
             BitConverter.GetBytes(target.Address + (ulong)addend).CopyTo(variable.Initial, offset);
         }

@@ -43,10 +43,16 @@ internal sealed class OracleReference
     /// <summary>The rounded runs one after the other, made when first asked for.</summary>
     public IEnumerable<OracleTensor<double>> Rounded(Func<OracleRun, OracleTensor<double>> tensor)
     {
-        for (int i = 0; i <= DitheredRuns; i++)
+        for (int i = 0; i <= DitheredRuns; i++) yield return tensor(Rounded(i));
+    }
+
+    /// <summary>Several threads may compare with one reference.</summary>
+    private OracleRun Rounded(int i)
+    {
+        lock (_rounded)
         {
             if (i == _rounded.Count) _rounded.Add(i == 0 ? OracleRun.InFloat(_case, _activations) : OracleRun.Dithered(_case, (ulong)i, _activations));
-            yield return tensor(_rounded[i]);
+            return _rounded[i];
         }
     }
 

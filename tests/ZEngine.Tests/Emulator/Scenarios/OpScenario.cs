@@ -24,15 +24,25 @@ internal abstract class OpScenario : KernelScenario
 
     public sealed override bool Owns(string kernel) => KernelSources.Current.Variants[File].Any(variant => kernel.Contains(variant.Split('<')[0], StringComparison.Ordinal));
 
-    public sealed override void Run(EmulatorOptions options)
+    public sealed override void Run(EmulatorOptions options) => Run(options, [.. Steps]);
+
+    public sealed override IEnumerable<Action<EmulatorOptions>> Parts => Steps.Select(step => (Action<EmulatorOptions>)(options => Run(options, step)));
+
+    private IEnumerable<Action<CudaDevice>> Steps =>
+    [
+        .. from type in Types from reference in ReferencesOf(type) select (Action<CudaDevice>)(device => EngineOp.Compare(reference, device, type)),
+        device =>
+        {
+            using TensorScope scope = TensorScope.Enter();
+            More(device);
+        },
+    ];
+
+    private static void Run(EmulatorOptions options, params Action<CudaDevice>[] steps)
     {
         using var driver = new EmulatedCudaDriver(options);
         using CudaDevice device = Devices.OpenEmulated(driver);
-        foreach (DType type in Types)
-        foreach (OracleReference reference in ReferencesOf(type))
-            EngineOp.Compare(reference, device, type);
-        using TensorScope scope = TensorScope.Enter();
-        More(device);
+        foreach (Action<CudaDevice> step in steps) step(device);
     }
 
     protected static CaseBuilder Case(string op, string reason) => OpData.Case(op, reason);
