@@ -50,9 +50,8 @@ public sealed partial class EmulatedCudaDriver
     public override (DevicePointer Pointer, ulong Bytes) GetGlobal(CudaModuleHandle module, string name)
     {
         LoadedModule loaded = _modules.Get(module.Value, "cuModuleGetGlobal");
-        if (!loaded.Parsed.Globals.Variables.TryGetValue(name, out PtxVariable? variable) || variable.Space is not (Space.Global or Space.Const))
-            throw Error("cuModuleGetGlobal", CudaResult.NotFound, $"{loaded.Name} has no variable {name}");
-        return (new DevicePointer(variable.Address), (ulong)variable.Bytes);
+        (ulong address, long bytes) = loaded.Variable(name) ?? throw Error("cuModuleGetGlobal", CudaResult.NotFound, $"{loaded.Name} has no variable {name}");
+        return (new DevicePointer(address), (ulong)bytes);
     }
 
     /// <inheritdoc/>

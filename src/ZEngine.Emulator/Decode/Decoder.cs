@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using ZEngine.Emulator.Execution;
 using ZEngine.Emulator.Ptx;
 
@@ -39,7 +40,7 @@ internal sealed unsafe partial class Decoder
         decoder.Run(entry);
         program.Source = [.. decoder._source];
         program.Infos = [.. decoder._infos];
-        program.SetCode([.. decoder._code]);
+        program.SetCode(CollectionsMarshal.AsSpan(decoder._code));
         return program;
     }
 

@@ -1,15 +1,12 @@
-using System.Security.Cryptography;
 using System.Runtime.InteropServices;
+using System.Security.Cryptography;
 using ZEngine.Emulator.Decode;
 using ZEngine.Emulator.Execution;
 using ZEngine.Emulator.Ptx;
 
 namespace ZEngine.Emulator.Driver;
 
-/// <summary>
-/// A module's text parsed and its kernels decoded: none of it changes any more, so all drivers of a process share it. Only where the module has variables are
-/// their addresses, those of one device, part of the code.
-/// </summary>
+/// <summary>A module's text parsed and its kernels decoded. None of it changes any more, so all drivers of a process share it.</summary>
 internal sealed class DecodedModule
 {
     /// <summary>The modules used last stay, though no driver holds them.</summary>
@@ -19,7 +16,7 @@ internal sealed class DecodedModule
     private static readonly Dictionary<(string Digest, string Name, bool IsJittered), WeakReference<DecodedModule>> Known = [];
     private static readonly Queue<DecodedModule> Recent = [];
 
-    /// <summary>Decodes the kernels of a module whose variables have their addresses.</summary>
+    /// <summary>Decodes all kernels of a module. The variables that they use must have their addresses.</summary>
     public DecodedModule(PtxModule parsed, EmulatorOptions options)
     {
         Parsed = parsed;
@@ -29,20 +26,19 @@ internal sealed class DecodedModule
     public PtxModule Parsed { get; }
     public KernelProgram[] Kernels { get; }
 
-    /// <summary>The module of a text. A new one is given its place in memory first, and is not shared when it has one, or when its handlers are broken on purpose.</summary>
-    /// <param name="text">The PTX.</param>
-    /// <param name="name">What reports call it.</param>
-    /// <param name="options">How it is decoded.</param>
-    /// <param name="place">Gives its variables their addresses; false when it has none.</param>
-    public static DecodedModule Of(string text, string name, EmulatorOptions options, Func<PtxModule, bool> place)
+    /// <summary>
+    /// The module of a text, new or known. Null where it is not to be shared: its code holds the addresses of variables, which are those of one device, or its handlers
+    /// are broken on purpose.
+    /// </summary>
+    public static DecodedModule? Shared(string text, string name, EmulatorOptions options)
     {
+        if (options.Mutation is not null) return null;
         var key = (Convert.ToHexString(SHA256.HashData(MemoryMarshal.AsBytes(text.AsSpan()))), name, options.JitterApproximations);
         lock (Gate)
-            if (options.Mutation is null && Known.TryGetValue(key, out WeakReference<DecodedModule>? reference) && reference.TryGetTarget(out DecodedModule? known)) return known;
+            if (Known.TryGetValue(key, out WeakReference<DecodedModule>? reference) && reference.TryGetTarget(out DecodedModule? known)) return known;
         PtxModule parsed = PtxParser.Parse(text, name);
-        bool isPlaced = place(parsed);
+        if (parsed.Functions.Values.Any(function => function.Instructions.Any(instruction => instruction.Operands.Any(NamesVariable)))) return null;
         var module = new DecodedModule(parsed, options);
-        if (isPlaced || options.Mutation is not null) return module;
         lock (Gate)
         {
             Known[key] = new WeakReference<DecodedModule>(module);
@@ -51,4 +47,7 @@ internal sealed class DecodedModule
         }
         return module;
     }
+
+    private static bool NamesVariable(PtxOperand operand) =>
+        operand.Variable is { Space: Space.Global or Space.Const } || operand.Base is { } address && NamesVariable(address) || operand.Items.Any(NamesVariable);
 }

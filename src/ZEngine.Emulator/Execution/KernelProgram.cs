@@ -30,7 +30,7 @@ internal sealed unsafe class KernelProgram
     /// <summary>For calls: what is copied from where to where in local memory.</summary>
     public readonly List<(int From, int To, int Bytes)[]> Copies = [];
 
-    public void SetCode(Instruction[] code)
+    public void SetCode(ReadOnlySpan<Instruction> code)
     {
         Code = (Instruction*)NativeMemory.AlignedAlloc((nuint)(code.Length * sizeof(Instruction)), 64);
         code.CopyTo(new Span<Instruction>(Code, code.Length));
@@ -41,13 +41,15 @@ internal sealed unsafe class KernelProgram
     {
         if (sync.Number >= Syncs.Count) return this;
         int index = Syncs[sync.Number].Index;
-        var code = new Span<Instruction>(Code, Count).ToArray();
+        var program = (KernelProgram)MemberwiseClone();
+        program.SetCode(new ReadOnlySpan<Instruction>(Code, Count));
+        Instruction* code = program.Code;
         code[index].Kind = InstructionKind.Normal;
         code[index].Full = code[index].Partial = &WarpOps.Nothing;
         // What follows began a block because lanes met before it; unless they come there from elsewhere too.
-        if (!code.Any(i => i.Kind is InstructionKind.Branch or InstructionKind.Call && i.Target == index + 1)) code[index + 1].StartsBlock = false;
-        var program = (KernelProgram)MemberwiseClone();
-        program.SetCode(code);
+        bool isTarget = false;
+        for (int i = 0; i < Count; i++) isTarget |= code[i].Kind is InstructionKind.Branch or InstructionKind.Call && code[i].Target == index + 1;
+        code[index + 1].StartsBlock = isTarget;
         return program;
     }
 
