@@ -1,3 +1,6 @@
+using System.Collections.Concurrent;
+using System.Runtime.CompilerServices;
+
 namespace ZEngine.Tests.Oracles;
 
 /// <summary>What a device must reproduce for one case: golden values where the case has them, else the float64 oracle; and how far a plain implementation strays.</summary>
@@ -8,6 +11,8 @@ internal sealed class OracleReference
     /// Seldom is more than the first drawn.
     /// </summary>
     private const int DitheredRuns = 16;
+
+    private static readonly ConditionalWeakTable<OpCase, ConcurrentDictionary<DType, Lazy<OracleReference>>> Made = [];
 
     private readonly OpCase _case;
     private readonly Dictionary<string, string> _letters;
@@ -22,6 +27,10 @@ internal sealed class OracleReference
         _letters = Oracle.For(c.Op).Letters;
         Double = OracleRun.InDouble(c);
     }
+
+    /// <summary>The reference of a case whose floats are rounded to a type of activations; all devices that the case runs on share it.</summary>
+    public static OracleReference Of(OpCase c, DType activations) =>
+        Made.GetOrCreateValue(c).GetOrAdd(activations, type => new(() => new(type == DType.BFloat16 ? c.Quantize(x => (float)(BFloat16)x) : c, type))).Value;
 
     public OpCase Case => _case;
 
