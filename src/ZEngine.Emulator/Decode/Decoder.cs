@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using ZEngine.Emulator.Execution;
 using ZEngine.Emulator.Ptx;
 
@@ -40,7 +39,7 @@ internal sealed unsafe partial class Decoder
         decoder.Run(entry);
         program.Source = [.. decoder._source];
         program.Infos = [.. decoder._infos];
-        program.SetCode(CollectionsMarshal.AsSpan(decoder._code));
+        program.SetCode(System.Runtime.InteropServices.CollectionsMarshal.AsSpan(decoder._code));
         return program;
     }
 

@@ -50,8 +50,11 @@ public sealed class OpCase
 
     private static readonly ConcurrentDictionary<string, Lazy<OpCase>> Read = [];
 
-    /// <summary>The golden case of that folder name; read once.</summary>
-    public static OpCase Golden(string name) => Read.GetOrAdd(name, folder => new(() => Load(Path.Combine(GoldenFolder.Path, "ops", folder)))).Value;
+    /// <summary>The golden case of that folder name; read once for all, so nobody may write to it.</summary>
+    public static OpCase Golden(string name) => Read.GetOrAdd(name, folder => new(() => GoldenAnew(folder))).Value;
+
+    /// <summary>The same, read again for one that changes it.</summary>
+    public static OpCase GoldenAnew(string name) => Load(Path.Combine(GoldenFolder.Path, "ops", name));
 
     /// <summary>The folder names of all golden cases, or of those of one op.</summary>
     public static IEnumerable<string> GoldenNames(string? op = null) =>
