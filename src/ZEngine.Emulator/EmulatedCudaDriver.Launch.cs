@@ -50,9 +50,8 @@ public sealed partial class EmulatedCudaDriver
     public override (DevicePointer Pointer, ulong Bytes) GetGlobal(CudaModuleHandle module, string name)
     {
         LoadedModule loaded = _modules.Get(module.Value, "cuModuleGetGlobal");
-        if (!loaded.Parsed.Globals.Variables.TryGetValue(name, out PtxVariable? variable) || variable.Space is not (Space.Global or Space.Const))
-            throw Error("cuModuleGetGlobal", CudaResult.NotFound, $"{loaded.Name} has no variable {name}");
-        return (new DevicePointer(variable.Address), (ulong)variable.Bytes);
+        (ulong address, long bytes) = loaded.Variable(name) ?? throw Error("cuModuleGetGlobal", CudaResult.NotFound, $"{loaded.Name} has no variable {name}");
+        return (new DevicePointer(address), (ulong)bytes);
     }
 
     /// <inheritdoc/>
@@ -63,7 +62,7 @@ public sealed partial class EmulatedCudaDriver
         {
             FunctionAttribute.MaxThreadsPerBlock => kernel.MaxThreads,
             FunctionAttribute.SharedSizeBytes => kernel.Program.StaticSharedBytes,
-            FunctionAttribute.LocalSizeBytes => kernel.Program.Resources?.StackBytes ?? kernel.Program.LocalBytes,
+            FunctionAttribute.LocalSizeBytes => kernel.Resources?.StackBytes ?? kernel.Program.LocalBytes,
             FunctionAttribute.RegisterCount => kernel.Registers,
             FunctionAttribute.PtxVersion or FunctionAttribute.BinaryVersion => Options.Architecture,
             FunctionAttribute.MaxDynamicSharedSizeBytes => kernel.MaxDynamicShared,
@@ -149,9 +148,10 @@ public sealed partial class EmulatedCudaDriver
     private Touches? Execute(LoadedKernel kernel, LaunchConfiguration configuration, byte[] arguments, int active)
     {
         DeviceMemory memory = kernel.Module.Memory;
-        bool tracks = TracksStreams(memory.Device) || Options.Checks.HasFlag(EmulatorChecks.StreamRaces) && kernel.Program.UsesReadOnlyPath;
+        EmulatorOptions options = Options.Deleted is { } deleted && deleted.Kernel != kernel.Program.Name ? _besides : Options;
+        bool tracks = TracksStreams(memory.Device) || options.Checks.HasFlag(EmulatorChecks.StreamRaces) && kernel.Program.UsesReadOnlyPath;
         var launch = new KernelLaunch(
-            kernel.Program, configuration, arguments, Options, memory, _limits.Multiprocessors, active * _limits.Multiprocessors,
+            kernel.Program, configuration, arguments, options, memory, _limits.Multiprocessors, active * _limits.Multiprocessors,
             address => Peer(memory.Device, address), tracks);
         launch.Execute();
         Launches++;

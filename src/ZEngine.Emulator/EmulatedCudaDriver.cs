@@ -32,11 +32,14 @@ public sealed partial class EmulatedCudaDriver : CudaDriver
     private readonly HandleTable<Graph> _graphs = new(), _executables = new();
     private readonly Dictionary<nint, nuint> _hostAllocations = [];
     private readonly Driver.Stream[] _defaultStreams;
+    /// <summary>How kernels run that have nothing to do with <see cref="EmulatorOptions.Deleted"/>.</summary>
+    private readonly EmulatorOptions _besides;
 
     /// <summary>Creates a driver.</summary>
     public EmulatedCudaDriver(EmulatorOptions? options = null)
     {
         Options = options ?? new EmulatorOptions();
+        _besides = Options with { Checks = Options.Checks & EmulatorChecks.Uninitialised, Policy = SchedulingPolicy.Converge };
         _limits = DeviceLimits.Of(Options.Architecture);
         _memories = [.. Enumerable.Range(0, Options.Devices).Select(d => new DeviceMemory(d, Options.DeviceMemoryBytes))];
         _peers = [.. Enumerable.Range(0, Options.Devices).Select(_ => new HashSet<int>())];

@@ -77,7 +77,7 @@ public sealed class EmulatorObserver
     {
         lock (_gate)
             foreach (KernelProgram program in programs)
-                foreach (PtxInstruction instruction in program.Source) _forms.Add(instruction.Form);
+                _forms.UnionWith(program.Forms);
     }
 
     internal void Launch(KernelProgram program, LaunchProfile? profile)

@@ -104,9 +104,12 @@ public sealed record EmulatorOptions
     /// <summary>Records what the driver loads and launches; none by default.</summary>
     public EmulatorObserver? Observer { get; init; }
 
+    /// <summary>Ends a launch with its first finding; else it goes on and reports what more there is.</summary>
+    public bool StopsAtFinding { get; init; }
+
     /// <summary>
     /// Runs the kernel without this instruction, as if its author had forgotten it: the test of a kernel's tests. Modules loaded elsewhere
-    /// keep theirs.
+    /// keep theirs. Launches of other kernels run in plain order, and of <see cref="Checks"/> with that of bytes never written alone.
     /// </summary>
     public SyncInstruction? Deleted { get; init; }
 

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using ZEngine.Emulator.Execution;
 
 namespace ZEngine.Emulator.Checks;
@@ -43,6 +44,8 @@ internal sealed class GlobalRaceChecker(KernelLaunch launch)
     private Page? _lastPage;
     private ulong _lastNumber;
     private readonly Dictionary<long, BlockView> _views = [];
+    private BlockView? _lastView;
+    private long _lastBlock;
     private readonly Dictionary<ulong, Dictionary<long, int>> _published = [];
     private readonly Lock _gate = new();
 
@@ -97,22 +100,16 @@ internal sealed class GlobalRaceChecker(KernelLaunch launch)
 
     private static void Visit(ref Cell cell, Block block, BlockView view, in Access access, bool isWrite, bool changesValue, ref string? clash, ref Access other)
     {
-        void Check(in Access before, string what, ref string? clash, ref Access other, in Access access)
-        {
-            if (clash is not null || !Clashes(block, view, in access, in before)) return;
-            clash = what;
-            other = before;
-        }
         if (changesValue | !isWrite)
         {
             string what = isWrite ? "write after write" : "read after write";
-            Check(in cell.Write, what, ref clash, ref other, in access);
-            Check(in cell.OtherWrite, what, ref clash, ref other, in access);
+            Check(block, view, in cell.Write, what, in access, ref clash, ref other);
+            Check(block, view, in cell.OtherWrite, what, in access, ref clash, ref other);
         }
         if (isWrite)
         {
-            Check(in cell.Read, "write after read", ref clash, ref other, in access);
-            Check(in cell.OtherRead, "write after read", ref clash, ref other, in access);
+            Check(block, view, in cell.Read, "write after read", in access, ref clash, ref other);
+            Check(block, view, in cell.OtherRead, "write after read", in access, ref clash, ref other);
             if (cell.Write.Exists && cell.Write.Block != access.Block) cell.OtherWrite = cell.Write;
             cell.Write = access;
             cell.Read = cell.OtherRead = default;
@@ -122,6 +119,14 @@ internal sealed class GlobalRaceChecker(KernelLaunch launch)
             if (cell.Read.Exists && cell.Read.Block != access.Block) cell.OtherRead = cell.Read;
             cell.Read = access;
         }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Check(Block block, BlockView view, in Access before, string what, in Access access, ref string? clash, ref Access other)
+    {
+        if (!before.Exists || clash is not null || !Clashes(block, view, in access, in before)) return;
+        clash = what;
+        other = before;
     }
 
     /// <summary>A fence of device scope: what the thread's block did so far may be published.</summary>
@@ -146,7 +151,7 @@ internal sealed class GlobalRaceChecker(KernelLaunch launch)
 
     private static bool Clashes(Block block, BlockView view, in Access now, in Access before)
     {
-        if (!before.Exists || now.Kind != AccessKind.Plain && before.Kind != AccessKind.Plain) return false;
+        if (now.Kind != AccessKind.Plain && before.Kind != AccessKind.Plain) return false;
         if (before.Block != now.Block) return view.Known.GetValueOrDefault(before.Block) < before.BlockClock;
         return !block.Clocks.Knows(now.Thread, before.Thread, before.Clock);
     }
@@ -160,7 +165,9 @@ internal sealed class GlobalRaceChecker(KernelLaunch launch)
 
     private BlockView View(long block)
     {
+        if (_lastView is not null && block == _lastBlock) return _lastView;
         if (!_views.TryGetValue(block, out BlockView? view)) _views[block] = view = new BlockView();
+        (_lastView, _lastBlock) = (view, block);
         return view;
     }
 

@@ -39,7 +39,7 @@ internal sealed unsafe partial class Decoder
         decoder.Run(entry);
         program.Source = [.. decoder._source];
         program.Infos = [.. decoder._infos];
-        program.SetCode([.. decoder._code]);
+        program.SetCode(System.Runtime.InteropServices.CollectionsMarshal.AsSpan(decoder._code));
         return program;
     }
 
@@ -338,7 +338,7 @@ internal sealed unsafe partial class Decoder
         InstructionClass kind = DecodeForm(ref d, form, out long flops);
         form.Done();
         if (d.Partial == null) d.Partial = d.Full;
-        if (IsSync(i)) NoteSync(i, ref d);
+        if (IsSync(i)) _program.Syncs.Add((new SyncInstruction(_program.Name, _program.Syncs.Count, i.Form, i.Line, i.Source?.File ?? "", i.Source?.Line ?? 0), _code.Count));
         _options.Mutation?.Apply(i, ref d);
         _code.Add(d);
         _source.Add(i);
@@ -348,15 +348,6 @@ internal sealed unsafe partial class Decoder
     // What only orders threads, or waits for a copy. A reduction over a barrier also computes; without it its result is undefined.
     private static bool IsSync(PtxInstruction i) =>
         i.Opcode is "bar" or "barrier" or "membar" or "fence" || i.Opcode == "cp" && (i.Has("commit_group") || i.Has("wait_group") || i.Has("wait_all"));
-
-    private void NoteSync(PtxInstruction i, ref Instruction d)
-    {
-        var sync = new SyncInstruction(_program.Name, _program.Syncs.Count, i.Form, i.Line, i.Source?.File ?? "", i.Source?.Line ?? 0);
-        _program.Syncs.Add((sync, _code.Count));
-        if (_options.Deleted is not { } deleted || (deleted.Kernel, deleted.Number) != (sync.Kernel, sync.Number)) return;
-        d.Kind = InstructionKind.Normal;
-        d.Full = d.Partial = &WarpOps.Nothing;
-    }
 
     private void DecodeOne(PtxInstruction i)
     {

@@ -1,4 +1,3 @@
-using ZEngine.Emulator.Decode;
 using ZEngine.Emulator.Execution;
 using ZEngine.Emulator.Memory;
 using ZEngine.Emulator.Ptx;
@@ -6,14 +5,16 @@ using ZEngine.Interop;
 
 namespace ZEngine.Emulator.Driver;
 
-internal sealed class LoadedKernel(KernelProgram program, LoadedModule module)
+// The resources are what the compiler reported.
+internal sealed class LoadedKernel(KernelProgram program, LoadedModule module, KernelResources? resources)
 {
     public KernelProgram Program => program;
     public LoadedModule Module => module;
+    public KernelResources? Resources => resources;
     public int MaxDynamicShared = Math.Max(0, DeviceLimits.SharedDefault - program.StaticSharedBytes);
     public int PreferredCarveout = -1;
 
-    public int Registers => program.Resources?.Registers ?? 0;
+    public int Registers => resources?.Registers ?? 0;
 
     public int MaxThreads
     {
@@ -30,28 +31,28 @@ internal sealed class LoadedKernel(KernelProgram program, LoadedModule module)
 internal sealed unsafe class LoadedModule
 {
     private readonly List<Allocation> _owned = [];
+    private readonly Dictionary<string, ulong> _addresses = [];
 
     public LoadedModule(ModuleImage image, DeviceMemory memory, EmulatorOptions options)
     {
         Name = image.Name;
         Memory = memory;
-        Parsed = PtxParser.Parse(image.Ptx, image.Name);
-        foreach (PtxVariable variable in Parsed.Globals.Variables.Values)
+        DecodedModule? shared = DecodedModule.Shared(image.Ptx, image.Name, options);
+        Parsed = shared?.Parsed ?? PtxParser.Parse(image.Ptx, image.Name);
+        PtxVariable[] variables = [.. Parsed.Globals.Variables.Values.Where(variable => variable.Space is Space.Global or Space.Const)];
+        foreach (PtxVariable variable in variables)
         {
-            if (variable.Space is not (Space.Global or Space.Const)) continue;
             Allocation allocation = memory.Allocate((ulong)variable.Bytes, $"{PtxParser.Demangle(variable.Name)} of {image.Name}")
                 ?? throw new CudaException("cuModuleLoadData", CudaResult.OutOfMemory, "CUDA_ERROR_OUT_OF_MEMORY", $"no room for variable {variable.Name}");
-            variable.Address = allocation.Address;
+            _addresses[variable.Name] = allocation.Address;
             _owned.Add(allocation);
         }
-        foreach (PtxVariable variable in Parsed.Globals.Variables.Values)
-            if (variable.Space is Space.Global or Space.Const) Initialise(variable);
-        foreach (PtxFunction function in Parsed.Functions.Values)
+        foreach (PtxVariable variable in variables) Initialise(variable);
+        if (shared is null) foreach (PtxVariable variable in variables) variable.Address = _addresses[variable.Name];
+        foreach (KernelProgram program in (shared ?? new DecodedModule(Parsed, options)).Kernels)
         {
-            if (!function.IsEntry) continue;
-            KernelProgram program = Decoder.Decode(Parsed, function, options);
-            if (image.Resources.TryGetValue(function.Name, out KernelResources resources)) program.Resources = resources;
-            Kernels.Add(function.Name, new LoadedKernel(program, this));
+            KernelProgram loaded = options.Deleted is { } deleted && deleted.Kernel == program.Name ? program.Without(deleted) : program;
+            Kernels.Add(program.Name, new LoadedKernel(loaded, this, image.Resources.TryGetValue(program.Name, out KernelResources resources) ? resources : null));
         }
     }
 
@@ -60,18 +61,22 @@ internal sealed unsafe class LoadedModule
     public PtxModule Parsed { get; }
     public Dictionary<string, LoadedKernel> Kernels { get; } = [];
 
+    /// <summary>A variable and where it lies; null where the module has none of that name.</summary>
+    public (ulong Address, long Bytes)? Variable(string name) => _addresses.TryGetValue(name, out ulong address) ? (address, Parsed.Globals.Variables[name].Bytes) : null;
+
     // Variables without an initial value are zero by the rules of the language.
     private void Initialise(PtxVariable variable)
     {
-        Memory.SetInitialised(variable.Address, (ulong)variable.Bytes, true);
+        ulong address = _addresses[variable.Name];
+        Memory.SetInitialised(address, (ulong)variable.Bytes, true);
         if (variable.Initial is null) return;
+        byte[] initial = [.. variable.Initial];
         foreach ((int offset, string symbol, long addend) in variable.InitialAddresses ?? [])
         {
-            if (!Parsed.Globals.Variables.TryGetValue(symbol, out PtxVariable? target) || target.Space is not (Space.Global or Space.Const))
-                throw new PtxUnsupportedException(variable.Name, $"its initial value holds the address of {symbol}, which is no global variable", Name);
-            BitConverter.GetBytes(target.Address + (ulong)addend).CopyTo(variable.Initial, offset);
+            if (!_addresses.TryGetValue(symbol, out ulong target)) throw new PtxUnsupportedException(variable.Name, $"its initial value holds the address of {symbol}, which is no global variable", Name);
+            BitConverter.GetBytes(target + (ulong)addend).CopyTo(initial, offset);
         }
-        fixed (byte* source = variable.Initial) Memory.Copy(variable.Address, source, (ulong)variable.Bytes);
+        fixed (byte* source = initial) Memory.Copy(address, source, (ulong)variable.Bytes);
     }
 
     public void Unload() => _owned.ForEach(Memory.Free);

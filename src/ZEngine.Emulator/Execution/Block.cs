@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using ZEngine.Emulator.Checks;
+using ZEngine.Emulator.Memory;
 
 namespace ZEngine.Emulator.Execution;
 
@@ -32,7 +33,7 @@ internal sealed unsafe class Block : IDisposable
         int threads = (int)launch.Configuration.Block.Count, warps = (threads + 31) / 32;
         SharedBytes = (uint)(launch.Program.DynamicSharedOffset + launch.Configuration.DynamicSharedBytes);
         SharedBytes = Math.Max(SharedBytes, (uint)launch.Program.StaticSharedBytes);
-        Shared = (byte*)NativeMemory.AlignedAlloc(SharedBytes + 64, 1024);
+        Shared = ScratchMemory.Rent(SharedBytes + 64);
         SharedWritten = (byte*)NativeMemory.AllocZeroed(SharedBytes / 8 + 16);
         Clocks = new BlockClocks(warps * 32);
         if (launch.Options.Checks.HasFlag(EmulatorChecks.SharedRaces)) Shadow = new SharedShadow(SharedBytes, warps);
@@ -134,7 +135,7 @@ internal sealed unsafe class Block : IDisposable
     {
         foreach (Warp warp in Warps) warp.Dispose();
         Shadow?.Dispose();
-        NativeMemory.AlignedFree(Shared);
+        ScratchMemory.Return(Shared, SharedBytes + 64);
         NativeMemory.Free(SharedWritten);
     }
 }

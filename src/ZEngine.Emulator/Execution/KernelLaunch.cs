@@ -72,11 +72,11 @@ internal sealed unsafe class KernelLaunch
         long blocks = Configuration.Grid.Count;
         int workers = (int)Math.Min(Options.Workers, blocks);
         bool counts = Options.Checks.HasFlag(EmulatorChecks.Counters);
-        var counters = new InstructionCounter[Program.Count];
+        var counters = new InstructionCounter[counts ? Program.Count : 0];
         var gate = new Lock();
         void Worker()
         {
-            InstructionCounter[] mine = new InstructionCounter[Program.Count];
+            var mine = new InstructionCounter[counters.Length];
             Touches? touches = _tracksTouches ? new Touches() : null;
             (long warp, long thread) = RunBlocks(mine, touches, counts, workers);
             lock (gate)
@@ -88,16 +88,11 @@ internal sealed unsafe class KernelLaunch
                 else if (touches is not null) Touches.Merge(touches);
             }
         }
-        if (workers == 1)
-        {
-            Worker();
-        }
-        else
-        {
-            var threads = new Thread[workers];
-            for (int t = 0; t < workers; t++) (threads[t] = new Thread(Worker) { Name = $"emulator worker {t}" }).Start();
-            foreach (Thread thread in threads) thread.Join();
-        }
+        // The caller is one of the workers: most launches have little to do.
+        var others = new Thread[workers - 1];
+        for (int t = 0; t < others.Length; t++) (others[t] = new Thread(Worker) { Name = $"emulator worker {t}" }).Start();
+        Worker();
+        foreach (Thread other in others) other.Join();
         if (counts) Profile = new LaunchProfile(Program.Name, Program.Infos, counters);
         if (Touches is not null && !_stop) Touches.CheckReadOnly(this);
     }
@@ -219,6 +214,9 @@ internal sealed unsafe class KernelLaunch
                 Operands = Operands(warp, source, lane), Policy = Policy, Seed = Options.Seed,
             };
         }
+        if (!Options.StopsAtFinding) return;
+        _stop = true;
+        lock (_reports) throw new LaunchAbortedException(_reports[(kind, source.Line)]);
     }
 
     /// <summary>Records a finding about an instruction of no particular thread.</summary>

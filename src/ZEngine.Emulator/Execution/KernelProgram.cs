@@ -25,17 +25,38 @@ internal sealed unsafe class KernelProgram
     public int LocalBytes;
     public int ParameterBytes;
     public readonly List<(string Name, ulong Offset, long Bytes)> SharedVariables = [];
-    public Interop.KernelResources? Resources;
     /// <summary>Where it synchronises: the instruction and its index.</summary>
     public readonly List<(SyncInstruction Sync, int Index)> Syncs = [];
     /// <summary>For calls: what is copied from where to where in local memory.</summary>
     public readonly List<(int From, int To, int Bytes)[]> Copies = [];
 
-    public void SetCode(Instruction[] code)
+    public void SetCode(ReadOnlySpan<Instruction> code)
     {
         Code = (Instruction*)NativeMemory.AlignedAlloc((nuint)(code.Length * sizeof(Instruction)), 64);
         code.CopyTo(new Span<Instruction>(Code, code.Length));
     }
+
+    /// <summary>The program with an instruction that does nothing in the place of one that synchronises.</summary>
+    public KernelProgram Without(SyncInstruction sync)
+    {
+        if (sync.Number >= Syncs.Count) return this;
+        int index = Syncs[sync.Number].Index;
+        var program = (KernelProgram)MemberwiseClone();
+        program.SetCode(new ReadOnlySpan<Instruction>(Code, Count));
+        Instruction* code = program.Code;
+        code[index].Kind = InstructionKind.Normal;
+        code[index].Full = code[index].Partial = &WarpOps.Nothing;
+        // What follows began a block because lanes met before it; unless they come there from elsewhere too.
+        bool isTarget = false;
+        for (int i = 0; i < Count; i++) isTarget |= code[i].Kind is InstructionKind.Branch or InstructionKind.Call && code[i].Target == index + 1;
+        code[index + 1].StartsBlock = isTarget;
+        return program;
+    }
+
+    /// <summary>The opcodes with their modifiers that occur in it.</summary>
+    public string[] Forms => _forms ??= [.. Infos.Select(info => info.Form).Distinct()];
+
+    private string[]? _forms;
 
     ~KernelProgram() => NativeMemory.AlignedFree(Code);
 

@@ -46,7 +46,7 @@ internal sealed unsafe class Warp : IDisposable
         Memory = Launch.Memory;
         Index = index;
         _program = Launch.Program;
-        Registers = (byte*)NativeMemory.AlignedAlloc((nuint)_program.RegisterBytes + 64, 64);
+        Registers = ScratchMemory.Rent((nuint)_program.RegisterBytes + 64);
         // Not zero: a register that is read before it is written should not look like a reasonable value.
         new Span<byte>(Registers, _program.RegisterBytes).Fill(0xCB);
         foreach ((int slot, ulong value, bool isWide) in _program.Constants) FillRegister(slot, value, isWide);
@@ -414,6 +414,7 @@ internal sealed unsafe class Warp : IDisposable
         bool meetsAnywhere = Launch.Policy != SchedulingPolicy.Adversarial;
         for (int a = 0; a < _count; a++)
         {
+            if (!meetsAnywhere && _fragments[a].State != FragmentState.WaitsForLanes) continue;
             for (int b = a + 1; b < _count;)
             {
                 ref Fragment x = ref _fragments[a], y = ref _fragments[b];
@@ -455,7 +456,7 @@ internal sealed unsafe class Warp : IDisposable
 
     public void Dispose()
     {
-        NativeMemory.AlignedFree(Registers);
+        ScratchMemory.Return(Registers, (nuint)_program.RegisterBytes + 64);
         NativeMemory.Free(Local);
         NativeMemory.Free(LocalWritten);
     }

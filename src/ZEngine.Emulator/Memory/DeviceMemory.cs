@@ -10,6 +10,8 @@ internal sealed class Allocation
     public required ulong Address;
     public required ulong Bytes;
     public required string Name { get; set; }
+    /// <summary>Its row of the table of ranges; 0 where it has none.</summary>
+    public int Slot;
     public bool IsFreed;
     /// <summary>Buffers a pool handed out of this allocation, by address. Null while none was ever announced.</summary>
     public SortedList<ulong, Allocation>? Buffers;
@@ -28,10 +30,14 @@ internal sealed unsafe class DeviceMemory : IDisposable
     /// <summary>Allocations begin at multiples of this, so the owner of an address is one table look-up away.</summary>
     public const int Granule = 512;
     private const int GranuleShift = 9;
-    private const int MaxAllocations = 1 << 22, MaxReturned = 4096;
+    private const int MaxSlots = 1 << 22, MaxReturned = 4096;
 
     private readonly VirtualMemory _data, _initialised, _owners, _ranges;
     private readonly List<Allocation> _allocations = [];
+    /// <summary>By slot, the allocation; of a pool's buffer, the pool.</summary>
+    private readonly List<Allocation> _slots = [];
+    /// <summary>Slots of buffers that their pool took back.</summary>
+    private readonly Stack<int> _idleSlots = [];
     private readonly Dictionary<ulong, Allocation> _live = [];
     private readonly Queue<Allocation> _quarantine = [];
     /// <summary>The last buffers that pools took back, for reports.</summary>
@@ -52,12 +58,13 @@ internal sealed unsafe class DeviceMemory : IDisposable
         _data = new VirtualMemory(window);
         _initialised = new VirtualMemory(window / 8);
         _owners = new VirtualMemory(window / Granule * sizeof(int));
-        _ranges = new VirtualMemory((ulong)MaxAllocations * 16);
+        _ranges = new VirtualMemory((ulong)MaxSlots * 16);
         Data = _data.Base;
         Initialised = _initialised.Base;
         _owner = (int*)_owners.Base;
         _range = (ulong*)_ranges.Base;
         _allocations.Add(new Allocation { Id = 0, Address = 0, Bytes = 0, Name = "nothing" });
+        _slots.Add(_allocations[0]);
     }
 
     public int Device { get; }
@@ -77,7 +84,7 @@ internal sealed unsafe class DeviceMemory : IDisposable
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public byte* Host(ulong address) => Data + (address - Base);
 
-    /// <summary>Whether a range lies inside one live allocation; false also when only the slow path can tell.</summary>
+    /// <summary>Whether a range lies inside one live allocation, or one buffer of a pool; false also when only the slow path can tell.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public bool IsInside(ulong address, ulong bytes)
     {
@@ -98,7 +105,7 @@ internal sealed unsafe class DeviceMemory : IDisposable
         if (offset >= Window) return (FaultKind.OutOfBounds, $"address 0x{address:X} is in no allocation of device {Device}");
         lock (_allocations)
         {
-            Allocation owner = _allocations[_owner[offset >> GranuleShift]];
+            Allocation owner = OwnerOf(address);
             if (owner.Id == 0) return (FaultKind.OutOfBounds, $"address 0x{address:X} is in no allocation{Neighbour(address)}");
             if (owner.IsFreed) return (FaultKind.UseAfterFree, $"address 0x{address:X} lies in allocation {owner}");
             if (address < owner.Address || address + bytes > owner.End)
@@ -113,6 +120,8 @@ internal sealed unsafe class DeviceMemory : IDisposable
                 : (FaultKind.OutOfBounds, $"{bytes} bytes at offset 0x{address - buffer.Address:X} of buffer {buffer}, {Beyond(address, bytes, buffer)}");
         }
     }
+
+    private Allocation OwnerOf(ulong address) => _slots[_owner[(address - Base) >> GranuleShift]];
 
     private static string Beyond(ulong address, ulong bytes, Allocation owner) => $"{address + bytes - owner.End} bytes past its end";
 
@@ -130,19 +139,21 @@ internal sealed unsafe class DeviceMemory : IDisposable
         return before is null ? "" : $", {address - before.End} bytes past the end of {before}";
     }
 
-    private static Allocation? BufferAt(Allocation pool, ulong address)
+    private static Allocation? BufferAt(Allocation pool, ulong address) =>
+        LastBefore(pool, address + 1) is { } candidate && (address < candidate.End || candidate.Bytes == 0 && address == candidate.Address) ? candidate : null;
+
+    /// <summary>The last buffer that begins before an address.</summary>
+    private static Allocation? LastBefore(Allocation pool, ulong address)
     {
         IList<ulong> starts = pool.Buffers!.Keys;
         int low = 0, high = starts.Count - 1;
         while (low <= high)
         {
             int middle = (low + high) / 2;
-            if (starts[middle] <= address) low = middle + 1;
+            if (starts[middle] < address) low = middle + 1;
             else high = middle - 1;
         }
-        if (high < 0) return null;
-        Allocation candidate = pool.Buffers.Values[high];
-        return address < candidate.End || candidate.Bytes == 0 && address == candidate.Address ? candidate : null;
+        return high < 0 ? null : pool.Buffers.Values[high];
     }
 
     /// <summary>The allocation, or the buffer of a pool, that holds an address.</summary>
@@ -151,7 +162,7 @@ internal sealed unsafe class DeviceMemory : IDisposable
         if (!Contains(address)) return null;
         lock (_allocations)
         {
-            Allocation owner = _allocations[_owner[(address - Base) >> GranuleShift]];
+            Allocation owner = OwnerOf(address);
             if (owner.Id == 0) return null;
             return owner.Buffers is null ? owner : BufferAt(owner, address) ?? owner;
         }
@@ -170,7 +181,7 @@ internal sealed unsafe class DeviceMemory : IDisposable
     {
         lock (_allocations)
         {
-            if (bytes > Capacity - Used || _allocations.Count == MaxAllocations) return null;
+            if (bytes > Capacity - Used || _slots.Count == MaxSlots) return null;
             ulong span = (bytes + 2 * Granule - 1) / Granule * Granule;                     // at least one unowned granule... of red zone
             ulong start = _next;
             if (start + span > Window)
@@ -187,9 +198,10 @@ internal sealed unsafe class DeviceMemory : IDisposable
             _allocations.Add(allocation);
             _live.Add(allocation.Address, allocation);
             Used += bytes;
-            ulong first = start >> GranuleShift, last = (start + Math.Max(bytes, 1) - 1) >> GranuleShift;
-            new Span<int>(_owner + first, checked((int)(last - first + 1))).Fill(allocation.Id);
+            allocation.Slot = _slots.Count;
+            _slots.Add(allocation);
             SetRange(allocation);
+            SetOwner(allocation, allocation.Slot);
             return allocation;
         }
     }
@@ -199,11 +211,12 @@ internal sealed unsafe class DeviceMemory : IDisposable
         lock (_allocations)
         {
             allocation.IsFreed = true;
+            foreach (Allocation buffer in allocation.Buffers?.Values ?? []) TakeSlot(allocation, buffer);
             allocation.Buffers = null;
             _live.Remove(allocation.Address);
             _quarantine.Enqueue(allocation);
             Used -= allocation.Bytes;
-            _range[2 * allocation.Id] = ulong.MaxValue;
+            _range[2 * allocation.Slot] = ulong.MaxValue;
             _data.Zero(allocation.Address - Base, allocation.Bytes);
             _initialised.Zero((allocation.Address - Base) / 8, (allocation.Bytes + 7) / 8);
         }
@@ -222,10 +235,37 @@ internal sealed unsafe class DeviceMemory : IDisposable
 
     private void SetRange(Allocation allocation)
     {
-        // A pool's accesses always take the slow path, which knows its buffers.
+        // What lies between the buffers of a pool takes the slow path.
         bool isPool = allocation.Buffers is not null;
-        _range[2 * allocation.Id] = isPool ? ulong.MaxValue : allocation.Address;
-        _range[2 * allocation.Id + 1] = isPool ? 0 : allocation.End;
+        _range[2 * allocation.Slot] = isPool ? ulong.MaxValue : allocation.Address;
+        _range[2 * allocation.Slot + 1] = isPool ? 0 : allocation.End;
+    }
+
+    private void SetOwner(Allocation allocation, int slot)
+    {
+        ulong first = (allocation.Address - Base) >> GranuleShift, last = (allocation.Address - Base + Math.Max(allocation.Bytes, 1) - 1) >> GranuleShift;
+        new Span<int>(_owner + first, checked((int)(last - first + 1))).Fill(slot);
+    }
+
+    // A buffer that begins with a granule is found as fast as an allocation. Of what lies behind its end in its last granule only the slow path knows.
+    private void GiveSlot(Allocation pool, Allocation buffer)
+    {
+        if ((buffer.Address - Base) % Granule != 0 || _idleSlots.Count == 0 && _slots.Count == MaxSlots) return;
+        if (!_idleSlots.TryPop(out buffer.Slot))
+        {
+            buffer.Slot = _slots.Count;
+            _slots.Add(pool);
+        }
+        _slots[buffer.Slot] = pool;
+        SetRange(buffer);
+        SetOwner(buffer, buffer.Slot);
+    }
+
+    private void TakeSlot(Allocation pool, Allocation buffer)
+    {
+        if (buffer.Slot == 0) return;
+        SetOwner(buffer, pool.Slot);
+        _idleSlots.Push(buffer.Slot);
     }
 
     /// <summary>A pool hands out part of an allocation. What lay there before counts as never written.</summary>
@@ -233,13 +273,14 @@ internal sealed unsafe class DeviceMemory : IDisposable
     {
         lock (_allocations)
         {
-            Allocation? pool = Contains(address) ? _allocations[_owner[(address - Base) >> GranuleShift]] : null;
+            Allocation? pool = Contains(address) ? OwnerOf(address) : null;
             if (pool is null || pool.Id == 0 || pool.IsFreed || address + bytes > pool.End) return $"0x{address:X} + {bytes} is not inside a live allocation";
             pool.Buffers ??= [];
-            foreach (Allocation other in pool.Buffers.Values)
-                if (address < other.End && other.Address < address + bytes) return $"buffer \"{name}\" overlaps {other}";
-            pool.Buffers[address] = new Allocation { Id = pool.Id, Address = address, Bytes = bytes, Name = name };
+            if (LastBefore(pool, address + bytes) is { } other && address < other.End) return $"buffer \"{name}\" overlaps {other}";
+            var buffer = new Allocation { Id = pool.Id, Address = address, Bytes = bytes, Name = name };
+            pool.Buffers[address] = buffer;
             SetRange(pool);
+            GiveSlot(pool, buffer);
             SetInitialised(address, bytes, false);
             return null;
         }
@@ -249,9 +290,10 @@ internal sealed unsafe class DeviceMemory : IDisposable
     {
         lock (_allocations)
         {
-            Allocation? pool = Contains(address) ? _allocations[_owner[(address - Base) >> GranuleShift]] : null;
+            Allocation? pool = Contains(address) ? OwnerOf(address) : null;
             if (pool?.Buffers is null || !pool.Buffers.Remove(address, out Allocation? buffer)) return $"no buffer begins at 0x{address:X}";
             buffer.IsFreed = true;
+            TakeSlot(pool, buffer);
             _returned.Enqueue(buffer);
             if (_returned.Count > MaxReturned) _returned.Dequeue();
             return null;

@@ -83,10 +83,9 @@ public sealed class AttentionDecodeKernelTests
     {
         foreach (int architecture in Architectures)
         {
-            string[] variants = [.. KernelSources.Current.Variants[file]];
-            ModuleImage image = Compiler.Compile(KernelSources.Current.Request(file, $"sm_{architecture}", variants));
-            foreach (string variant in variants)
+            foreach (string variant in KernelSources.Current.Variants[file])
             {
+                ModuleImage image = Compiler.Compile(KernelSources.Current.Request(file, $"sm_{architecture}", variant));
                 var r = image.Resources[image.Lowered(variant)];
                 Assert.True(r.Registers <= most && r.StackBytes + r.SpillLoadBytes + r.SpillStoreBytes == 0, $"sm_{architecture} {variant}: {r}");
             }

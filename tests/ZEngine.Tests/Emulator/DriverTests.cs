@@ -10,6 +10,7 @@ public sealed unsafe class DriverTests
     private const string Source = """
         extern "C" __global__ void increment(int* x, int n) { int i = blockIdx.x * blockDim.x + threadIdx.x; if (i < n) x[i] += 1; }
         extern "C" __global__ void far(const float* x, float* out, long long at) { out[threadIdx.x] = x[at + threadIdx.x] + 1; }
+        extern "C" __global__ void both(const int* x, int* y) { y[threadIdx.x] = x[threadIdx.x]; y[threadIdx.x + 64] = x[threadIdx.x + 64] * 3; }
         extern "C" __global__ void __launch_bounds__(64) bounded(int* x) { x[threadIdx.x] = 1; }
         """;
 
@@ -82,6 +83,52 @@ public sealed unsafe class DriverTests
         machine.Driver.FillAsync(pool + 512, 0, 4, 64, default);
         FaultReport fault = Assert.Single(machine.Run("increment", new LaunchConfiguration(1, 96), pool, 65));
         Assert.Equal(FaultKind.OutOfBounds, fault.Kind);
+    }
+
+    /// <summary>Buffers that begin with a granule of the allocation table and one that does not, one that was taken back, and one whose place is used again.</summary>
+    [Theory]
+    [InlineData(0, 64, null), InlineData(0, 65, FaultKind.OutOfBounds), InlineData(384, 1, FaultKind.OutOfBounds)]
+    [InlineData(512, 256, null), InlineData(512, 257, FaultKind.OutOfBounds), InlineData(1536, 1, FaultKind.OutOfBounds)]
+    [InlineData(1600, 32, null), InlineData(1600, 33, FaultKind.OutOfBounds)]
+    [InlineData(2048, 1, FaultKind.UseAfterFree)]
+    [InlineData(2560, 160, null), InlineData(2560, 161, FaultKind.UseAfterFree), InlineData(2432, 33, FaultKind.OutOfBounds)]
+    public void Buffers_of_a_pool_are_told_apart(int offset, int count, FaultKind? expected)
+    {
+        using var machine = new Machine(Source);
+        DevicePointer pool = machine.Driver.Allocate(8192);
+        machine.Driver.SubAllocate(pool + 2048, 256, "gone");
+        machine.Driver.SubAllocate(pool + 2560, 1024, "before");
+        machine.Driver.SubFree(pool + 2048);
+        machine.Driver.SubFree(pool + 2560);
+        foreach ((int start, int bytes) in ((int, int)[])[(0, 256), (512, 1024), (1600, 128), (2560, 640)])
+        {
+            machine.Driver.SubAllocate(pool + start, (ulong)bytes, $"buffer at {start}");
+            machine.Driver.FillAsync(pool + start, 0, 4, (ulong)bytes / 4, default);
+        }
+        IReadOnlyList<FaultReport> faults = machine.Run("increment", new LaunchConfiguration((count + 31) / 32, 32), pool + offset, count);
+        Assert.Equal(expected, faults.SingleOrDefault()?.Kind);
+    }
+
+    [Theory, InlineData(false, 2), InlineData(true, 1)]
+    public void A_launch_ends_with_its_first_finding_where_that_is_asked_for(bool stops, int findings)
+    {
+        using var machine = new Machine(Source, new EmulatorOptions { StopsAtFinding = stops });
+        DevicePointer never = machine.Empty<int>(128), y = machine.Empty<int>(128);
+        Assert.Equal(findings, machine.Run("both", new LaunchConfiguration(1, 64), never, y).Count(fault => fault.Kind == FaultKind.Uninitialised));
+    }
+
+    /// <summary>A text that is loaded twice has its variables twice, whether its code names them or can be shared.</summary>
+    [Theory, InlineData(false), InlineData(true)]
+    public void Modules_of_one_text_have_variables_of_their_own(bool isNamed)
+    {
+        using var machine = new Machine($"__device__ int base = 7; extern \"C\" __global__ void add(int* x) {{ x[threadIdx.x] += {(isNamed ? "base" : "7")}; }}");
+        CudaModuleHandle again = machine.Driver.LoadModule(machine.Image);
+        machine.Driver.CopyToDevice<int>(machine.Driver.GetGlobal(again, "base").Pointer, [9]);
+        DevicePointer x = machine.Upload(new int[32]);
+        machine.Launch("add", new LaunchConfiguration(1, 32), x);
+        machine.Driver.Launch(machine.Driver.GetFunction(again, "add"), new LaunchConfiguration(1, 32), BitConverter.GetBytes(x.Address));
+        Assert.All(machine.Download<int>(x, 32), value => Assert.Equal(isNamed ? 16 : 14, value));
+        Assert.Empty(machine.Faults);
     }
 
     [Fact]

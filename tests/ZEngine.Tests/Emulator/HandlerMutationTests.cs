@@ -22,11 +22,18 @@ public sealed class HandlerMutationTests(ITestOutputHelper output)
         HandlerFault fault = Enum.Parse<HandlerFault>(name);
         int broken = 0, noticed = 0, equivalent = 0;
         var survivors = new List<string>();
-        foreach (IGrouping<string, Oracle> form in OracleTables.ByForm.OrderBy(group => group.Key, StringComparer.Ordinal))
+        IGrouping<string, Oracle>[] forms = [.. OracleTables.ByForm.OrderBy(group => group.Key, StringComparer.Ordinal)];
+        var results = new (bool IsBroken, bool IsNoticed)[forms.Length];
+        // Every run has a driver of its own, so the forms part the cores between them.
+        Parallel.For(0, forms.Length, i =>
         {
-            var mutation = new HandlerMutation(form.Key, fault, BitOf(form.Key));
-            bool isNoticed = form.Any(oracle => Notices(oracle, mutation));
-            if (mutation.Applied == 0) continue;
+            var mutation = new HandlerMutation(forms[i].Key, fault, BitOf(forms[i].Key));
+            bool isNoticed = forms[i].Any(oracle => Notices(oracle, mutation));
+            results[i] = (mutation.Applied > 0, isNoticed);
+        });
+        foreach ((IGrouping<string, Oracle> form, (bool isBroken, bool isNoticed)) in forms.Zip(results))
+        {
+            if (!isBroken) continue;
             broken++;
             if (isNoticed) noticed++;
             else if (IsEquivalent(form.Key, fault)) equivalent++;

@@ -13,9 +13,9 @@ public sealed partial class KernelTests
 {
     public static TheoryData<string> Scenarios => [.. KernelScenario.All.Select(scenario => scenario.Name)];
 
+    // Beside the plain way, that of KernelScenario.Observed.
     private static readonly EmulatorOptions[] Ways =
     [
-        new() { Checks = EmulatorChecks.None },
         new() { Checks = EmulatorChecks.All },
         new() { Checks = EmulatorChecks.All, Policy = SchedulingPolicy.Fair },
         new() { Checks = EmulatorChecks.Deep, Policy = SchedulingPolicy.Fair, Seed = 77 },
@@ -30,13 +30,10 @@ public sealed partial class KernelTests
     [MemberData(nameof(Scenarios))]
     public void Is_right_and_clean_with_the_same_bits_in_all_ways(string name)
     {
-        string? first = null;
-        foreach (EmulatorOptions way in Ways)
-        {
-            string digest = DigestOf(name, way);
-            first ??= digest;
-            Assert.True(first == digest, $"other bits under {way}");
-        }
+        string plain = KernelScenario.Named(name).Observed.Digest;
+        var digests = new string[Ways.Length];
+        Parallel.For(0, Ways.Length, i => digests[i] = DigestOf(name, Ways[i]));
+        foreach ((EmulatorOptions way, string digest) in Ways.Zip(digests)) Assert.True(plain == digest, $"other bits under {way}");
     }
 
     private const string DigestFile = "ZENGINE_EMU_DIGESTS";
@@ -45,29 +42,40 @@ public sealed partial class KernelTests
     /// A second process without vectors of 512 bits, and a third without those of 256, run the same kernels and write down what they found.
     /// </summary>
     [Fact]
-    public void The_same_bits_with_vectors_of_every_width()
+    public async Task The_same_bits_with_vectors_of_every_width()
     {
         var way = new EmulatorOptions { JitterApproximations = true };
-        string[] digests = [.. KernelScenario.All.Select(scenario => $"{scenario.Name} {DigestOf(scenario.Name, way)}")];
+        string[] Digests() => [.. KernelScenario.All.Select(scenario => $"{scenario.Name} {DigestOf(scenario.Name, way)}")];
         if (Environment.GetEnvironmentVariable(DigestFile) is { } file)
         {
-            File.WriteAllLines(file, digests.Prepend(Vector512.IsHardwareAccelerated ? "512" : Vector256.IsHardwareAccelerated ? "256" : "128"));
+            await File.WriteAllLinesAsync(file, Digests().Prepend(Vector512.IsHardwareAccelerated ? "512" : Vector256.IsHardwareAccelerated ? "256" : "128"), TestContext.Current.CancellationToken);
             return;
         }
-        foreach ((string width, string[] switches) in ((string, string[])[])[("256", ["EnableAVX512", "EnableAVX512F"]), ("128", ["EnableAVX512", "EnableAVX512F", "EnableAVX2", "EnableAVX"])])
+        (string Width, Task<string[]> Lines)[] others =
+        [
+            .. from other in ((string Width, string[] Switches)[])[("256", ["EnableAVX512", "EnableAVX512F"]), ("128", ["EnableAVX512", "EnableAVX512F", "EnableAVX2", "EnableAVX"])]
+               select (other.Width, Task.Run(() => LinesOf(other.Switches))),
+        ];
+        string[] digests = Digests();
+        foreach ((string width, Task<string[]> task) in others)
         {
-            string path = Path.GetTempFileName();
-            try
-            {
-                RunSelf(path, switches);
-                string[] lines = File.ReadAllLines(path);
-                if (RuntimeInformation.ProcessArchitecture == Architecture.X64) Assert.Equal(width, lines[0]);
-                Assert.Equal(digests, lines[1..]);
-            }
-            finally
-            {
-                File.Delete(path);
-            }
+            string[] lines = await task;
+            if (RuntimeInformation.ProcessArchitecture == Architecture.X64) Assert.Equal(width, lines[0]);
+            Assert.Equal(digests, lines[1..]);
+        }
+    }
+
+    private static string[] LinesOf(string[] switches)
+    {
+        string path = Path.GetTempFileName();
+        try
+        {
+            RunSelf(path, switches);
+            return File.ReadAllLines(path);
+        }
+        finally
+        {
+            File.Delete(path);
         }
     }
 
@@ -104,10 +112,9 @@ public sealed partial class KernelTests
         var missing = new List<string>();
         foreach (string file in KernelFiles)
         {
-            var observer = new EmulatorObserver();
-            foreach (KernelScenario scenario in KernelScenario.All.Where(scenario => scenario.File == Path.GetFileName(file))) scenario.Run(new EmulatorOptions { Observer = observer });
+            string[] launched = [.. KernelScenario.All.Where(scenario => scenario.File == Path.GetFileName(file)).SelectMany(scenario => scenario.Observed.Launched)];
             foreach (Match kernel in KernelName().Matches(File.ReadAllText(file)))
-                if (!observer.Launched.Any(launched => launched.Contains(kernel.Groups["name"].Value, StringComparison.Ordinal))) missing.Add($"{kernel.Groups["name"].Value} of {Path.GetFileName(file)}");
+                if (!launched.Any(name => name.Contains(kernel.Groups["name"].Value, StringComparison.Ordinal))) missing.Add($"{kernel.Groups["name"].Value} of {Path.GetFileName(file)}");
         }
         Assert.True(missing.Count == 0, $"no KernelScenario launches {string.Join(", ", missing)}");
     }

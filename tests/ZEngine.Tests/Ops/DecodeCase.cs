@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using ZEngine.Tests.Oracles;
 
 namespace ZEngine.Tests.Ops;
@@ -121,11 +122,14 @@ internal sealed record DecodeCase(int Heads, int Groups, int P, params int[] Len
 
     public Tensor Past(ulong what, int b, Device device, DType dtype) => Tensor.From<float>(Values(what, b, Lengths[b], Groups), [1, Lengths[b], Groups, P], device).To(dtype);
 
-    private (float[] Cosine, float[] Sine) Angles()
+    private static readonly ConcurrentDictionary<(int Capacity, int Pairs), (float[] Cosine, float[] Sine)> Tables = [];
+
+    /// <summary>Of all positions, [capacity, pairs]; made once, for every row of keys is rotated by them.</summary>
+    private (float[] Cosine, float[] Sine) Angles() => Tables.GetOrAdd((Capacity, Pairs), size =>
     {
-        float[] Table(Func<double, double> f) => [.. Enumerable.Range(0, Capacity * Pairs).Select(i => (float)f(i / Pairs * Math.Pow(100, -(double)(i % Pairs) / Pairs)))];
+        float[] Table(Func<double, double> f) => [.. Enumerable.Range(0, size.Capacity * size.Pairs).Select(i => (float)f(i / size.Pairs * Math.Pow(100, -(double)(i % size.Pairs) / size.Pairs)))];
         return (Table(Math.Cos), Table(Math.Sin));
-    }
+    });
 
     private double[] Rotated(float[] x, int position)
     {

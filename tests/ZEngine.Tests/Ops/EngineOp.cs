@@ -40,13 +40,14 @@ internal static class EngineOp
     {
         Application apply = application ?? For(c.Op) ?? throw new ArgumentException($"There is no op {c.Op}.");
         (string name, DType type) = Devices.OfOp(deviceName);
-        if (type == DType.BFloat16) c = c.Quantize(x => (float)(BFloat16)x);
+        OracleReference reference = OracleReference.Of(c, type);
+        c = reference.Case;
         Device device = Devices.Open(name);
         long buffers = Devices.LiveBuffers(device);
         int threads = CpuDevice.Threads;
         try
         {
-            Results first = Compare(new OracleReference(c, type), device, type, apply);
+            Results first = Compare(reference, device, type, apply);
             if (name == "cpu")
             {
                 foreach (int count in (ReadOnlySpan<int>)[1, 3])

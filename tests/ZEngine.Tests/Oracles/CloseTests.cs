@@ -14,7 +14,7 @@ public sealed class CloseTests
     public void Other_roundings_pass(string name)
     {
         OpCase c = OpCase.Golden(name);
-        var reference = new OracleReference(c);
+        var reference = OracleReference.Of(c, DType.Float32);
         for (ulong seed = 101; seed <= 102; seed++)
         {
             OracleRun got = OracleRun.Dithered(c, seed);
@@ -29,7 +29,7 @@ public sealed class CloseTests
     [InlineData("rms_norm_gated_groups", "z"), InlineData("cross_entropy", "logits"), InlineData("moe_top2_norm", "router"), InlineData("conv1d_k4", "bias")]
     public void Planted_errors_fail(string name, string input)
     {
-        var reference = new OracleReference(OpCase.Golden(name));
+        var reference = OracleReference.Of(OpCase.Golden(name), DType.Float32);
         OracleTensor<double> want = reference.InputGradient(input);
         double size = Math.Sqrt(want.Data.Average(x => x * x));
         string? Problem(float[] got) => Close.Problem(input, null, got, want, reference.Rounded(run => run.InputGradients[input]));

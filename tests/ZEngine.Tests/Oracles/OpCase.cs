@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Text.Json;
 
 namespace ZEngine.Tests.Oracles;
@@ -47,13 +48,18 @@ public sealed class OpCase
         };
     }
 
-    /// <summary>The golden case of that folder name.</summary>
-    public static OpCase Golden(string name) => Load(Path.Combine(GoldenFolder.Path, "ops", name));
+    private static readonly ConcurrentDictionary<string, Lazy<OpCase>> Read = [];
+
+    /// <summary>The golden case of that folder name; read once for all, so nobody may write to it.</summary>
+    public static OpCase Golden(string name) => Read.GetOrAdd(name, folder => new(() => GoldenAnew(folder))).Value;
+
+    /// <summary>The same, read again for one that changes it.</summary>
+    public static OpCase GoldenAnew(string name) => Load(Path.Combine(GoldenFolder.Path, "ops", name));
 
     /// <summary>The folder names of all golden cases, or of those of one op.</summary>
     public static IEnumerable<string> GoldenNames(string? op = null) =>
         GoldenFolder.Cases("ops")
-            .Where(folder => op is null || Load(folder).Op == op)
             .Select(folder => Path.GetFileName(folder)!)
+            .Where(name => op is null || Golden(name).Op == op)
             .Order(StringComparer.Ordinal);
 }

@@ -1,3 +1,6 @@
+using System.Collections.Concurrent;
+using System.Runtime.CompilerServices;
+
 namespace ZEngine.Tests.Oracles;
 
 /// <summary>What a device must reproduce for one case: golden values where the case has them, else the float64 oracle; and how far a plain implementation strays.</summary>
@@ -8,6 +11,8 @@ internal sealed class OracleReference
     /// Seldom is more than the first drawn.
     /// </summary>
     private const int DitheredRuns = 16;
+
+    private static readonly ConditionalWeakTable<OpCase, ConcurrentDictionary<DType, Lazy<OracleReference>>> Made = [];
 
     private readonly OpCase _case;
     private readonly Dictionary<string, string> _letters;
@@ -22,6 +27,10 @@ internal sealed class OracleReference
         _letters = Oracle.For(c.Op).Letters;
         Double = OracleRun.InDouble(c);
     }
+
+    /// <summary>The reference of a case whose floats are rounded to a type of activations; all devices that the case runs on share it.</summary>
+    public static OracleReference Of(OpCase c, DType activations) =>
+        Made.GetOrCreateValue(c).GetOrAdd(activations, type => new(() => new(type == DType.BFloat16 ? c.Quantize(x => (float)(BFloat16)x) : c, type))).Value;
 
     public OpCase Case => _case;
 
@@ -43,10 +52,16 @@ internal sealed class OracleReference
     /// <summary>The rounded runs one after the other, made when first asked for.</summary>
     public IEnumerable<OracleTensor<double>> Rounded(Func<OracleRun, OracleTensor<double>> tensor)
     {
-        for (int i = 0; i <= DitheredRuns; i++)
+        for (int i = 0; i <= DitheredRuns; i++) yield return tensor(Rounded(i));
+    }
+
+    /// <summary>Several threads may compare with one reference.</summary>
+    private OracleRun Rounded(int i)
+    {
+        lock (_rounded)
         {
             if (i == _rounded.Count) _rounded.Add(i == 0 ? OracleRun.InFloat(_case, _activations) : OracleRun.Dithered(_case, (ulong)i, _activations));
-            yield return tensor(_rounded[i]);
+            return _rounded[i];
         }
     }
 

@@ -46,11 +46,11 @@ public sealed class BytesInFlight
     public void Are_32_KiB_a_multiprocessor(string kernel, string architecture)
     {
         Case c = Cases.Single(c => c.Kernel == kernel);
-        ModuleImage image = Compiler.Compile(KernelSources.Current.Request(c.File, architecture, [.. KernelSources.Current.Variants[c.File]]));
         DeviceLimits limits = DeviceLimits.Of(int.Parse(architecture[3..], System.Globalization.CultureInfo.InvariantCulture));
         foreach ((string type, int size) in (ReadOnlySpan<(string, int)>)[("f32", 4), ("bf16", 2), ("f16", 2)])
         {
             string variant = kernel.Replace("<T", $"<{type}", StringComparison.Ordinal);
+            ModuleImage image = Compiler.Compile(KernelSources.Current.Request(c.File, architecture, variant));
             KernelResources used = image.Resources[image.Lowered(variant)];
             int blocks = Math.Min(c.Blocks, limits.ActiveBlocks(c.Threads, used.Registers, used.SharedBytes + Row / size * 4 * c.Floats + Row * c.Rows)), bytes = blocks * c.Threads * 16 * c.Accesses;
             TestContext.Current.SendDiagnosticMessage($"{architecture} {variant}: {blocks} blocks, {bytes} bytes under way");

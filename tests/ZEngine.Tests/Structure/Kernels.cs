@@ -20,13 +20,49 @@ public sealed partial class Kernels
 
     public static TheoryData<string, string> Assemblies => [.. from pair in Pairs select new TheoryDataRow<string, string>(pair.File, pair.Architecture)];
 
-    /// <summary>The instances of all files that launches on an architecture can ask for, on all cores: one after the other they take minutes where nothing is cached.</summary>
-    private static readonly Lazy<ConcurrentDictionary<(string File, string Architecture), ModuleImage>> Images = new(() =>
+    /// <summary>What the compiler made of an instance.</summary>
+    private sealed record Code(bool IsEmpty, KernelResources Resources, string[] FloatAtomics);
+
+    /// <summary>All that launches can ask for, those of the emulator's architecture first.</summary>
+    private static readonly (string File, string Variant, string Architecture)[] Instances =
+        [.. from pair in Pairs orderby pair.Architecture from variant in Variants(pair.File, pair.Architecture) select (pair.File, variant, pair.Architecture)];
+
+    private static readonly ConcurrentDictionary<(string File, string Variant, string Architecture), Lazy<Code>> Compiled = [];
+
+    private static int s_next = -1;
+
+    /// <summary>Each instance is a request of its own, as launches make them, so that they and every test find in the cache what one of them has compiled.</summary>
+    private static Code CodeOf((string File, string Variant, string Architecture) instance) => Compiled.GetOrAdd(instance, i => new Lazy<Code>(() =>
     {
-        var images = new ConcurrentDictionary<(string File, string Architecture), ModuleImage>();
-        Parallel.ForEach(Pairs, pair => images[pair] = Compiler.Compile(KernelSources.Current.Request(pair.File, pair.Architecture, Variants(pair.File, pair.Architecture))));
-        return images;
-    });
+        ModuleImage image = Compiler.Compile(KernelSources.Current.Request(i.File, i.Architecture, i.Variant));
+        return new Code(image.Cubin.Length == 0, image.Resources[image.Lowered(i.Variant)], [.. FloatAtomicPattern().Matches(image.Ptx).Select(match => match.Value)]);
+    })).Value;
+
+    private static void CompileRest()
+    {
+        for (int i; (i = Interlocked.Increment(ref s_next)) < Instances.Length;)
+        {
+            try
+            {
+                _ = CodeOf(Instances[i]);
+            }
+            catch (Exception)
+            {
+                // It is thrown again where the test asks for the instance.
+            }
+        }
+    }
+
+    /// <summary>Where nothing is cached, compiling takes minutes on all cores. Most tests have need of one core: from their beginning on, what they leave idle compiles.</summary>
+    internal static void CompileAhead()
+    {
+        for (int core = 0; core < Environment.ProcessorCount; core++)
+            new Thread(() =>
+            {
+                IdlePriority.Take();
+                CompileRest();
+            }) { IsBackground = true, Name = "compiler" }.Start();
+    }
 
     [Theory, MemberData(nameof(Files))]
     public void Header_has_its_fields_in_order(string file)
@@ -65,16 +101,17 @@ public sealed partial class Kernels
     [Theory, MemberData(nameof(Assemblies))]
     public void Assembles_without_spills(string file, string architecture)
     {
+        Parallel.For(0, Environment.ProcessorCount, _ => CompileRest());
         string[] variants = Variants(file, architecture);
-        ModuleImage image = Images.Value[(file, architecture)];
-        Assert.NotEmpty(image.Cubin);
-        string[] faults = [.. from variant in variants let r = image.Resources[image.Lowered(variant)] where r.StackBytes + r.SpillLoadBytes + r.SpillStoreBytes > 0 || r.Registers > 255 select $"{variant}: {r}"];
+        Dictionary<string, Code> code = variants.ToDictionary(variant => variant, variant => CodeOf((file, variant, architecture)));
+        Assert.All(code.Values, made => Assert.False(made.IsEmpty));
+        string[] faults = [.. from variant in variants let r = code[variant].Resources where r.StackBytes + r.SpillLoadBytes + r.SpillStoreBytes > 0 || r.Registers > 255 select $"{variant}: {r}"];
         if (faults.Length > 0) Assert.Fail(string.Join("; ", faults));
-        string[] atomics = [.. FloatAtomicPattern().Matches(image.Ptx).Select(match => match.Value).Distinct()];
+        string[] atomics = [.. code.Values.SelectMany(made => made.FloatAtomics).Distinct()];
         if (atomics.Length > 0) Assert.Fail($"the order of these additions is that of the schedule: {string.Join(", ", atomics)}");
-        string[] greedy = [.. from variant in variants let limit = Registers(variant) let used = image.Resources[image.Lowered(variant)].Registers where used > limit select $"{variant}: {used} registers, more than {limit}"];
+        string[] greedy = [.. from variant in variants let limit = Registers(variant) let used = code[variant].Resources.Registers where used > limit select $"{variant}: {used} registers, more than {limit}"];
         if (greedy.Length > 0) Assert.Fail(string.Join("; ", greedy));
-        TestContext.Current.SendDiagnosticMessage(string.Join("\n", variants.Select(variant => $"{architecture} {variant}: {image.Resources[image.Lowered(variant)].Registers} registers")));
+        TestContext.Current.SendDiagnosticMessage(string.Join("\n", variants.Select(variant => $"{architecture} {variant}: {code[variant].Resources.Registers} registers")));
     }
 
     /// <summary>The registers of a thread that a kernel may take; what waits for memory needs many threads at a time.</summary>

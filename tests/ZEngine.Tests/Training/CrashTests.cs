@@ -8,20 +8,39 @@ namespace ZEngine.Tests.Training;
 /// <summary>A process that is killed at any moment loses no checkpoint, and the run ends with the same bits.</summary>
 public sealed class CrashTests(ITestOutputHelper output)
 {
-    private const int Kills = 50, Steps = 3000;
+    private const int Runs = 2, KillsOfARun = 25, Steps = 3000;
 
     [Fact]
-    public void Fifty_kills_at_random_moments_change_nothing()
+    public async Task Fifty_kills_at_random_moments_change_nothing()
     {
-        using TemporaryRun straight = new(), killed = new();
-        using (Process process = Start(straight.Path, threads: 2, checkpointInterval: 500)) Finish(process);
-
-        var random = new Random(1);
-        var store = new CheckpointStore(Trainer.CheckpointFolder(killed.Path));
-        (long newest, int inWriting, int kills) = (-1, 0, 0);
-        for (; kills < Kills; kills++)
+        // A process that starts leaves the other core idle: two runs are killed side by side.
+        TemporaryRun[] killed = [.. Enumerable.Range(0, Runs).Select(_ => new TemporaryRun())];
+        using var straight = new TemporaryRun();
+        try
         {
-            using Process process = Start(killed.Path, threads: 1 + kills % 2, checkpointInterval: 2);
+            await Task.WhenAll(killed.Select((run, seed) => Task.Run(() => Kill(run, seed + 1))));
+            using (Process process = Start(straight.Path, threads: 2, checkpointInterval: 500)) Finish(process);
+            foreach (TemporaryRun run in killed)
+            {
+                Assert.Equal(Weights(straight), Weights(run));
+                Assert.Equal(straight.Metrics(), run.Metrics());
+            }
+        }
+        finally
+        {
+            foreach (TemporaryRun run in killed) run.Dispose();
+        }
+    }
+
+    /// <summary>Kills a run again and again, each time after it went on from where it was, and then lets it end.</summary>
+    private void Kill(TemporaryRun run, int seed)
+    {
+        var random = new Random(seed);
+        var store = new CheckpointStore(Trainer.CheckpointFolder(run.Path));
+        (long newest, int inWriting, int kills) = (-1, 0, 0);
+        for (; kills < KillsOfARun; kills++)
+        {
+            using Process process = Start(run.Path, threads: 1 + kills % 2, checkpointInterval: 2);
             // Some kills by the clock, from the start of the process on; most some moments after a checkpoint was published.
             int lines = kills % 3 == 0 ? 0 : random.Next(1, 20);
             long published = -1;
@@ -40,10 +59,7 @@ public sealed class CrashTests(ITestOutputHelper output)
             newest = step;
         }
         output.WriteLine($"{kills} kills up to step {newest}, {inWriting} of them while a checkpoint was being written");
-        using (Process process = Start(killed.Path, threads: 1, checkpointInterval: 500)) Finish(process);
-
-        Assert.Equal(Weights(straight), Weights(killed));
-        Assert.Equal(straight.Metrics(), killed.Metrics());
+        using (Process process = Start(run.Path, threads: 1, checkpointInterval: 500)) Finish(process);
     }
 
     private static byte[] Weights(TemporaryRun run) => File.ReadAllBytes(Path.Combine(new CheckpointStore(Trainer.CheckpointFolder(run.Path)).FindNewest(out _)!, "model.safetensors"));

@@ -9,24 +9,28 @@ internal abstract class DecodeScenario : KernelScenario
 {
     public override bool Owns(string kernel) => KernelSources.Current.Variants[File].Any(variant => kernel.Contains(variant.Split('<')[0], StringComparison.Ordinal));
 
-    protected static void Run(EmulatorOptions options, bool isBytes, params DecodeCase[] cases)
+    public sealed override void Run(EmulatorOptions options)
+    {
+        foreach (Action<EmulatorOptions> part in Parts) part(options);
+    }
+
+    public abstract override IEnumerable<Action<EmulatorOptions>> Parts { get; }
+
+    protected static void Run(EmulatorOptions options, bool isBytes, DecodeCase c)
     {
         using var driver = new EmulatedCudaDriver(options);
         using CudaDevice device = Devices.OpenEmulated(driver);
         using TensorScope scope = TensorScope.Enter();
-        foreach (DecodeCase c in cases)
-        {
-            DecodeCache cache = c.Filled(device, DType.BFloat16, isPaged: true, isBytes);
-            (float[] o, float[] lse) = c.Decode(device, DType.BFloat16, cache);
-            Assert.Equal([.. c.Lengths.Select(length => length + 1L)], cache.Lengths.ToArray<long>());
-            int rows = c.Lengths.Max() + 1;
-            (Tensor keys, Tensor values) = ZEngine.Ops.ReadKeyValues(cache, rows, DType.BFloat16);
-            float[] stored = keys.To(DType.Float32).ToArray<float>(), want = c.Stored(isKey: true, rows, x => (float)(BFloat16)x);
-            for (int i = 0; i < want.Length; i++) Assert.InRange(Math.Abs(want[i] - stored[i]), 0, isBytes ? 0.05f : 0.03f);
-            (double[] wantO, double[] wantLse) = c.Expected(stored, values.To(DType.Float32).ToArray<float>(), rows, x => (float)(BFloat16)x);
-            for (int i = 0; i < o.Length; i++) Assert.InRange(Math.Abs(wantO[i] - o[i]), 0, 0.03);
-            for (int i = 0; i < lse.Length; i++) Assert.InRange(Math.Abs(wantLse[i] - lse[i]), 0, 0.03);
-        }
+        DecodeCache cache = c.Filled(device, DType.BFloat16, isPaged: true, isBytes);
+        (float[] o, float[] lse) = c.Decode(device, DType.BFloat16, cache);
+        Assert.Equal([.. c.Lengths.Select(length => length + 1L)], cache.Lengths.ToArray<long>());
+        int rows = c.Lengths.Max() + 1;
+        (Tensor keys, Tensor values) = ZEngine.Ops.ReadKeyValues(cache, rows, DType.BFloat16);
+        float[] stored = keys.To(DType.Float32).ToArray<float>(), want = c.Stored(isKey: true, rows, x => (float)(BFloat16)x);
+        for (int i = 0; i < want.Length; i++) Assert.InRange(Math.Abs(want[i] - stored[i]), 0, isBytes ? 0.05f : 0.03f);
+        (double[] wantO, double[] wantLse) = c.Expected(stored, values.To(DType.Float32).ToArray<float>(), rows, x => (float)(BFloat16)x);
+        for (int i = 0; i < o.Length; i++) Assert.InRange(Math.Abs(wantO[i] - o[i]), 0, 0.03);
+        for (int i = 0; i < lse.Length; i++) Assert.InRange(Math.Abs(wantLse[i] - lse[i]), 0, 0.03);
         Assert.Empty(driver.Faults);
     }
 
@@ -57,15 +61,12 @@ internal sealed class AttentionDecodeScenario : DecodeScenario
         new("attention_decode", "so it is with all others", "as the fence before it", 2),
     ];
 
-    public override void Run(EmulatorOptions options)
-    {
-        DecodeCase[] cases = [new(18, 1, 16, 100) { Pairs = 8, Capacity = 112 }, new(1, 1, 40, 300) { Pairs = 20, Capacity = 320 }, new(1, 1, 256, 100) { Pairs = 128, Capacity = 112 }];
-        foreach (bool isBytes in (ReadOnlySpan<bool>)[false, true])
-        {
-            Run(options, isBytes, cases);
-            RunRing(options, isBytes);
-        }
-    }
+    private static readonly DecodeCase[] Cases = [new(18, 1, 16, 100) { Pairs = 8, Capacity = 112 }, new(1, 1, 40, 300) { Pairs = 20, Capacity = 320 }, new(1, 1, 256, 100) { Pairs = 128, Capacity = 112 }];
+
+    public override IEnumerable<Action<EmulatorOptions>> Parts =>
+        from isBytes in (bool[])[false, true]
+        from part in (Action<EmulatorOptions>[])[.. Cases.Select(c => (Action<EmulatorOptions>)(options => Run(options, isBytes, c))), options => RunRing(options, isBytes)]
+        select part;
 }
 
 /// <summary>kernels/DecodeCache.cu.</summary>
@@ -75,9 +76,10 @@ internal sealed class DecodeCacheScenario : DecodeScenario
 
     public override IEnumerable<Survivor> Survivors => [new("decode_cache_append", "so it is with all others", "seeing the ticket orders what came before it here; on a GPU the fence does that")];
 
-    public override void Run(EmulatorOptions options)
-    {
-        Run(options, isBytes: false, new DecodeCase(2, 2, 24, 20, 3));
-        Run(options, isBytes: true, new DecodeCase(2, 2, 24, 20, 3), new DecodeCase(2, 2, 13, 20));
-    }
+    public override IEnumerable<Action<EmulatorOptions>> Parts =>
+    [
+        options => Run(options, isBytes: false, new DecodeCase(2, 2, 24, 20, 3)),
+        options => Run(options, isBytes: true, new DecodeCase(2, 2, 24, 20, 3)),
+        options => Run(options, isBytes: true, new DecodeCase(2, 2, 13, 20)),
+    ];
 }

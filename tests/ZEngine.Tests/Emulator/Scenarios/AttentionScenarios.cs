@@ -22,11 +22,18 @@ internal abstract class AttentionScenario : KernelScenario
         }
     }
 
-    protected static void Run(EmulatorOptions options, int architecture, params ReadOnlySpan<(DType Type, int Queries, int Keys, int HeadSize)> cases)
+    protected abstract IEnumerable<(int Architecture, DType Type, int Queries, int Keys, int HeadSize)> Cases { get; }
+
+    public sealed override IEnumerable<Action<EmulatorOptions>> Parts => Cases.Select(c => (Action<EmulatorOptions>)(options =>
     {
-        using var driver = new EmulatedCudaDriver(options with { Architecture = architecture });
+        using var driver = new EmulatedCudaDriver(options with { Architecture = c.Architecture });
         using CudaDevice device = Devices.OpenEmulated(driver);
-        foreach ((DType type, int queries, int keys, int headSize) in cases) EngineOp.Compare(Reference(type, queries, keys, headSize), device, type);
+        EngineOp.Compare(Reference(c.Type, c.Queries, c.Keys, c.HeadSize), device, c.Type);
+    }));
+
+    public sealed override void Run(EmulatorOptions options)
+    {
+        foreach (Action<EmulatorOptions> part in Parts) part(options);
     }
 }
 
@@ -37,11 +44,8 @@ internal sealed class AttentionForwardScenario : AttentionScenario
 
     public override bool Owns(string kernel) => kernel.Contains("attention_forward", StringComparison.Ordinal);
 
-    public override void Run(EmulatorOptions options)
-    {
-        Run(options, 80, (DType.BFloat16, 20, 270, 24), (DType.BFloat16, 20, 200, 80), (DType.Float32, 9, 70, 40));
-        Run(options, 86, (DType.BFloat16, 20, 140, 104));
-    }
+    protected override IEnumerable<(int Architecture, DType Type, int Queries, int Keys, int HeadSize)> Cases =>
+        [(80, DType.BFloat16, 20, 270, 24), (80, DType.BFloat16, 20, 200, 80), (80, DType.Float32, 9, 70, 40), (86, DType.BFloat16, 20, 140, 104)];
 }
 
 /// <summary>kernels/AttentionBackward.cu.</summary>
@@ -54,10 +58,10 @@ internal sealed class AttentionBackwardScenario : AttentionScenario
     public override IEnumerable<Survivor> Survivors =>
         [new("attention_backward", "the turn is seen before the sums", "seeing the turn orders what came before it here; on a GPU the fence does that", Most: 2)];
 
-    public override void Run(EmulatorOptions options)
-    {
-        foreach (int architecture in (ReadOnlySpan<int>)[80, 86]) Run(options, architecture, (DType.BFloat16, 200, 260, 80), (DType.Float32, 70, 70, 80));
-    }
+    protected override IEnumerable<(int Architecture, DType Type, int Queries, int Keys, int HeadSize)> Cases =>
+        from architecture in (int[])[80, 86]
+        from size in ((DType Type, int Queries, int Keys, int HeadSize)[])[(DType.BFloat16, 200, 260, 80), (DType.Float32, 70, 70, 80)]
+        select (architecture, size.Type, size.Queries, size.Keys, size.HeadSize);
 }
 
 /// <summary>kernels/AttentionReference.cu, which no op launches.</summary>

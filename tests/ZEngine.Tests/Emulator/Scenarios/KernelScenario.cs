@@ -8,6 +8,15 @@ namespace ZEngine.Tests.Emulator.Scenarios;
 /// </summary>
 internal abstract class KernelScenario
 {
+    private readonly Lazy<EmulatorObserver> _observed;
+
+    protected KernelScenario() => _observed = new Lazy<EmulatorObserver>(() =>
+    {
+        var observer = new EmulatorObserver();
+        Run(new EmulatorOptions { Observer = observer, Checks = EmulatorChecks.None });
+        return observer;
+    });
+
     /// <summary>The file: a name in kernels/, or in the folder of the emulator's own test kernels.</summary>
     public abstract string File { get; }
 
@@ -16,6 +25,12 @@ internal abstract class KernelScenario
 
     /// <summary>Runs and compares. The driver must be made with these options, and its findings must not be caught.</summary>
     public abstract void Run(EmulatorOptions options);
+
+    /// <summary>The same in parts that need nothing of each other, each with a driver of its own, so that what concerns one kernel can be run alone.</summary>
+    public virtual IEnumerable<Action<EmulatorOptions>> Parts => [Run];
+
+    /// <summary>What an unchecked run loads and launches; made once.</summary>
+    public EmulatorObserver Observed => _observed.Value;
 
     /// <summary>Whether a kernel, by its mangled name, is of this file; an op may launch kernels of others.</summary>
     public virtual bool Owns(string kernel) => true;

@@ -8,7 +8,9 @@ namespace ZEngine.Tests.Emulator.Scenarios;
 /// <summary>Small cases of an op on the CUDA device, compared with the oracle: a kernel file's scenario is which cases reach all of it.</summary>
 internal abstract class OpScenario : KernelScenario
 {
-    private readonly Dictionary<DType, OracleReference[]> _references = [];
+    private readonly Lazy<OpCase[]> _made;
+
+    protected OpScenario() => _made = new Lazy<OpCase[]>(() => [.. Cases]);
 
     /// <summary>The cases, which together launch every kernel of the file and reach every barrier in it.</summary>
     protected virtual IEnumerable<OpCase> Cases => [];
@@ -24,27 +26,26 @@ internal abstract class OpScenario : KernelScenario
 
     public sealed override bool Owns(string kernel) => KernelSources.Current.Variants[File].Any(variant => kernel.Contains(variant.Split('<')[0], StringComparison.Ordinal));
 
-    public sealed override void Run(EmulatorOptions options)
+    public sealed override void Run(EmulatorOptions options) => Run(options, [.. Steps]);
+
+    public sealed override IEnumerable<Action<EmulatorOptions>> Parts => Steps.Select(step => (Action<EmulatorOptions>)(options => Run(options, step)));
+
+    private IEnumerable<Action<CudaDevice>> Steps =>
+    [
+        .. from type in Types from c in _made.Value select (Action<CudaDevice>)(device => EngineOp.Compare(OracleReference.Of(c, type), device, type)),
+        device =>
+        {
+            using TensorScope scope = TensorScope.Enter();
+            More(device);
+        },
+    ];
+
+    private static void Run(EmulatorOptions options, params Action<CudaDevice>[] steps)
     {
         using var driver = new EmulatedCudaDriver(options);
         using CudaDevice device = Devices.OpenEmulated(driver);
-        foreach (DType type in Types)
-        foreach (OracleReference reference in ReferencesOf(type))
-            EngineOp.Compare(reference, device, type);
-        using TensorScope scope = TensorScope.Enter();
-        More(device);
+        foreach (Action<CudaDevice> step in steps) step(device);
     }
 
     protected static CaseBuilder Case(string op, string reason) => OpData.Case(op, reason);
-
-    /// <summary>Made once: a scenario runs many times.</summary>
-    private OracleReference[] ReferencesOf(DType type)
-    {
-        lock (_references)
-        {
-            if (!_references.TryGetValue(type, out OracleReference[]? references))
-                _references[type] = references = [.. Cases.Select(c => new OracleReference(type == DType.BFloat16 ? c.Quantize(x => (float)(BFloat16)x) : c, type))];
-            return references;
-        }
-    }
 }
