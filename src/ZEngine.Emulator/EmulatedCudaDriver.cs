@@ -38,6 +38,7 @@ public sealed partial class EmulatedCudaDriver : CudaDriver
     {
         Options = options ?? new EmulatorOptions();
         _limits = DeviceLimits.Of(Options.Architecture);
+        if (Options.Multiprocessors is { } multiprocessors) _limits = _limits with { Multiprocessors = multiprocessors };
         _memories = [.. Enumerable.Range(0, Options.Devices).Select(d => new DeviceMemory(d, Options.DeviceMemoryBytes))];
         _peers = [.. Enumerable.Range(0, Options.Devices).Select(_ => new HashSet<int>())];
         _errors = new CudaException?[Options.Devices];
