@@ -74,20 +74,12 @@ internal sealed record SelectiveScanInputs(
     Tensor U, Tensor Dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? Z, Tensor? DtBias, Tensor? InitialState, bool HasSoftplus, SequenceLayout? Layout, bool HasLogA)
 {
     /// <summary>Stretches of all sequences, each at most <paramref name="steps"/> long; none crosses a boundary.</summary>
-    public long Stretches(long steps)
-    {
-        if (Layout is null) return U.Shape[0] * ((U.Shape[1] + steps - 1) / steps);
-        long stretches = 0;
-        for (int i = 0; i < Layout.Count; i++) stretches += (Layout.End(i) - Layout.Start(i) + steps - 1) / steps;
-        return stretches;
-    }
+    public long Stretches(long steps) => SequenceLayout.Stretches(Layout, U.Shape[0], U.Shape[1], steps);
 
     public bool IsTracked() => TapeState.Current is { } tape && tape.TracksAny([U, Dt, A, B, C, D, Z, DtBias, InitialState]);
 
     public SelectiveScanInputs EmptyLike() => new(
-        Like(U)!, Like(Dt)!, Like(A)!, Like(B)!, Like(C)!, Like(D), Like(Z), Like(DtBias), Like(InitialState), HasSoftplus, Layout, HasLogA);
-
-    private static Tensor? Like(Tensor? tensor) => tensor is null ? null : Tensor.Empty(tensor.Shape, tensor.DType, tensor.Device);
+        Tensor.EmptyLike(U), Tensor.EmptyLike(Dt), Tensor.EmptyLike(A), Tensor.EmptyLike(B), Tensor.EmptyLike(C), Tensor.EmptyLikeOrNull(D), Tensor.EmptyLikeOrNull(Z), Tensor.EmptyLikeOrNull(DtBias), Tensor.EmptyLikeOrNull(InitialState), HasSoftplus, Layout, HasLogA);
 }
 
 public abstract partial class Backend
