@@ -553,7 +553,7 @@ __global__ void __launch_bounds__(kBackThreads, kBackBlocks) selective_scan_back
             first.fetch_inputs();
             copy_async_commit();
             copy_async_wait<0>();
-            __syncthreads();                                  // the rows and biases are there
+            __syncthreads();                                  // the biases are there; a thread prepares what it fetched
             first.prepare(true, false);
             for (i32 b = 0; b < bands; b++)
             {
