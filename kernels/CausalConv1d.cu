@@ -70,11 +70,24 @@ struct Taps
     {
         #pragma unroll
         for (int v = 0; v < V; v++) sum[v] = bias[v];
-        #pragma unroll
-        for (int i = 0; i < W; i++)
-            if (W - i <= K)
-                #pragma unroll
-                for (int v = 0; v < V; v++) sum[v] = fmaf(w[v][i], window[i][v], sum[v]);
+        for_taps(K, [&](int i)
+        {
+            #pragma unroll
+            for (int v = 0; v < V; v++) sum[v] = fmaf(w[v][i], window[i][v], sum[v]);
+        });
+    }
+
+    // Taps beyond K are skipped, as what they would meet may not be finite; one branch tells where there are none.
+    template <typename Action>
+    __device__ static inline void for_taps(int K, const Action& action)
+    {
+        if (K == W)
+            #pragma unroll
+            for (int i = 0; i < W; i++) action(i);
+        else
+            #pragma unroll
+            for (int i = 1; i < W; i++)
+                if (W - i <= K) action(i);
     }
 };
 
@@ -292,11 +305,11 @@ struct Gradients
     {
         #pragma unroll
         for (int v = 0; v < V; v++) sum[v] = 0;
-        #pragma unroll
-        for (int i = 0; i < W; i++)
-            if (W - i <= K)
-                #pragma unroll
-                for (int v = 0; v < V; v++) sum[v] = fmaf(taps.w[v][i], p[W - 1 - i][v], sum[v]);
+        taps.for_taps(K, [&](int i)
+        {
+            #pragma unroll
+            for (int v = 0; v < V; v++) sum[v] = fmaf(taps.w[v][i], p[W - 1 - i][v], sum[v]);
+        });
     }
 };
 

@@ -13,7 +13,8 @@
 //            cache and no partial sums in memory. selective_scan_sum_backward adds in order what the segments of sequences, of which there are several as in
 //            SelectiveScanForward.cu, gave for A, D and dtBias.
 //            A kept state is 4·N / kInterval bytes a step and channel, written and read; 16 steps in place of 32 were 1.57 times the least of memory with 1.75 exponentials a step,
-//            channel and state; 64 would take 2.5, and 64 with all quarters kept 112 KiB of shared memory.
+//            channel and state. States at every 64th or 128th step, and those between made by one more walk into shared memory, were built and counted: memory falls by 6 and 9 in a
+//            hundred, exponentials rise to 2.4 and 2.6, and the walk is bound by instructions: bench/README.md.
 //            N > kBand in bands of kBand states; their gradients wait in `carry` between stretches, and the first half of an interval is walked forward twice.
 // Layout     u, dt, z [B, L, D] and B, C [B, L, G, N] with the given strides, the last axis dense; dy, du, ddt, dz [B, L, D]; dB, dC [B, L, G, N]; states, starts
 //            as in SelectiveScanForward.cu; A, dA [D, N], D, dtBias and their gradients [D], dfinal, dinitial [sequences, D, N] float; partial
@@ -26,7 +27,7 @@
 //            (N + 2)·D floats of sums; each segment the same, but with N·D + D floats for each one behind it instead of dfinal.
 //            selective_scan_sum_backward reads the sums and writes the gradients. Of a layer of 5120 channels 1.14 times the least of memory, 1.49 to the multiprocessors.
 // Precision  loads T, computes and accumulates f32, stores T. exp as in SelectiveScanForward.cu; 1.875 of them for each step, channel and state where N ≤ kBand, else 2.25; 15 float operations.
-//            Deterministic: no float atomics, turns fix the order of additions; segments are another order, by sizes alone.
+//            Deterministic: no float atomics, turns fix the order of additions; segments are other roundings, by the sizes of the call alone.
 // Limits     N ≤ 256. isWide: addresses, strides, D / G and N are multiples of 16 bytes.
 // Variants   selective_scan_backward<{f32|bf16|f16}, {true|false}>; selective_scan_sum_backward
 #include "common/Columns.cuh"
@@ -234,8 +235,8 @@ struct BackwardStretch
         const i64 step = this->step();
         const i32 rows = this->rows();
         const SelectiveScanShape& shape = args.shape;         // B·L·D may exceed 2³¹
-        fetch_rows<isWide>(u(), kWidth, args.u + place.row * shape.uBatch + step * shape.uStep + place.first, shape.uStep, rows, place.columns);
-        fetch_rows<isWide>(dt(), kWidth, args.dt + place.row * shape.dtBatch + step * shape.dtStep + place.first, shape.dtStep, rows, place.columns);
+        fetch_channels<isWide>(u(), kWidth, args.u + place.row * shape.uBatch + step * shape.uStep + place.first, shape.uStep, rows, place.columns);
+        fetch_channels<isWide>(dt(), kWidth, args.dt + place.row * shape.dtBatch + step * shape.dtStep + place.first, shape.dtStep, rows, place.columns);
     }
 
     __device__ inline void fetch_gradients()
@@ -243,8 +244,8 @@ struct BackwardStretch
         const i64 step = this->step();
         const i32 rows = this->rows();
         const SelectiveScanShape& shape = args.shape;
-        if (args.z) fetch_rows<isWide>(z(), kWidth, args.z + place.row * shape.zBatch + step * shape.zStep + place.first, shape.zStep, rows, place.columns);
-        fetch_rows<isWide>(dy(), kWidth, args.dy + (place.row * shape.L + step) * shape.channels + place.first, shape.channels, rows, place.columns);
+        if (args.z) fetch_channels<isWide>(z(), kWidth, args.z + place.row * shape.zBatch + step * shape.zStep + place.first, shape.zStep, rows, place.columns);
+        fetch_channels<isWide>(dy(), kWidth, args.dy + (place.row * shape.L + step) * shape.channels + place.first, shape.channels, rows, place.columns);
         copy_async_commit();
     }
 
@@ -552,7 +553,7 @@ __global__ void __launch_bounds__(kBackThreads, kBackBlocks) selective_scan_back
             first.fetch_inputs();
             copy_async_commit();
             copy_async_wait<0>();
-            __syncthreads();                                  // the rows and biases are there
+            __syncthreads();                                  // the biases are there; a thread prepares what it fetched
             first.prepare(true, false);
             for (i32 b = 0; b < bands; b++)
             {

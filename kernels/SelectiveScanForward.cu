@@ -18,7 +18,8 @@
 //            of the initial state.
 // Precision  loads T, computes and accumulates f32, stores T. exp by ex2.approx.ftz of (Δ·log2 e)·A: 2 units in the last place, 0 below 2⁻¹²⁶.
 //            Deterministic: no atomics, fixed order of additions, the same bits for a sequence alone or with others, whole or in parts;
-//            not so where the plan cuts it into segments, which is another order of additions: the plan is one of sizes alone, so every device gives its bits.
+//            not so where the plan cuts it into segments, which join by products of decays: other roundings, and an error against float64 of at most twice that of one walk. The
+//            plan is one of the sizes of the call alone, so every device gives its bits.
 // Limits     N ≤ 256. isWide: addresses, strides, D / G and N are multiples of 16 bytes.
 // Variants   selective_scan_forward<{f32|bf16|f16}, {8|16}, {true|false}>
 #include "common/SelectiveScan.cuh"
@@ -60,28 +61,30 @@ struct ForwardTile
     {
         const SelectiveScanShape& shape = args.shape;         // B·L·D may exceed 2³¹
         const i32 rows = (i32)min((i64)kSteps, place.end - step);
-        fetch_rows<isWide>(u(stage), shape.width, args.u + place.row * shape.uBatch + step * shape.uStep + place.first, shape.uStep, rows, place.columns);
-        fetch_rows<isWide>(dt(stage), shape.width, args.dt + place.row * shape.dtBatch + step * shape.dtStep + place.first, shape.dtStep, rows, place.columns);
-        if (args.z) fetch_rows<isWide>(z(stage), shape.width, args.z + place.row * shape.zBatch + step * shape.zStep + place.first, shape.zStep, rows, place.columns);
-        fetch_rows<isWide>(b(stage), shape.N, args.B + place.row * shape.bBatch + step * shape.bStep + place.group * shape.bGroup, shape.bStep, rows, shape.N);
-        fetch_rows<isWide>(c(stage), shape.N, args.C + place.row * shape.cBatch + step * shape.cStep + place.group * shape.cGroup, shape.cStep, rows, shape.N);
+        fetch_channels<isWide>(u(stage), shape.width, args.u + place.row * shape.uBatch + step * shape.uStep + place.first, shape.uStep, rows, place.columns);
+        fetch_channels<isWide>(dt(stage), shape.width, args.dt + place.row * shape.dtBatch + step * shape.dtStep + place.first, shape.dtStep, rows, place.columns);
+        if (args.z) fetch_channels<isWide>(z(stage), shape.width, args.z + place.row * shape.zBatch + step * shape.zStep + place.first, shape.zStep, rows, place.columns);
+        fetch_states<isWide>(b(stage), args.B + place.row * shape.bBatch + step * shape.bStep + place.group * shape.bGroup, shape.bStep, rows, shape.N,
+            args.C + place.row * shape.cBatch + step * shape.cStep + place.group * shape.cGroup, shape.cStep, kSteps);
         copy_async_commit();
     }
 
     // Δ, and B and C as floats with zeros behind the last state.
     __device__ inline void prepare(int stage, bool hasSoftplus, const ScanPlace& place, i32 rows, f32 bias)
     {
-        const int column = threadIdx.x % width, parts = blockDim.x / width;
-        if (column < place.columns)
+        const i32 threads = blockDim.x;
+        const T* sRaw = dt(stage) + threadIdx.x;
+        f32* sOwn = sDelta + threadIdx.x;
+        if (threadIdx.x % width < place.columns)
             #pragma unroll 4
-            for (int t = threadIdx.x / width; t < rows; t += parts)
+            for (i32 i = threadIdx.x; i < rows * width; i += threads, sRaw += threads, sOwn += threads)
             {
-                const f32 raw = to_f32(dt(stage)[t * width + column]) + bias;
-                sDelta[t * width + column] = hasSoftplus ? softplus(raw) : raw;
+                const f32 raw = to_f32(*sRaw) + bias;
+                *sOwn = hasSoftplus ? softplus(raw) : raw;
             }
-        for (int i = threadIdx.x; i < rows * padded; i += blockDim.x)
+        for (i32 i = threadIdx.x; i < rows * padded; i += blockDim.x)
         {
-            const int t = i / padded, n = i - t * padded;
+            const i32 t = i / padded, n = i - t * padded;
             sB[i] = n < N ? to_f32(b(stage)[t * N + n]) : 0.0f;
             sC[i] = n < N ? to_f32(c(stage)[t * N + n]) : 0.0f;
         }
@@ -92,17 +95,21 @@ struct ForwardTile
     __device__ inline void walk(int stage, f32 (&h)[S], const f32 (&a)[S], i32 rows, f32 skip)
     {
         const int column = threadIdx.x % width, part = threadIdx.x / width;
+        const f32* sOwn = sDelta + column;
+        const T* sU = u(stage) + column;
+        const f32* sRow = sB + part * S;
+        f32* sPart = sY + part * kSteps * width + column;
         #pragma unroll 1                                      // the states of one step are work enough at a time
-        for (int t = 0; t < rows; t++)
+        for (int t = 0; t < rows; t++, sOwn += width, sU += width, sRow += padded, sPart += width)
         {
-            const f32 delta = sDelta[t * width + column], x = to_f32(u(stage)[t * width + column]), input = delta * x, scaled = scale_exponent(delta);
+            const f32 delta = *sOwn, x = to_f32(*sU), input = delta * x, scaled = scale_exponent(delta);
             f32 y = skip * x;                                 // 0 but for the first part
             #pragma unroll
             for (int s = 0; s < S; s += 4)
             {
                 f32 B[4], C[4];
-                load<4>(B, sB + t * padded + part * S + s);
-                load<4>(C, sC + t * padded + part * S + s);
+                load<4>(B, sRow + s);
+                load<4>(C, sRow + kSteps * padded + s);
                 #pragma unroll
                 for (int i = 0; i < 4; i++)
                 {
@@ -110,7 +117,7 @@ struct ForwardTile
                     y = fmaf(h[s + i], C[i], y);
                 }
             }
-            sY[(part * kSteps + t) * width + column] = y;
+            *sPart = y;
         }
     }
 
@@ -119,10 +126,12 @@ struct ForwardTile
     __device__ inline void finish(int stage, const SelectiveScanArgs<T>& args, const ScanPlace& place, T* y, i32 rows)
     {
         constexpr int V = kVector<T, isWide>;
-        const i32 chunks = place.columns / V, parts = blockDim.x / width;
-        for (int i = threadIdx.x; i < rows * chunks; i += blockDim.x)
+        const i32 parts = blockDim.x / width;
+        for (i32 i = threadIdx.x; i < rows * width / V; i += blockDim.x)
         {
-            const int t = i / chunks, column = (i - t * chunks) * V;
+            const TilePlace<V> at(i, width);
+            if (at.column >= place.columns) continue;
+            const i32 t = at.row, column = at.column;
             f32 sum[V] = {};
             #pragma unroll 1
             for (int part = 0; part < parts; part++)
@@ -186,11 +195,10 @@ __global__ void __launch_bounds__(kMaxThreads, 1) selective_scan_forward(const S
         tile.prepare(stage, shape.hasSoftplus, place, rows, bias);
         if (args.states && isActive && (step - place.begin) % kInterval == 0)
         {
-            const ScanPlace again(shape, shape.segments, 0, block_again());                  // registers are short
-            f32* kept = args.states + ((again.kept + (step - again.begin) / kInterval) * shape.N + n) * shape.channels + d;
+            f32* kept = args.states + ((place.kept + (step - place.begin) / kInterval) * shape.N + n) * shape.channels + d;
             #pragma unroll
-            for (int s = 0; s < S; s++)
-                if (n + s < shape.N) kept[s * shape.channels] = h[s];
+            for (int s = 0; s < S; s++, kept += shape.channels)
+                if (n + s < shape.N) *kept = h[s];
         }
         __syncthreads();                                      // Δ, B and C are there
         if (isActive) tile.walk(stage, h, a, rows, skip);

@@ -55,10 +55,10 @@ struct SegmentTile
     {
         const SelectiveScanShape& shape = args.shape;         // B·L·D may exceed 2³¹
         const i32 rows = (i32)min((i64)kSteps, place.end - step);
-        fetch_rows<isWide>(input(stage), width, args.input + place.row * args.inputBatch + step * args.inputStep + place.first, args.inputStep, rows, place.columns);
-        fetch_rows<isWide>(dt(stage), width, args.dt + place.row * shape.dtBatch + step * shape.dtStep + place.first, shape.dtStep, rows, place.columns);
-        if (isBackward && args.z) fetch_rows<isWide>(z(stage), width, args.z + place.row * shape.zBatch + step * shape.zStep + place.first, shape.zStep, rows, place.columns);
-        fetch_rows<isWide>(matrix(stage), N, args.matrix + place.row * args.matrixBatch + step * args.matrixStep + place.group * args.matrixGroup, args.matrixStep, rows, N);
+        fetch_channels<isWide>(input(stage), width, args.input + place.row * args.inputBatch + step * args.inputStep + place.first, args.inputStep, rows, place.columns);
+        fetch_channels<isWide>(dt(stage), width, args.dt + place.row * shape.dtBatch + step * shape.dtStep + place.first, shape.dtStep, rows, place.columns);
+        if (isBackward && args.z) fetch_channels<isWide>(z(stage), width, args.z + place.row * shape.zBatch + step * shape.zStep + place.first, shape.zStep, rows, place.columns);
+        fetch_states<isWide>(matrix(stage), args.matrix + place.row * args.matrixBatch + step * args.matrixStep + place.group * args.matrixGroup, args.matrixStep, rows, N);
         copy_async_commit();
     }
 
@@ -90,17 +90,19 @@ struct SegmentTile
     {
         const int column = threadIdx.x % width, part = threadIdx.x / width;
         f32 sum = 0;
+        const int first = isBackward ? rows - 1 : 0, way = isBackward ? -1 : 1;
+        const f32* sOwn = sDelta + first * width + column;    // and what enters, kSteps rows behind
+        const f32* sRow = sMatrix + first * padded + part * S;
         #pragma unroll 1                                      // the states of one step are work enough at a time
-        for (int i = 0; i < rows; i++)
+        for (int i = 0; i < rows; i++, sOwn += way * width, sRow += way * padded)
         {
-            const int t = isBackward ? rows - 1 - i : i;
-            const f32 delta = sDelta[t * width + column], enters = sInput[t * width + column], scaled = scale_exponent(delta);
+            const f32 delta = *sOwn, enters = sOwn[kSteps * width], scaled = scale_exponent(delta);
             sum += delta;
             #pragma unroll
             for (int s = 0; s < S; s += 4)
             {
                 f32 four[4];
-                load<4>(four, sMatrix + t * padded + part * S + s);
+                load<4>(four, sRow + s);
                 #pragma unroll
                 for (int k = 0; k < 4; k++)
                 {

@@ -15,7 +15,7 @@ internal static class Program
         ZEngine.Bench emulator [filter]             the emulator's throughput on kernels of its own
         ZEngine.Bench device cpu|emulator|cuda [filter] [--dtype f32|bf16|f16] [--torch SCRIPT] [--json FILE]
                                                     every op on one device: time and share of its limits, beside PyTorch; on the emulator, counters
-        ZEngine.Bench counters [filter]             what the kernels of attention and decode do against the least, counted on the emulator
+        ZEngine.Bench counters [filter]             what kernels do against the least, counted on the emulator: attention, decode, and layers with an estimate of their time
         ZEngine.Bench peers WHAT                    this side of peers.sh; - for the table of the lines on the standard input
         ZEngine.Bench start [rounds]                from the start of zengine generate to its first character
         ZEngine.Bench models [filter] [rounds]      whole models: training step, prefill and decode as shares of what this machine can do
@@ -38,6 +38,7 @@ internal static class Program
             case ["counters", .. string[] rest]:
                 DecodeCounters.Run(rest.Length > 0 ? rest[0] : null);
                 AttentionCounts.Run(rest.Length > 0 ? rest[0] : null);
+                LayerTable.Run(rest.Length > 0 ? rest[0] : null);
                 return 0;
             case ["peers", "-"]: return PeerTable.Run(Console.In);
             case ["peers", string what]: return PeerSpeed.Run(what);

@@ -1,13 +1,15 @@
 // Pointwise.cuh: the functions of one number and their derivatives. The function is an argument, the same for the whole grid.
 #pragma once
 #include "common/Approximate.cuh"
+#include "common/Exponent.cuh"
 
 enum Function { kNegate, kAbs, kSquare, kSqrt, kRsqrt, kReciprocal, kExp, kLog, kSigmoid, kSilu, kGelu, kGeluTanh, kRelu, kRelu2, kTanh, kSoftplus };
 
 constexpr f32 kRootTwoOverPi = 0.797884561f, kGeluCubic = 0.044715f;
 constexpr f32 kInverseRootTwo = 0.707106781f, kInverseRootTwoPi = 0.398942280f;
 
-__device__ inline f32 sigmoid(f32 x) { return reciprocal(1.0f + expf(-x)); }
+// e^-x by the hardware's power of two: its error grows with |x|, where the function no longer does. expf takes five times the instructions.
+__device__ inline f32 sigmoid(f32 x) { return reciprocal(1.0f + power_of_two(-kLog2E * x)); }
 __device__ inline f32 silu(f32 x) { return x * sigmoid(x); }
 
 __device__ inline f32 silu_slope(f32 x)
@@ -16,8 +18,23 @@ __device__ inline f32 silu_slope(f32 x)
     return s * fmaf(x, 1.0f - s, 1.0f);
 }
 
-// ln(1 + e^x) as max(x, 0) + ln(1 + e^-|x|): no overflow, and no digits lost on either side.
-__device__ inline f32 softplus(f32 x) { return fmaxf(x, 0.0f) + log1pf(expf(-fabsf(x))); }
+// ln(1 + e^x) as max(x, 0) + ln(1 + e), e = e^-|x|: no overflow, and no digits lost on either side. ln(1 + e) / e, which e up to 1 needs only, is a polynomial of the least largest relative
+// error, 5e-9: 10 instructions where log1pf takes 30.
+__device__ inline f32 softplus(f32 x)
+{
+    const f32 e = power_of_two(-kLog2E * fabsf(x));
+    f32 ratio = -0.0032440247f;
+    ratio = fmaf(ratio, e, 0.0198514592f);
+    ratio = fmaf(ratio, e, -0.0569595285f);
+    ratio = fmaf(ratio, e, 0.106036544f);
+    ratio = fmaf(ratio, e, -0.153055921f);
+    ratio = fmaf(ratio, e, 0.196759388f);
+    ratio = fmaf(ratio, e, -0.249541342f);
+    ratio = fmaf(ratio, e, 0.333299637f);
+    ratio = fmaf(ratio, e, -0.499999017f);
+    ratio = fmaf(ratio, e, 1.0f);
+    return fmaf(ratio, e, fmaxf(x, 0.0f));
+}
 
 // ½(1 + tanh v) = sigmoid(2v)
 __device__ inline f32 gelu_gate(f32 x) { return sigmoid(2.0f * kRootTwoOverPi * x * fmaf(kGeluCubic * x, x, 1.0f)); }

@@ -111,16 +111,51 @@ __device__ inline void join_ends(f32 (&h)[S], const f32 (&a)[S], const Selective
     }
 }
 
-// Rows of a tile to shared memory, those of sTo `pitch` elements apart. isWide: they are under way.
+// The row and the column of the i-th access in rows of `width` elements, a power of two.
+template <int V>
+struct TilePlace
+{
+    i32 row, column;
+
+    __device__ inline TilePlace(i32 i, i32 width)
+    {
+        const i32 chunks = width / V;
+        row = i >> (31 - __clz(chunks));
+        column = (i & (chunks - 1)) * V;
+    }
+};
+
 template <bool isWide, typename T>
-__device__ inline void fetch_rows(T* sTo, i32 pitch, const T* from, i64 stride, i32 rows, i32 columns)
+__device__ inline void fetch_access(T* sTo, const T* from)
+{
+    if constexpr (isWide) copy_async(shared_address(sTo), from, 16);
+    else *sTo = *from;
+}
+
+// Rows of a tile to shared memory, `width` elements apart. isWide: they are under way.
+template <bool isWide, typename T>
+__device__ inline void fetch_channels(T* sTo, i32 width, const T* from, i64 stride, i32 rows, i32 columns)
 {
     constexpr int V = kVector<T, isWide>;
-    const int chunks = columns / V;
-    for (int i = threadIdx.x; i < rows * chunks; i += blockDim.x)
+    for (i32 i = threadIdx.x; i < rows * width / V; i += blockDim.x)
     {
-        const int row = i / chunks, column = (i - row * chunks) * V;
-        if constexpr (isWide) copy_async(shared_address(sTo + row * pitch + column), from + row * stride + column, 16);
-        else sTo[row * pitch + column] = from[row * stride + column];
+        const TilePlace<V> at(i, width);
+        if (at.column < columns) fetch_access<isWide>(sTo + i * V, from + at.row * stride + at.column);
+    }
+}
+
+// The same of N elements, not always a power of two; sTo has the rows of C behind those of B, `all` rows further on.
+template <bool isWide, typename T>
+__device__ inline void fetch_states(T* sTo, const T* B, i64 bStride, i32 rows, i32 N, const T* C = nullptr, i64 cStride = 0, i32 all = 0)
+{
+    constexpr int V = kVector<T, isWide>;
+    const i32 chunks = N / V;
+    for (i32 i = threadIdx.x; i < (C ? 2 : 1) * rows * chunks; i += blockDim.x)
+    {
+        i32 row = i / chunks;
+        const i32 column = (i - row * chunks) * V;
+        const bool isC = row >= rows;
+        if (isC) row -= rows;
+        fetch_access<isWide>(sTo + (isC ? all + row : row) * N + column, (isC ? C + row * cStride : B + row * bStride) + column);
     }
 }

@@ -149,9 +149,9 @@ public sealed partial class EmulatedCudaDriver
     {
         DeviceMemory memory = kernel.Module.Memory;
         EmulatorOptions options = Options.Deleted is { } deleted && deleted.Kernel != kernel.Program.Name ? _besides : Options;
-        bool tracks = TracksStreams(memory.Device) || options.Checks.HasFlag(EmulatorChecks.StreamRaces) && kernel.Program.UsesReadOnlyPath;
+        bool tracks = TracksStreams(memory.Device) || Options.Checks.HasFlag(EmulatorChecks.Footprints) || Options.Checks.HasFlag(EmulatorChecks.StreamRaces) && kernel.Program.UsesReadOnlyPath;
         var launch = new KernelLaunch(
-            kernel.Program, configuration, arguments, options, memory, _limits.Multiprocessors, active * _limits.Multiprocessors,
+            kernel.Program, configuration, arguments, options, memory, _limits.Multiprocessors, active * _limits.Multiprocessors, _limits.L1Bytes((int)Math.Min(active, (configuration.Grid.Count + _limits.Multiprocessors - 1) / _limits.Multiprocessors), kernel.Program.StaticSharedBytes + configuration.DynamicSharedBytes),
             address => Peer(memory.Device, address), tracks);
         launch.Execute();
         Launches++;

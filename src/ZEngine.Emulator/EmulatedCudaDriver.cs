@@ -41,6 +41,7 @@ public sealed partial class EmulatedCudaDriver : CudaDriver
         Options = options ?? new EmulatorOptions();
         _besides = Options with { Checks = Options.Checks & EmulatorChecks.Uninitialised, Policy = SchedulingPolicy.Converge };
         _limits = DeviceLimits.Of(Options.Architecture);
+        if (Options.Multiprocessors is { } multiprocessors) _limits = _limits with { Multiprocessors = multiprocessors };
         _memories = [.. Enumerable.Range(0, Options.Devices).Select(d => new DeviceMemory(d, Options.DeviceMemoryBytes))];
         _peers = [.. Enumerable.Range(0, Options.Devices).Select(_ => new HashSet<int>())];
         _errors = new CudaException?[Options.Devices];

@@ -40,10 +40,13 @@ public enum EmulatorChecks
     /// <summary>Counts instructions, sectors, wavefronts and bytes, per launch and per source line.</summary>
     Counters = 16,
 
-    /// <summary>All but <see cref="GlobalRaces"/>.</summary>
+    /// <summary>Counts the distinct bytes that a launch reads and writes, and the sectors that an L1 cache does not have; needs <see cref="Counters"/>. On request: it takes memory and time.</summary>
+    Footprints = 32,
+
+    /// <summary>All checks but <see cref="GlobalRaces"/>.</summary>
     Deep = Uninitialised | SharedRaces | StreamRaces | Counters,
 
-    /// <summary>Everything.</summary>
+    /// <summary>All checks.</summary>
     All = Deep | GlobalRaces,
 }
 
@@ -86,6 +89,12 @@ public sealed record EmulatorOptions
 
     /// <summary>The devices' architecture, as 80 for <c>sm_80</c>.</summary>
     public int Architecture { get; init; } = 80;
+
+    /// <summary>The devices' multiprocessors; null for as many as GPUs of the architecture have. Plans that fill a device fill a small one with little work.</summary>
+    public int? Multiprocessors { get; init; }
+
+    /// <summary>Warp instructions of a block before another has its turn, where the order is <see cref="SchedulingPolicy.Converge"/>.</summary>
+    public long BlockInstructions { get; init; } = 200_000;
 
     /// <summary>Memory of a device; bytes cost host memory only once written.</summary>
     public ulong DeviceMemoryBytes { get; init; } = 80ul << 30;

@@ -77,17 +77,15 @@ internal sealed class Mamba2Pass
 
         (Tensor dx, Tensor dB, Tensor dC) = ScanParts(dMixed);
         SsdScanInputs scan = _scan with { Z = null };
-        var d = new SsdScanInputs(dx, dParts[2], Tensor.EmptyLike(scan.A), dB, dC, Like(scan.D), null, Like(scan.DtBias), Like(scan.InitialState), scan.Options);
+        var d = new SsdScanInputs(dx, dParts[2], Tensor.EmptyLike(scan.A), dB, dC, Tensor.EmptyLikeOrNull(scan.D), null, Tensor.EmptyLikeOrNull(scan.DtBias), Tensor.EmptyLikeOrNull(scan.InitialState), scan.Options);
         backend.SsdScanBackward(scan, _states!, null, Heads(dUngated), dOutputs[2]?.Contiguous(), d);
 
         Tensor dTaps = Tensor.EmptyLike(_taps);
         using Tensor dWeight = dTaps.Reshape(_convolution.Weight.Shape);   // gone before the gradient is handed on, so that it has one owner
-        CausalConv1dInputs dConvolution = _convolution with { X = dParts[1], Weight = dWeight, Bias = Like(_convolution.Bias), InitialState = Like(_convolution.InitialState) };
+        CausalConv1dInputs dConvolution = _convolution with { X = dParts[1], Weight = dWeight, Bias = Tensor.EmptyLikeOrNull(_convolution.Bias), InitialState = Tensor.EmptyLikeOrNull(_convolution.InitialState) };
         backend.CausalConv1dBackward(_convolution, dMixed, dOutputs[1]?.Contiguous(), dConvolution, sums);
         return [dProjected, d.A, dTaps, dNorm.Weight, dConvolution.Bias, d.D, d.DtBias, dConvolution.InitialState, d.InitialState];
     }
-
-    private static Tensor? Like(Tensor? tensor) => tensor is null ? null : Tensor.EmptyLike(tensor);
 
     private RmsNormInputs NormInputs(Tensor y) => new(y, _norm, _parts[0], _options.NormEpsilon, GateOrder.BeforeNorm, _options.NormGroupSize);
 

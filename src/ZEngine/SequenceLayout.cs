@@ -31,4 +31,13 @@ public sealed class SequenceLayout
 
     /// <summary>Where sequence <paramref name="index"/> ends, exclusive.</summary>
     public long End(int index) => _cuSeqlens[index + 1];
+
+    /// <summary>Stretches of at most so many steps that all sequences of a batch fall into; none crosses a boundary.</summary>
+    internal static long Stretches(SequenceLayout? layout, long batch, long length, long steps)
+    {
+        if (layout is null) return batch * ((length + steps - 1) / steps);
+        long stretches = 0;
+        for (int i = 0; i < layout.Count; i++) stretches += (layout.End(i) - layout.Start(i) + steps - 1) / steps;
+        return stretches;
+    }
 }

@@ -91,6 +91,9 @@ public sealed partial class Tensor : IDisposable
         return Empty(other.Shape, other.DType, other.Device);
     }
 
+    /// <summary>The same for an optional tensor.</summary>
+    internal static Tensor? EmptyLikeOrNull(Tensor? other) => other is null ? null : EmptyLike(other);
+
     /// <summary>A tensor of zeros.</summary>
     public static Tensor Zeros(ReadOnlySpan<long> shape, DType dtype, Device device)
     {

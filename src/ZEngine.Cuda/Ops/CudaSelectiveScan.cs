@@ -39,8 +39,10 @@ internal readonly record struct SelectiveScanPlan(int States, int Parts, int Wid
 }
 
 /// <summary>
-/// Segments of time that are walked at once, where there are too few sequences and channels to occupy a GPU and the sequences are long. They are another order of additions,
-/// so they are a function of sizes alone: every device gives the same bits.
+/// Segments of time that are walked at once, where there are too few sequences and channels to occupy a GPU and the sequences are long. They are other roundings than a walk in one,
+/// and cannot be the same: a segment's end takes what came before it times one decay, exp(A·ΣΔ), where the walk rounds a product at every step; only walking every sequence both ways at
+/// once, whatever its length, would be. So they change bits, and are a function of the sizes of a call alone, of which all its sequences are: every device gives the same bits. The error
+/// against float64 is at most twice that of the walk (SelectiveScanTests).
 /// </summary>
 /// <param name="Count">Segments of the longest sequence; 1 where it is walked whole.</param>
 /// <param name="Steps">Steps of a segment, whole intervals; of the last of a sequence what is left.</param>

@@ -1,3 +1,4 @@
+using System.Numerics;
 using ZEngine.Emulator.Execution;
 using ZEngine.Emulator.Ptx;
 
@@ -22,6 +23,18 @@ internal sealed class Touches
     public IEnumerable<ulong> Keys => _granules.Keys;
 
     public Granule? Find(ulong key) => _granules.GetValueOrDefault(key);
+
+    /// <summary>Bytes that were read, and those that were written; each of both once.</summary>
+    public long Bytes
+    {
+        get
+        {
+            long bytes = 0;
+            foreach (Granule g in _granules.Values)
+                for (int k = 0; k < Words; k++) bytes += BitOperations.PopCount(g.Read[k] | g.Atomic[k]) + BitOperations.PopCount(g.Written[k] | g.Atomic[k]);
+            return bytes;
+        }
+    }
 
     private Granule At(ulong key)
     {
@@ -112,7 +125,7 @@ internal sealed class Touches
                 ulong aWrites = a.Written[k] | a.Atomic[k], bWrites = b.Written[k] | b.Atomic[k];
                 ulong clash = aWrites & (b.Read[k] | b.Written[k]) | bWrites & (a.Read[k] | a.Written[k]);
                 if (clash == 0) continue;
-                int bit = System.Numerics.BitOperations.TrailingZeroCount(clash);
+                int bit = BitOperations.TrailingZeroCount(clash);
                 return ((key << 9) + (ulong)(64 * k + bit), (aWrites >> bit & 1) != 0, (bWrites >> bit & 1) != 0, a, b);
             }
         }
@@ -129,7 +142,7 @@ internal sealed class Touches
             {
                 ulong clash = g.ReadOnly[k] & (g.Written[k] | g.Atomic[k]);
                 if (clash == 0) continue;
-                ulong address = (key << 9) + (ulong)(64 * k + System.Numerics.BitOperations.TrailingZeroCount(clash));
+                ulong address = (key << 9) + (ulong)(64 * k + BitOperations.TrailingZeroCount(clash));
                 PtxInstruction load = launch.Program.Source[g.ReadOnlyInstruction], store = launch.Program.Source[g.WriteInstruction];
                 launch.ReportAt(load, FaultKind.ReadOnlyWritten,
                     $"loaded through the read-only path, but this launch also writes it: {launch.Memory.Find(address)?.ToString() ?? $"0x{address:X}"} at 0x{address:X}", store);

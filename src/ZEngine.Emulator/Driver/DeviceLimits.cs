@@ -51,6 +51,9 @@ internal sealed record DeviceLimits(int Architecture, int Multiprocessors, int T
         return Math.Min(blocks, SharedPerMultiprocessor / (sharedBytes + ReservedShared));
     }
 
+    /// <summary>What resident blocks leave to the L1 cache of the memory that it shares with them: 28 KiB beside the most that is shared.</summary>
+    public int L1Bytes(int blocks, int sharedBytes) => 28 * 1024 + SharedPerMultiprocessor - blocks * (sharedBytes + ReservedShared);
+
     // Registers are given out in units of 256 per warp.
     public static int RegistersOfWarp(int registers) => (registers * 32 + 255) / 256 * 256;
 }

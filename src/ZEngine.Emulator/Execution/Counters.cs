@@ -20,6 +20,8 @@ public struct InstructionCounter
     public long Sectors;
     /// <summary>64-byte half-lines of global memory touched.</summary>
     public long HalfLines;
+    /// <summary>Sectors that loads of global memory did not find in the L1 cache; with <see cref="EmulatorChecks.Footprints"/>.</summary>
+    public long Misses;
     /// <summary>Passes over the banks of shared memory.</summary>
     public long Wavefronts;
 
@@ -32,6 +34,7 @@ public struct InstructionCounter
         Bytes += other.Bytes;
         Sectors += other.Sectors;
         HalfLines += other.HalfLines;
+        Misses += other.Misses;
         Wavefronts += other.Wavefronts;
     }
 }
@@ -114,6 +117,9 @@ public sealed class LaunchProfile
 
     /// <summary>Bytes that global stores wrote.</summary>
     public long GlobalBytesWritten => this[InstructionClass.GlobalStore].Bytes;
+
+    /// <summary>Bytes of global memory that were read and bytes that were written, each once however often; null without <see cref="EmulatorChecks.Footprints"/>.</summary>
+    public long? DistinctBytes { get; internal init; }
 
     /// <summary>Floating-point operations of the tensor cores.</summary>
     public long MatrixFlops

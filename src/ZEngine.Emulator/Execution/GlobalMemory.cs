@@ -48,6 +48,8 @@ internal static unsafe class GlobalMemory
         if (w.ChecksGlobalRaces) return false;
         if (w.ChecksUninitialised && ((first & 7) != 0 || !w.Memory.IsWritten(first, 32 * step))) return false;
         if (w.Profile != null) CountRange(ref w.Profile[i->Index], first, 32 * step);
+        if (w.L1 is { } cache)
+            for (ulong sector = first >> 5; sector <= first + (ulong)(32 * step) - 1 >> 5; sector++) w.Profile[i->Index].Misses += cache.Read(sector);
         w.Touches?.Read(first, (ulong)(32 * step), i->Index, (i->Flags & MemoryFlags.ReadOnly) != 0);
         return true;
     }
@@ -57,6 +59,8 @@ internal static unsafe class GlobalMemory
         if (w.ChecksGlobalRaces) return false;
         if (w.ChecksUninitialised) w.Memory.SetInitialised(first, (ulong)(32 * step), true);
         if (w.Profile != null) CountRange(ref w.Profile[i->Index], first, 32 * step);
+        if (w.L1 is { } cache)
+            for (ulong sector = first >> 5; sector <= first + (ulong)(32 * step) - 1 >> 5; sector++) cache.Drop(sector);
         w.Touches?.Write(first, (ulong)(32 * step), i->Index);
         return true;
     }
@@ -82,6 +86,7 @@ internal static unsafe class GlobalMemory
             DeviceMemory memory = Check(w, i, lane, address, step);
             if (w.ChecksUninitialised) CheckWritten(w, i, lane, memory, address, step);
             w.Touches?.Read(address, (ulong)step, i->Index, (i->Flags & MemoryFlags.ReadOnly) != 0);
+            if (w.L1 is { } cache) w.Profile[i->Index].Misses += kind == AccessKind.Plain ? cache.Read(address >> 5) : 1;
             if (w.ChecksGlobalRaces) w.Launch.GlobalRaces!.Record(w, i, lane, address, step, isWrite: false, kind, true, false);
             byte* from = memory.Host(address);
             for (int e = 0; e < i->Count; e++) if (i->X[e] >= 0) MemoryFlags.StoreElement(w.Registers + i->X[e], lane, from + e * i->Size, i);
@@ -102,6 +107,7 @@ internal static unsafe class GlobalMemory
             for (int e = 0; e < i->Count; e++) MemoryFlags.LoadElement(value + e * i->Size, w.Registers + i->X[e], lane, i);
             if (w.ChecksUninitialised) memory.MarkWritten(address, step);
             w.Touches?.Write(address, (ulong)step, i->Index);
+            w.L1?.Drop(address >> 5);
             if (w.ChecksGlobalRaces)
             {
                 bool changes = !new ReadOnlySpan<byte>(value, step).SequenceEqual(new ReadOnlySpan<byte>(memory.Host(address), step));

@@ -10,20 +10,19 @@ namespace ZEngine.Emulator.Execution;
 /// <summary>One execution of a kernel.</summary>
 internal sealed unsafe class KernelLaunch
 {
-    // A block that waits for another gives its worker back after so many warp instructions.
-    private const long BlockSlice = 200_000;
     private const int MaxKinds = 8;
 
     private readonly Dictionary<(FaultKind, int), FaultReport> _reports = [];
     private readonly byte[] _arguments;
     private readonly Func<ulong, DeviceMemory?> _peer;
     private readonly bool _tracksTouches;
+    private readonly int _l1Bytes;
     private long _nextBlock;
     private volatile bool _stop;
 
     public KernelLaunch(
         KernelProgram program, LaunchConfiguration configuration, byte[] arguments, EmulatorOptions options, DeviceMemory memory,
-        int multiprocessors, int residentBlocks, Func<ulong, DeviceMemory?> peer, bool tracksTouches)
+        int multiprocessors, int residentBlocks, int l1Bytes, Func<ulong, DeviceMemory?> peer, bool tracksTouches)
     {
         Program = program;
         Configuration = configuration;
@@ -34,6 +33,7 @@ internal sealed unsafe class KernelLaunch
         _arguments = arguments;
         _peer = peer;
         _tracksTouches = tracksTouches;
+        _l1Bytes = l1Bytes;
         if (options.Checks.HasFlag(EmulatorChecks.GlobalRaces)) GlobalRaces = new GlobalRaceChecker(this);
     }
 
@@ -93,7 +93,7 @@ internal sealed unsafe class KernelLaunch
         for (int t = 0; t < others.Length; t++) (others[t] = new Thread(Worker) { Name = $"emulator worker {t}" }).Start();
         Worker();
         foreach (Thread other in others) other.Join();
-        if (counts) Profile = new LaunchProfile(Program.Name, Program.Infos, counters);
+        if (counts) Profile = new LaunchProfile(Program.Name, Program.Infos, counters) { DistinctBytes = Options.Checks.HasFlag(EmulatorChecks.Footprints) ? Touches!.Bytes : null };
         if (Touches is not null && !_stop) Touches.CheckReadOnly(this);
     }
 
@@ -105,6 +105,7 @@ internal sealed unsafe class KernelLaunch
         long blocks = Configuration.Grid.Count;
         int room = Configuration.Cooperative ? (int)blocks : Math.Max(1, ResidentBlocks / workers);
         var random = new SeededRandom(SeededRandom.Mix(Options.Seed, 0xB10C));
+        L1Cache[]? caches = Options.Checks.HasFlag(EmulatorChecks.Footprints) ? [.. Enumerable.Range(0, (int)Math.Min(Multiprocessors, blocks)).Select(_ => new L1Cache(_l1Bytes))] : null;
         fixed (byte* parameters = _arguments.Length == 0 ? new byte[1] : _arguments)
         fixed (InstructionCounter* profile = counters)
         {
@@ -124,6 +125,8 @@ internal sealed unsafe class KernelLaunch
                             foreach (Warp warp in block.Warps) warp.Touches = touches;
                         }
                         block.Start(linear);
+                        if (caches is not null)
+                            foreach (Warp warp in block.Warps) warp.L1 = caches[linear % caches.Length];
                         resident.Add(block);
                         turn = resident.Count - 1;
                         continue;
@@ -134,7 +137,7 @@ internal sealed unsafe class KernelLaunch
                     Block running = resident[chosen];
                     long slice = Policy switch
                     {
-                        SchedulingPolicy.Converge => BlockSlice,
+                        SchedulingPolicy.Converge => Options.BlockInstructions,
                         SchedulingPolicy.Fair => 10_000,
                         _ => 1_000 + random.Below(20_000),
                     };

@@ -33,6 +33,8 @@ internal sealed unsafe class Warp : IDisposable
     public long Executed, ThreadsExecuted;
     public WarpStatus Status;
     public Touches? Touches;
+    /// <summary>Of the multiprocessor of its block, where what misses it is counted.</summary>
+    public L1Cache? L1;
 
     private readonly KernelProgram _program;
     private Fragment[] _fragments = new Fragment[8];

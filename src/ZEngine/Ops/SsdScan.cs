@@ -8,7 +8,15 @@ namespace ZEngine;
 /// <param name="Layout">Boundaries of packed sequences, or null.</param>
 /// <param name="HasLogA">Whether A is given as ln(-A), as models keep it: then -exp of it is taken, and the gradient is that of the logarithm.</param>
 public sealed record SsdScanOptions(
-    bool HasSoftplus = true, float MinDelta = float.NegativeInfinity, float MaxDelta = float.PositiveInfinity, long ChunkLength = 0, SequenceLayout? Layout = null, bool HasLogA = false);
+    bool HasSoftplus = true, float MinDelta = float.NegativeInfinity, float MaxDelta = float.PositiveInfinity, long ChunkLength = 0, SequenceLayout? Layout = null, bool HasLogA = false)
+{
+    internal void Require(in ShapeContract shape)
+    {
+        shape.RequireLayout(Layout);
+        shape.Require(ChunkLength is >= 0 and <= 4096, $"ChunkLength must be from 0 to 4096, got {ChunkLength}.");
+        shape.Require(MinDelta <= MaxDelta, $"MinDelta {MinDelta} is above MaxDelta {MaxDelta}.");
+    }
+}
 
 /// <summary>How <see cref="Ops.Mamba2Scan"/> treats its input.</summary>
 /// <param name="Groups">G: heads h·G/H.. share one group's B and C.</param>
@@ -61,9 +69,7 @@ public static partial class Ops
         shape.Optional(z, "B L H P");
         shape.OptionalFloat32(dtBias, "H");
         shape.Require(shape['G'] > 0 && shape['H'] % shape['G'] == 0, $"G = {shape['G']} does not divide H = {shape['H']}.");
-        shape.RequireLayout(options.Layout);
-        shape.Require(options.ChunkLength is >= 0 and <= 4096, $"ChunkLength must be from 0 to 4096, got {options.ChunkLength}.");
-        shape.Require(options.MinDelta <= options.MaxDelta, $"MinDelta {options.MinDelta} is above MaxDelta {options.MaxDelta}.");
+        options.Require(shape);
         long sequences = options.Layout?.Count ?? shape['B'];
         long[] stateShape = [sequences, shape['H'], shape['P'], shape['N']];
         shape.OptionalStates(initialState, stateShape);
@@ -133,9 +139,7 @@ public static partial class Ops
         shape.Require(projected.Shape[2] == inner + channels + heads, $"projected {Tensor.ShapeText(projected.Shape)} must have rows of H·P + D + H = {inner + channels + heads}.");
         long normGroup = options.NormGroupSize == 0 ? inner : options.NormGroupSize;
         shape.Require(normGroup > 0 && inner % normGroup == 0, $"NormGroupSize {normGroup} does not divide H·P = {inner}.");
-        shape.RequireLayout(scan.Layout);
-        shape.Require(scan.ChunkLength is >= 0 and <= 4096, $"ChunkLength must be from 0 to 4096, got {scan.ChunkLength}.");
-        shape.Require(scan.MinDelta <= scan.MaxDelta, $"MinDelta {scan.MinDelta} is above MaxDelta {scan.MaxDelta}.");
+        scan.Require(shape);
         long sequences = scan.Layout?.Count ?? shape['B'], states = (channels - inner) / (2 * groups);
         shape.OptionalStates(convState, [sequences, shape['K'] - 1, channels]);
         shape.OptionalStates(scanState, [sequences, heads, inner / heads, states]);
@@ -154,21 +158,12 @@ public static partial class Ops
 internal sealed record SsdScanInputs(Tensor X, Tensor Dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? Z, Tensor? DtBias, Tensor? InitialState, SsdScanOptions Options)
 {
     /// <summary>Chunks of all sequences; no chunk crosses a boundary.</summary>
-    public long Chunks()
-    {
-        long length = Options.ChunkLength;
-        if (Options.Layout is not { } layout) return X.Shape[0] * ((X.Shape[1] + length - 1) / length);
-        long chunks = 0;
-        for (int i = 0; i < layout.Count; i++) chunks += (layout.End(i) - layout.Start(i) + length - 1) / length;
-        return chunks;
-    }
+    public long Chunks() => SequenceLayout.Stretches(Options.Layout, X.Shape[0], X.Shape[1], Options.ChunkLength);
 
     public bool IsTracked() => TapeState.Current is { } tape && tape.TracksAny([X, Dt, A, B, C, D, Z, DtBias, InitialState]);
 
     public SsdScanInputs EmptyLike() => new(
-        Like(X)!, Like(Dt)!, Like(A)!, Like(B)!, Like(C)!, Like(D), Like(Z), Like(DtBias), Like(InitialState), Options);
-
-    private static Tensor? Like(Tensor? tensor) => tensor is null ? null : Tensor.Empty(tensor.Shape, tensor.DType, tensor.Device);
+        Tensor.EmptyLike(X), Tensor.EmptyLike(Dt), Tensor.EmptyLike(A), Tensor.EmptyLike(B), Tensor.EmptyLike(C), Tensor.EmptyLikeOrNull(D), Tensor.EmptyLikeOrNull(Z), Tensor.EmptyLikeOrNull(DtBias), Tensor.EmptyLikeOrNull(InitialState), Options);
 }
 
 /// <summary>With z: y is multiplied by <see cref="Weight"/> [H·P] behind the gate, and sums of squares before that are left in <see cref="Squares"/> [B, L, parts].</summary>

@@ -72,8 +72,8 @@ public sealed class SelectiveScanKernelTests
     /// <summary>
     /// What the multiprocessors read and write against what any scan must, and what of it is memory's: the sums for B and C that blocks hand on stay in the L2 cache, and all other places
     /// are read once and written once. KERNELS.md's targets are 1.3 and 1.5 to the multiprocessors, 1.05 and 1.15 of memory. What is over them in the forward pass of training are the kept
-    /// states, 2 bytes a step and channel of 8: one for 64 steps would be 1.13, but then the pass backward works out 2.5 exponentials in place of 1.9, and 1.9 float operations more than
-    /// the 15 it may have; one for 512 (1.02) needs the states between them in memory as well, 2.9 exponentials and 2.0 times the bytes to the multiprocessors.
+    /// states, 2 bytes a step and channel of 8. One for 64 steps (1.13), with the state between made by one more walk, was built: 2.4 exponentials in place of 1.9, and forward and backward
+    /// together an estimated time of 7 in a hundred more on an H200; one for 128 (1.06) 9 in a hundred (bench/README.md).
     /// </summary>
     [Fact]
     public void Bytes_stay_near_the_least()

@@ -115,6 +115,37 @@ public sealed class CounterTests
         Assert.Equal(6, profile[InstructionClass.Matrix].Executions);
     }
 
+    /// <summary>Blocks load the same line twice, store one of their own and load it back: each byte counts once, and an L1 cache has what a block of its multiprocessor has loaded before.</summary>
+    [Theory]
+    [InlineData(1, 4, 4)]
+    [InlineData(2, 4, 8)]
+    [InlineData(3, 4, 12)]
+    public void Distinct_bytes_and_misses_of_the_L1_cache_are_counted(int multiprocessors, long sectors, long misses)
+    {
+        const string ptx = ".version 8.4\n.target sm_80\n.address_size 64\n.visible .entry test(.param .u64 x, .param .u64 y)\n{\n.reg .b32 %r<6>; .reg .b64 %rd<8>;\n"
+            + "ld.param.u64 %rd1, [x]; ld.param.u64 %rd2, [y]; mov.u32 %r1, %tid.x; mov.u32 %r2, %ctaid.x; mul.wide.u32 %rd3, %r1, 4; mul.wide.u32 %rd4, %r2, 128; add.s64 %rd1, %rd1, %rd3; add.s64 %rd2, %rd2, %rd3; add.s64 %rd2, %rd2, %rd4;"
+            + "ld.global.u32 %r3, [%rd1]; ld.global.u32 %r3, [%rd1]; st.global.u32 [%rd2], %r3; ld.global.s32 %r4, [%rd2]; ret;\n}";
+        const int blocks = 3;
+        using var machine = new Machine(new ModuleImage { Name = "again.ptx", Architecture = "sm_80", Ptx = ptx }, new EmulatorOptions { Multiprocessors = multiprocessors, Checks = EmulatorChecks.Counters | EmulatorChecks.Footprints });
+        Assert.Empty(machine.Run("test", new LaunchConfiguration(blocks, 32), machine.Upload(new byte[128]), machine.Empty<byte>(blocks * 128)));
+        Assert.Equal(128 + 2 * blocks * 128, machine.Profile.DistinctBytes);
+        Assert.Equal((2 * blocks * sectors, misses), (machine.Profile.Of("ld.global.u32").Sectors, machine.Profile.Of("ld.global.u32").Misses));
+        Assert.Equal(blocks * sectors, machine.Profile.Of("ld.global.s32").Misses);        // stores leave nothing
+    }
+
+    /// <summary>A line that was longest not used makes room.</summary>
+    [Fact]
+    public void A_full_L1_cache_forgets()
+    {
+        var cache = new ZEngine.Emulator.Execution.L1Cache(8192);
+        for (ulong sector = 0; sector < 256; sector++) Assert.Equal(1, cache.Read(sector));
+        for (ulong sector = 0; sector < 256; sector++) Assert.Equal(0, cache.Read(sector));
+        for (ulong sector = 256; sector < 512; sector++) Assert.Equal(1, cache.Read(sector));
+        Assert.Equal(1, cache.Read(0));
+        cache.Drop(0);
+        Assert.Equal(1, cache.Read(0));
+    }
+
     private static LaunchProfile Run(string form, int bytes, Func<int, int> offset, uint mask, int matrices)
     {
         string value = form.Contains("v4", StringComparison.Ordinal) ? "{%r20, %r21, %r22, %r23}" : form.Contains("v2", StringComparison.Ordinal) ? "{%r20, %r21}" : form.EndsWith("64", StringComparison.Ordinal) ? "%rd9" : "%r20";

@@ -36,6 +36,36 @@ public sealed class DecodeCacheTests
         }
     }
 
+    /// <summary>A cache without pages, whose second sequence begins beyond 2³¹ elements; nobody touches what is between.</summary>
+    [Theory, InlineData(false), InlineData(true)]
+    public void Sequences_beyond_two_to_the_31_elements_are_found(bool isBytes)
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        const long heads = 32, groups = 2, p = 256, far = (1L << 31) / (groups * p) + 2;
+        DType stored = isBytes ? DType.Int8 : DType.BFloat16;
+        DecodeCache Cache(long capacity)
+        {
+            Tensor keys = Tensor.Empty([2, capacity, groups, p], stored, counted.Device);
+            return new(keys, Tensor.Empty(keys.Shape, stored, counted.Device), Tensor.Zeros([2], DType.Int64, counted.Device), Tensor.Zeros([2, groups + 1], DType.Int32, counted.Device),
+                null, isBytes ? Tensor.Empty([2, groups, capacity, 2], DType.Float32, counted.Device) : null);
+        }
+        Tensor Random(ulong seed, params ReadOnlySpan<long> shape) => counted.Normal(seed, shape).To(DType.BFloat16);
+        Tensor k = Random(1, 2, 40, groups, p), v = Random(2, 2, 40, groups, p), q = Random(3, 2, 1, heads, p), next = Random(4, 2, 1, groups, p);
+        float[] Decode(DecodeCache cache)
+        {
+            ZEngine.Ops.AppendKeyValues(k, v, cache);
+            float[] o = ZEngine.Ops.AttentionDecode(q, next, next, cache).O.To(DType.Float32).ToArray<float>();
+            return [.. o, .. ZEngine.Ops.ReadKeyValues(cache, 41, DType.BFloat16).Values.To(DType.Float32).ToArray<float>()];
+        }
+        DecodeCache huge = Cache(far);
+        Assert.True(huge.Keys.Strides[0] > 1L << 31);
+        float[] want = Decode(Cache(4096)), got = Decode(huge);                  // of both several splits
+        Assert.Equal(want, got);
+        Assert.NotEqual(0, got[0]);
+        Assert.NotEqual(0, got[^1]);
+    }
+
     /// <summary>The same bytes and scales on every device; rows of zeros and rows with one element stay what they are; what is not finite does not vanish.</summary>
     [Fact]
     public void Bytes_are_the_nearest_and_the_same_everywhere()

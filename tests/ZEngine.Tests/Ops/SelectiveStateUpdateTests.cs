@@ -141,32 +141,16 @@ public sealed class SelectiveStateUpdateTests
         Device device = Devices.Open(name);
         using TensorScope scope = TensorScope.Enter();
         var layer = new Layer(device, type);
-        var cache = new SelectiveStateCache(layer.Convolution, layer.Scan);
-        (float[] convolution, float[] scan) = (Floats(cache.Convolution), Floats(cache.Scan));
         (Tensor x, Tensor z) = layer.Step(0);
-        Tensor y = ZEngine.Ops.SelectiveStateUpdate(x, layer.Parameters, cache, z, Tensor.From<long>([-1, 2, -5], [3], device));
-        Assert.All(Floats(y.Slice(0, 0, 1)), value => Assert.Equal(0, value));
-        Assert.All(Floats(y.Slice(0, 2, 1)), value => Assert.Equal(0, value));
-        Assert.Contains(Floats(y.Slice(0, 1, 1)), value => value != 0);
-        Assert.Equal(convolution[..(convolution.Length / 3 * 2)], Floats(cache.Convolution)[..(convolution.Length / 3 * 2)]);
-        Assert.Equal(scan[..(scan.Length / 3 * 2)], Floats(cache.Scan)[..(scan.Length / 3 * 2)]);
-        Assert.NotEqual(scan, Floats(cache.Scan));
+        StateSlots.IdleChangeNothing(device, layer.Convolution, layer.Scan, slots => ZEngine.Ops.SelectiveStateUpdate(x, layer.Parameters, new SelectiveStateCache(layer.Convolution, layer.Scan), z, slots));
     }
 
     [Fact]
-    public void A_slot_that_does_not_exist_is_an_error()
+    public void A_slot_that_does_not_exist_is_an_error() => StateSlots.UnknownIsAnError((device, slots) =>
     {
-        using TensorScope scope = TensorScope.Enter();
-        foreach (string name in Devices.Names.Where(name => name is "cpu" or "emulator"))
-        {
-            using var driver = new EmulatedCudaDriver(new EmulatorOptions());
-            using ZEngine.Cuda.CudaDevice? own = name == "cpu" ? null : Devices.OpenEmulated(driver);
-            Device device = own ?? Device.Cpu;
-            var layer = new Layer(device, DType.Float32);
-            Tensor slots = Tensor.From<int>([0, 3, 1], [3], device);
-            Assert.ThrowsAny<Exception>(() => Floats(ZEngine.Ops.SelectiveStateUpdate(layer.Step(0).X, layer.Parameters, new SelectiveStateCache(layer.Convolution, layer.Scan), slots: slots)));
-        }
-    }
+        var layer = new Layer(device, DType.Float32);
+        return ZEngine.Ops.SelectiveStateUpdate(layer.Step(0).X, layer.Parameters, new SelectiveStateCache(layer.Convolution, layer.Scan), slots: slots);
+    });
 
     /// <summary>Slots whose states stand beyond 2³¹ elements, in memory that nothing touches between them.</summary>
     [Fact]
@@ -178,21 +162,10 @@ public sealed class SelectiveStateUpdateTests
         var layer = new Layer(counted.Device, DType.BFloat16, taps: taps);
         var near = new SelectiveStateCache(layer.Convolution, layer.Scan);
         var far = new SelectiveStateCache(Tensor.Empty([slots, taps - 1, channels], DType.Float32, counted.Device), Tensor.Empty([slots, channels, n], DType.Float32, counted.Device));
-        Assert.True(far.Scan.Count > 1L << 31 && far.Convolution.Count > 1L << 31);
-        long[] places = [slots - 1, 0, slots - 2];
-        for (int b = 0; b < 3; b++)
-        {
-            ZEngine.Ops.Copy(near.Convolution.Slice(0, b, 1), far.Convolution.Slice(0, places[b], 1));
-            ZEngine.Ops.Copy(near.Scan.Slice(0, b, 1), far.Scan.Slice(0, places[b], 1));
-        }
+        Assert.True(far.Convolution.Count > 1L << 31);
         (Tensor x, Tensor z) = layer.Step(0);
-        Tensor want = ZEngine.Ops.SelectiveStateUpdate(x, layer.Parameters, near, z), got = ZEngine.Ops.SelectiveStateUpdate(x, layer.Parameters, far, z, Tensor.From<long>(places, [3], counted.Device));
-        Assert.Equal(Floats(want), Floats(got));
-        for (int b = 0; b < 3; b++)
-        {
-            Assert.Equal(Floats(near.Scan.Slice(0, b, 1)), Floats(far.Scan.Slice(0, places[b], 1)));
-            Assert.Equal(Floats(near.Convolution.Slice(0, b, 1)), Floats(far.Convolution.Slice(0, places[b], 1)));
-        }
+        StateSlots.FarAreFound(counted.Device, (near.Convolution, near.Scan), (far.Convolution, far.Scan),
+            () => ZEngine.Ops.SelectiveStateUpdate(x, layer.Parameters, near, z), slots => ZEngine.Ops.SelectiveStateUpdate(x, layer.Parameters, far, z, slots));
     }
 
     [Theory]

@@ -90,33 +90,17 @@ public sealed class StateUpdateTests
         using TensorScope scope = TensorScope.Enter();
         var layer = new Layer(device, type);
         var cache = new StateCache(layer.Convolution, layer.Scan, Tensor.Zeros([3, G], DType.Int32, device));
-        (float[] convolution, float[] scan) = (Floats(cache.Convolution), Floats(cache.Scan));
-        (Tensor x, Tensor dt, Tensor z) = layer.Step(0);
-        Tensor y = ZEngine.Ops.StateUpdate(x, dt, layer.A, layer.Weight, cache, slots: Tensor.From<long>([-1, 2, -5], [3], device));
-        Assert.All(Floats(y.Slice(0, 0, 1)), value => Assert.Equal(0, value));
-        Assert.All(Floats(y.Slice(0, 2, 1)), value => Assert.Equal(0, value));
-        Assert.Contains(Floats(y.Slice(0, 1, 1)), value => value != 0);
-        Assert.Equal(convolution[..(int)(2 * (K - 1) * Width)], Floats(cache.Convolution)[..(int)(2 * (K - 1) * Width)]);
-        Assert.Equal(scan[..(int)(2 * H * P * N)], Floats(cache.Scan)[..(int)(2 * H * P * N)]);
-        Assert.NotEqual(scan, Floats(cache.Scan));
+        (Tensor x, Tensor dt, _) = layer.Step(0);
+        StateSlots.IdleChangeNothing(device, layer.Convolution, layer.Scan, slots => ZEngine.Ops.StateUpdate(x, dt, layer.A, layer.Weight, cache, slots: slots));
     }
 
     [Fact]
-    public void A_slot_that_does_not_exist_is_an_error()
+    public void A_slot_that_does_not_exist_is_an_error() => StateSlots.UnknownIsAnError((device, slots) =>
     {
-        using TensorScope scope = TensorScope.Enter();
-        foreach (string name in Devices.Names.Where(name => name is "cpu" or "emulator"))
-        {
-            using var driver = new EmulatedCudaDriver(new EmulatorOptions());
-            using ZEngine.Cuda.CudaDevice? own = name == "cpu" ? null : Devices.OpenEmulated(driver);
-            Device device = own ?? Device.Cpu;
-            var layer = new Layer(device, DType.Float32);
-            var cache = new StateCache(layer.Convolution, layer.Scan, Tensor.Zeros([3, G], DType.Int32, device));
-            (Tensor x, Tensor dt, _) = layer.Step(0);
-            Tensor slots = Tensor.From<int>([0, 3, 1], [3], device);
-            Assert.ThrowsAny<Exception>(() => Floats(ZEngine.Ops.StateUpdate(x, dt, layer.A, layer.Weight, cache, slots: slots)));
-        }
-    }
+        var layer = new Layer(device, DType.Float32);
+        (Tensor x, Tensor dt, _) = layer.Step(0);
+        return ZEngine.Ops.StateUpdate(x, dt, layer.A, layer.Weight, new StateCache(layer.Convolution, layer.Scan, Tensor.Zeros([3, G], DType.Int32, device)), slots: slots);
+    });
 
     /// <summary>Slots whose states stand beyond 2³¹ elements, in memory that nothing touches between them.</summary>
     [Fact]
@@ -128,21 +112,9 @@ public sealed class StateUpdateTests
         var layer = new Layer(counted.Device, DType.BFloat16);
         var near = new StateCache(layer.Convolution, layer.Scan, Tensor.Zeros([3, G], DType.Int32, counted.Device));
         var far = new StateCache(Tensor.Empty([slots, K - 1, Width], DType.Float32, counted.Device), Tensor.Empty([slots, H, P, N], DType.Float32, counted.Device), Tensor.Zeros([slots, G], DType.Int32, counted.Device));
-        long[] places = [slots - 1, 0, slots - 2];
-        Assert.True(far.Scan.Count > 1L << 31);
-        for (int b = 0; b < 3; b++)
-        {
-            ZEngine.Ops.Copy(near.Convolution.Slice(0, b, 1), far.Convolution.Slice(0, places[b], 1));
-            ZEngine.Ops.Copy(near.Scan.Slice(0, b, 1), far.Scan.Slice(0, places[b], 1));
-        }
         (Tensor x, Tensor dt, Tensor z) = layer.Step(0);
-        Tensor want = ZEngine.Ops.StateUpdate(x, dt, layer.A, layer.Weight, near, z: z), got = ZEngine.Ops.StateUpdate(x, dt, layer.A, layer.Weight, far, z: z, slots: Tensor.From<long>(places, [3], counted.Device));
-        Assert.Equal(Floats(want), Floats(got));
-        for (int b = 0; b < 3; b++)
-        {
-            Assert.Equal(Floats(near.Scan.Slice(0, b, 1)), Floats(far.Scan.Slice(0, places[b], 1)));
-            Assert.Equal(Floats(near.Convolution.Slice(0, b, 1)), Floats(far.Convolution.Slice(0, places[b], 1)));
-        }
+        StateSlots.FarAreFound(counted.Device, (near.Convolution, near.Scan), (far.Convolution, far.Scan),
+            () => ZEngine.Ops.StateUpdate(x, dt, layer.A, layer.Weight, near, z: z), slots => ZEngine.Ops.StateUpdate(x, dt, layer.A, layer.Weight, far, z: z, slots: slots));
     }
 
     [Fact]

@@ -51,8 +51,11 @@ internal sealed class SelectiveScanForwardScenario() : SelectiveScanScenario(fal
     public override string File => "SelectiveScanForward.cu";
 }
 
-/// <summary>Two blocks that take turns, with two bands; and one band, whose states before the quarters of an interval's first half remain.</summary>
-internal sealed class SelectiveScanBackwardScenario() : SelectiveScanScenario(true, (44, 68, 20), (44, 68, 8))
+/// <summary>
+/// Two blocks that take turns, with two bands; one band, whose states before the quarters of an interval's first half remain; and a last interval with both halves, of which the first
+/// reads the biases before any other.
+/// </summary>
+internal sealed class SelectiveScanBackwardScenario() : SelectiveScanScenario(true, (44, 68, 20), (44, 68, 8), (59, 68, 8))
 {
     public override string File => "SelectiveScanBackward.cu";
 
