@@ -26,7 +26,7 @@
 //            ceil(P / W)·64·W + 264 floats. Per step and block reads 2·N elements of B and C, twice those of all passes but the last, every second chunk N more (for each piece of each head
 //            where they have no tiles); all blocks but the first of a group read and all but the last write 2·N floats, which writes 2·N elements.
 // Precision  loads T, accumulates f32, stores T; as SsdScanForward.cu, f32 and f16 have float tiles and multiply-adds, and of bf16 states are bf16 as operands, and so are the decayed C
-//            and B. Deterministic: no float atomics; turns fix the order of additions; segments and passes change no bit.
+//            and B. Deterministic: no float atomics; turns fix the order of additions; segments change no bit.
 // Limits     passes·64·Slices ≥ N; Q ≤ 64; fewer than 2³¹ chunks.
 // Variants   ssd_scan_backward<bf16, {1|2|4}, true>; ssd_scan_backward<bf16, 2, false>; ssd_scan_backward<{f32|f16}, {1|2|4}, true>; ssd_scan_backward<{f32|f16}, {1|2}, false>
 #include "common/SsdChunk.cuh"
@@ -300,7 +300,7 @@ struct SsdSweep : SsdChunkBlock<T>
         E* own = tile(3) + m * kPiecePitch<T> + p0();
         Piece state = {};
         #pragma unroll 1
-        for (int step = 0; step < shape.Q; step += rows)
+        for (int step = 0; step < kSteps && step < shape.Q; step += rows)
         {
             if (step > 0) __syncthreads();                    // the rows before have been read by all
             if (!args.isBeforeKept) load_b<kRowsBefore>(tile(2), n, first - shape.Q + step, shape.Q - step);

@@ -176,16 +176,17 @@ public sealed class SsdScanKernelTests
         Assert.Equal(isMet && (states == 64 || kibibytes > 99), read <= 3);
     }
     /// <summary>As one sequence is walked backward in segments, of an odd number of chunks, and one among several is not: the same gradients, that of the state before it too.</summary>
-    [Fact]
-    public void Segments_change_no_bit_of_gradients()
+    [Theory]
+    [InlineData(DType.BFloat16), InlineData(DType.Float32)]
+    public void Segments_change_no_bit_of_gradients(DType type)
     {
         using var counted = new CountedDevice(87);
         using TensorScope scope = TensorScope.Enter();
         const long steps = 66, p = 8, n = 6, many = 9;
         Assert.Equal((1, 2, 9), (SsdSweepPlan.For(6, 8, 1, 1, DType.BFloat16, (int)many, steps, 4, 16, 163 << 10).Segments, SsdSweepPlan.For(6, 8, 1, 1, DType.BFloat16, 1, steps, 4, 16, 163 << 10).Segments, SsdSweepPlan.For(6, 8, 1, 1, DType.BFloat16, 1, steps, 4, 16, 163 << 10).ChunksOfSegment));
-        Tensor Half(ulong seed, params ReadOnlySpan<long> shape) => counted.Normal(seed, shape).To(DType.BFloat16);
+        Tensor Typed(ulong seed, params ReadOnlySpan<long> shape) => counted.Normal(seed, shape).To(type);
         Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, 1)), -1);
-        Tensor[] of = [Half(1, 1, steps, 1, p), Half(2, 1, steps, 1), Half(3, 1, steps, 1, n), Half(4, 1, steps, 1, n), Half(6, 1, steps, 1, p), counted.Normal(7, 1, 1, p, n), Half(8, 1, steps, 1, p), counted.Normal(9, 1, 1, p, n)];
+        Tensor[] of = [Typed(1, 1, steps, 1, p), Typed(2, 1, steps, 1), Typed(3, 1, steps, 1, n), Typed(4, 1, steps, 1, n), Typed(6, 1, steps, 1, p), counted.Normal(7, 1, 1, p, n), Typed(8, 1, steps, 1, p), counted.Normal(9, 1, 1, p, n)];
         float[][] Gradients(Tensor[] x, params string[] kernels)
         {
             var inputs = new SsdScanInputs(x[0], x[1], A, x[2], x[3], null, x[4], null, x[5], new SsdScanOptions(ChunkLength: 4));
@@ -200,6 +201,36 @@ public sealed class SsdScanKernelTests
         float[][] one = Gradients(of, "ssd_scan_state_backward", "ssd_scan_backward", "ssd_scan_sum_backward");
         float[][] last = Gradients([.. of.Select(tensor => ZEngine.Ops.Concat(0, [.. Enumerable.Repeat(tensor, (int)many)]))], "ssd_scan_backward", "ssd_scan_sum_backward");
         for (int k = 0; k < one.Length; k++) Assert.Equal(last[k], one[k]);
+    }
+
+    /// <summary>A device with less shared memory walks the states in more passes, by another instance of the kernel: the same gradients, but for how the compiler joins products and sums.</summary>
+    [Theory]
+    [InlineData(DType.BFloat16, 200, 1, 2), InlineData(DType.Float32, 72, 1, 2), InlineData(DType.Float32, 200, 2, 4)]
+    public void Passes_give_the_same_gradients(DType type, long states, int passes, int more)
+    {
+        float[][] Gradients(int architecture, int passes)
+        {
+            using var counted = new CountedDevice(architecture);
+            using Tape tape = Tape.Begin();
+            const long steps = 40, p = 40;
+            Assert.Equal(passes, SsdSweepPlan.For((int)states, (int)p, 2, 1, type, 1, steps, 16, counted.Device.Multiprocessors, counted.Device.SharedBytesPerBlock).Passes);
+            Tensor Typed(ulong seed, params ReadOnlySpan<long> shape) => counted.Normal(seed, shape).To(type);
+            Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, 2)), -1);
+            Tensor[] x = [Typed(1, 1, steps, 2, p), Typed(2, 1, steps, 2), A, Typed(3, 1, steps, 1, states), Typed(4, 1, steps, 1, states), Typed(6, 1, steps, 2, p), counted.Normal(7, 1, 2, p, states)];
+            foreach (Tensor tensor in x) tape.Watch(tensor);
+            (Tensor y, Tensor final) = Scan(new SsdScanInputs(x[0], x[1], x[2], x[3], x[4], null, x[5], null, x[6], new SsdScanOptions(ChunkLength: 16)));
+            tape.Backward([y, final], [Typed(8, 1, steps, 2, p), counted.Normal(9, 1, 2, p, states)]);
+            var gradients = new List<float[]>();
+            foreach (Tensor tensor in x) gradients.Add(tape.GradientOf(tensor).To(DType.Float32).ToArray<float>());
+            return [.. gradients];
+        }
+        float[][] few = Gradients(80, passes), many = Gradients(86, more);
+        double epsilon = type == DType.Float32 ? 1e-6 : Oracles.Close.BFloat16Epsilon;
+        for (int k = 0; k < few.Length; k++)
+        {
+            double scale = Math.Sqrt(few[k].Average(value => (double)value * value));
+            for (int i = 0; i < few[k].Length; i++) Assert.True(Math.Abs(few[k][i] - many[k][i]) <= epsilon * (scale + Math.Abs(few[k][i])), $"gradient {k} at {i}: {few[k][i]:R}, {many[k][i]:R}");
+        }
     }
 
     /// <summary>Blocks for every multiprocessor but never more than one: by heads as long as four of them share a block, then by segments of time.</summary>

@@ -11,7 +11,7 @@ internal abstract class SsdScanScenario : KernelScenario
     private const long P = 72;
 
     /// <summary>States in one slice of shared memory, and in several.</summary>
-    protected const long OneSlice = 40, SeveralSlices = 136, OddDistances = 72;
+    protected const long FewStates = 8, OneSlice = 40, SeveralSlices = 136, AllSlices = 200, OddDistances = 72;
 
     public override bool Owns(string kernel) => KernelSources.Current.Variants[File].Any(variant => kernel.Contains(variant.Split('<')[0], StringComparison.Ordinal));
 
@@ -134,19 +134,19 @@ internal sealed class SsdScanSweepBackwardScenario() : SsdScanBackwardScenario("
     public override void Run(EmulatorOptions options)
     {
         Backward(options, OneSlice, heads: 5);                // two blocks that take turns, dS in shared and in global memory, and B of the chunk before kept
-        Backward(options with { Architecture = 86 }, OddDistances, heads: 5);              // which has no shared memory for either
-        Backward(options with { Architecture = 86 }, SeveralSlices);                       // nor for B and C of all states: two passes
+        Backward(options with { Architecture = 86 }, OneSlice);                            // which has no shared memory for that
+        Backward(options with { Architecture = 86 }, OddDistances, heads: 5);              // nor for any dS
+        Backward(options with { Architecture = 86 }, SeveralSlices, heads: 5);             // nor for B and C of all states: two passes
     }
 }
 
-/// <summary>kernels/SsdScanBackward.cu with all of 256 states in registers, and with tiles of floats.</summary>
+/// <summary>kernels/SsdScanBackward.cu with up to 256 states in registers, and with tiles of floats.</summary>
 internal sealed class SsdScanWideSweepBackwardScenario() : SsdScanBackwardScenario("SsdScanBackward.cu")
 {
     public override void Run(EmulatorOptions options)
     {
-        Backward(options, SeveralSlices);
-        Backward(options with { Architecture = 86 }, OddDistances, chunk: 33, type: DType.Float32, length: 66);         // two passes, and B of the chunk before comes in two halves
-        Backward(options, OneSlice, type: DType.Float32);
+        Backward(options, AllSlices, heads: 5);
+        Backward(options with { Architecture = 86 }, OneSlice, chunk: 33, heads: 5, type: DType.Float32, length: 34);         // B of the chunk before comes in two halves
     }
 }
 
@@ -157,7 +157,7 @@ internal sealed class SsdScanStateBackwardScenario() : SsdScanBackwardScenario("
     {
         // So many chunks that they are walked in segments.
         Backward(options, OneSlice, chunk: 1);
-        Backward(options, OneSlice, chunk: 1, type: DType.Float32);
+        Backward(options, FewStates, chunk: 1, heads: 1, type: DType.Float32, length: 16);
     }
 }
 
