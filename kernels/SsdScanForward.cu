@@ -19,7 +19,7 @@
 //            Where sequences are few and long they are walked in segments at once: ssd_scan_state_forward first makes the state at the start of each, a block for 64 × 64
 //            of the state of a head, by the same additions in the same order, so that segments change no bit.
 // Layout     convolution: weight [H·P, K], bias [H·P] or null, initial or null and final [n, K − 1, H·P] with steps stateStep apart, float; convolved [B, L, H, P] or null. norm [H·P], squares [B, L, H, ceil(P / 32)] float or null; x, z [B, L, H, P]; dt [B, L, H]; B, C [B, L, G, N], any strides but the last; y, ungated [B, L, H, P]; initial, final [n, H, P, N] float;
-//            states [borders, H, N, P], before each chunk or the first of each chunksOfBorder, bf16 or float as the tiles; carried [n, segments − 1, H, P, N] float; ungated and states may be null.
+//            states [borders, H, N, P], before the first of every two chunks, bf16 or float as the tiles; carried [n, segments − 1, H, P, N] float; ungated and states may be null.
 // Launch     ssd_scan_forward grid sequences·segments·H·ceil(P / W) / Units, W = 64 for bf16 and 32 for float tiles; block 256·Units; dynamic shared memory 45 to 91 KiB,
 //            see SsdPlan, and 4.6 KiB a unit. ssd_scan_state_forward, before it where there are segments: grid sequences·H·ceil(P / 64)·ceil(N / 64), block 256, 2 tiles of 64 × 64.
 // Traffic    ssd_scan_forward, per step: a unit reads its part of P elements (twice with z) and 1 of dt, and writes its part of P (twice with ungated; with norm also a float for each 32); a block reads
@@ -217,8 +217,8 @@ __global__ void __launch_bounds__(kSsdThreads * Units, kBlocksOf<T, Tiles, Units
         {
             const SsdSequence of(shape, number);              // anew: registers are short
             const i64 chunk = (first - of.begin) / shape.Q;
-            if (chunk % shape.chunksOfBorder == 0)
-                store_tile<kWidth>(args.states + shape.border(of.firstBorder + chunk / shape.chunksOfBorder, head) + channel, memory.sState, shape.N, shape.P, channels, shape.isStateWide);
+            if (chunk % kChunksOfBorder == 0)
+                store_tile<kWidth>(args.states + shape.border(of.firstBorder + chunk / kChunksOfBorder, head) + channel, memory.sState, shape.N, shape.P, channels, shape.isStateWide);
         }
         __syncthreads();                                      // C and the state have been read by all; C·Bᵀ and the decayed x go into their places. x is convolved
         #pragma unroll

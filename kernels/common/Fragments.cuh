@@ -12,10 +12,22 @@ template <> struct TileOf<bf16> { using Element = bf16; };
 // Elements behind each row of a tile: rows begin at multiples of 16 bytes, and eight of them lie in different banks.
 template <typename E> constexpr int kRowPad = 16 / sizeof(E);
 
-// sum += A·B, 16 rows by 8·J columns, of which the first `columns` (a multiple of 16) are wanted; depth is a multiple of 16. sA is A's element (0, 0), and
-// sB is B's. isAcross: a row of the tile is one k; else a row of A's is one m, and one of B's one n.
-template <bool isAAcross, bool isBAcross, int J, typename E>
-__device__ inline void multiply(f32 (&sum)[J][4], const E* sA, int aPitch, const E* sB, int bPitch, int depth, int columns)
+// What a lane holds of 16 rows of A by 16 of k, times a factor of each k: rounded again.
+template <typename E>
+__device__ inline void scale_left(u32 (&left)[4], const f32* factors)
+{
+    #pragma unroll
+    for (int half = 0; half < 2; half++)
+    {
+        f32 factor[2];
+        load<2>(factor, factors + threadIdx.x % 4 * 2 + 8 * half);
+        #pragma unroll
+        for (int v = 2 * half; v < 2 * half + 2; v++) left[v] = pair_of<E>(low_of<E>(left[v]) * factor[0], high_of<E>(left[v]) * factor[1]);
+    }
+}
+
+template <bool isAAcross, bool isBAcross, bool isScaled, int J, typename E>
+__device__ inline void multiply_tiles(f32 (&sum)[J][4], const E* sA, int aPitch, const E* sB, int bPitch, int depth, int columns, const f32* factors)
 {
     const int lane = threadIdx.x % kWarp, low = lane % 8, second = lane / 8 % 2 * 8, third = lane / 16 * 8;
     u32 a = shared_address(isAAcross ? sA + (third + low) * aPitch + second : sA + (second + low) * aPitch + third);
@@ -26,6 +38,7 @@ __device__ inline void multiply(f32 (&sum)[J][4], const E* sA, int aPitch, const
         u32 left[4];
         if constexpr (isAAcross) load_matrices_transposed(left, a);
         else load_matrices(left, a);
+        if constexpr (isScaled) scale_left<E>(left, factors + k);
         #pragma unroll
         for (int j = 0; j < J; j += 2)
         {
@@ -39,8 +52,8 @@ __device__ inline void multiply(f32 (&sum)[J][4], const E* sA, int aPitch, const
     }
 }
 
-template <bool isAAcross, bool isBAcross, int J>
-__device__ inline void multiply(f32 (&sum)[J][4], const f32* sA, int aPitch, const f32* sB, int bPitch, int depth, int columns)
+template <bool isAAcross, bool isBAcross, bool isScaled, int J>
+__device__ inline void multiply_tiles(f32 (&sum)[J][4], const f32* sA, int aPitch, const f32* sB, int bPitch, int depth, int columns, const f32* factors)
 {
     constexpr int K = 4;                                      // of the inner axis at a time: 16 bytes of a row
     const int g = threadIdx.x % kWarp / 4, t = threadIdx.x % 4 * 2;
@@ -55,6 +68,17 @@ __device__ inline void multiply(f32 (&sum)[J][4], const f32* sA, int aPitch, con
                 #pragma unroll
                 for (int v = 0; v < K; v++) left[r][v] = sA[(k + v) * aPitch + g + 8 * r];
             else load<K>(left[r], sA + (g + 8 * r) * aPitch + k);
+        }
+        if constexpr (isScaled)
+        {
+            f32 factor[K];
+            load<K>(factor, factors + k);
+            #pragma unroll
+            for (int v = 0; v < K; v++)
+            {
+                left[0][v] *= factor[v];
+                left[1][v] *= factor[v];
+            }
         }
         #pragma unroll
         for (int j = 0; j < J; j++)
@@ -79,6 +103,21 @@ __device__ inline void multiply(f32 (&sum)[J][4], const f32* sA, int aPitch, con
                 for (int part = 0; part < 4; part++) sum[j][part] = fmaf(left[part / 2][v], right[part % 2][v], sum[j][part]);
         }
     }
+}
+
+// sum += A·B, 16 rows by 8·J columns, of which the first `columns` (a multiple of 16) are wanted; depth is a multiple of 16. sA is A's element (0, 0), and
+// sB is B's. isAcross: a row of the tile is one k; else a row of A's is one m, and one of B's one n.
+template <bool isAAcross, bool isBAcross, int J, typename E>
+__device__ inline void multiply(f32 (&sum)[J][4], const E* sA, int aPitch, const E* sB, int bPitch, int depth, int columns)
+{
+    multiply_tiles<isAAcross, isBAcross, false>(sum, sA, aPitch, sB, bPitch, depth, columns, nullptr);
+}
+
+// The same with A's elements times a factor of their k, from shared memory at a multiple of 16 bytes.
+template <bool isAAcross, bool isBAcross, int J, typename E>
+__device__ inline void multiply_scaled(f32 (&sum)[J][4], const E* sA, int aPitch, const E* sB, int bPitch, int depth, int columns, const f32* factors)
+{
+    multiply_tiles<isAAcross, isBAcross, true>(sum, sA, aPitch, sB, bPitch, depth, columns, factors);
 }
 
 // Where this lane's part v (0 to 3) of a 16 × 8 stands.

@@ -8,6 +8,7 @@ constexpr int kSteps = 64;                                    // most steps of a
 constexpr int kSsdThreads = 256;                              // 8 warps: 4 times 16 rows by 2 halves of the columns; a block has one or two such teams
 constexpr int kSide = kSteps;                                 // of the tiles of a backward pass
 constexpr int kSubtile = 16, kSubtiles = kSteps / kSubtile;
+constexpr int kChunksOfBorder = 2;                            // of as many chunks the first has its state before it kept: that between follows from it
 
 // The inputs. The last axis of x, dt, B, C and z is dense.
 template <typename T>
@@ -18,7 +19,7 @@ struct SsdShape                                               // mirrored in Cud
     const i64* starts; const i64* firstChunks;                // of packed sequences, one more than there are; null without
     i64 xBatch, xStep, xHead, dtBatch, dtStep, bBatch, bStep, bGroup, cBatch, cStep, cGroup, zBatch, zStep, zHead;
     i64 L;
-    i32 H, P, G, N, Q, sequences, chunksPerRow, chunksOfBorder;
+    i32 H, P, G, N, Q, sequences, chunksPerRow;
     i32 hasSoftplus, hasLogA, isSkipPerChannel, isXWide, isBcWide, isYWide, isStateWide;
     f32 minDelta, maxDelta;
 
@@ -38,8 +39,8 @@ struct SsdShape                                               // mirrored in Cud
     __device__ inline i64 state(i64 sequence, int head) const { return (sequence * H + head) * (i64)P * N; }
 };
 
-// A sequence: its steps in a row of the batch, and the numbers of its first chunk and of the border before it. Of chunksOfBorder chunks the first has its state before it kept;
-// the last of a sequence may be fewer, so that each leaves room for one border more.
+// A sequence: its steps in a row of the batch, and the numbers of its first chunk and of the border before it. The last chunks of a sequence may be fewer than kChunksOfBorder, so
+// that each leaves room for one border more.
 struct SsdSequence
 {
     i64 row, begin, end, firstChunk, firstBorder;
@@ -52,14 +53,14 @@ struct SsdSequence
         begin = isPacked ? shape.starts[sequence] : 0;
         end = isPacked ? shape.starts[sequence + 1] : shape.L;
         firstChunk = isPacked ? shape.firstChunks[sequence] : sequence * shape.chunksPerRow;
-        firstBorder = (firstChunk + sequence * (shape.chunksOfBorder - 1)) / shape.chunksOfBorder;
+        firstBorder = (firstChunk + sequence * (kChunksOfBorder - 1)) / kChunksOfBorder;
     }
 };
 
 // Δ and the decays of one chunk of one head. With s_i = Σ_{k≤i} Δ_k·A the state decays by exp(s_i - s_j) from step j to step i. Sums are made in
 // double and kept as a float and its rounding error, so that differences are accurate however large they grow. Between sub-tiles of 16 steps a
 // decay is a product of three factors, none above 1 where A ≤ 0, so that only pairs within a sub-tile need an exponential.
-struct SsdDecays
+struct alignas(16) SsdDecays
 {
     f32 raw[kSteps], delta[kSteps], high[kSteps], low[kSteps];
     f32 fromStart[kSteps], toEnd[kSteps];                     // exp(s_i), exp(s_end - s_j)
@@ -150,9 +151,16 @@ template <typename T> constexpr int kTileElements = kSide * kPitch<T>;
 // Of a pass backward: 16 × 8s of a warp, which has 16 rows by 32 columns of a tile; and a tile of floats in the order of the registers [J, kSsdThreads, 4].
 constexpr int J = kSide / 16, kPartFloats = kSsdThreads * 4, kTileFloats = J * kPartFloats;
 
-// A team of kSsdThreads starts loading rows × columns of a matrix into a tile of kSteps × Width, zero where there are none; only columns up to the next multiple of 16 are
+// A piece of a head in a pass backward: as many of its channels as a tile of kSteps rows takes in 9 KiB, of which a warp has half of the columns.
+template <typename T> constexpr int kPiece = 128 / sizeof(Border<T>);
+template <typename T> constexpr int kPiecePitch = kPiece<T> + kRowPad<Border<T>>;
+template <typename T> constexpr int kPieceElements = kSteps * kPiecePitch<T>;
+template <typename T> constexpr int kPieceParts = kPiece<T> / 16;
+template <typename T> constexpr int kPieceFloats = kPieceParts<T> * kPartFloats;
+
+// A team of kSsdThreads starts loading rows × columns of a matrix into a tile of Rows × Width, zero where there are none; only columns up to the next multiple of 16 are
 // written. Wait with tile_wait, then a barrier.
-template <int Width, typename T, typename E>
+template <int Width, int Rows = kSteps, typename T, typename E>
 __device__ inline void load_tile(E* sTile, const T* from, i64 rowStride, int rows, int columns, bool isWide)
 {
     constexpr int kPitch = Width + kRowPad<E>, V = 16 / sizeof(T);
@@ -160,7 +168,7 @@ __device__ inline void load_tile(E* sTile, const T* from, i64 rowStride, int row
     if (kIsSame<T, E> && isWide)
     {
         #pragma unroll 1                                      // copies wait for nothing: more at a time would only take registers
-        for (int i = threadIdx.x % kSsdThreads; i < kSteps * Width / V; i += kSsdThreads)
+        for (int i = threadIdx.x % kSsdThreads; i < Rows * Width / V; i += kSsdThreads)
         {
             const int r = i / (Width / V), c = i % (Width / V) * V;
             if (c >= used) continue;
@@ -170,7 +178,7 @@ __device__ inline void load_tile(E* sTile, const T* from, i64 rowStride, int row
         return;
     }
     #pragma unroll 1
-    for (int i = threadIdx.x % kSsdThreads; i < kSteps * Width; i += kSsdThreads)
+    for (int i = threadIdx.x % kSsdThreads; i < Rows * Width; i += kSsdThreads)
     {
         const int r = i / Width, c = i % Width;
         if (c < used) sTile[r * kPitch + c] = from_f32<E>(r < rows && c < columns ? to_f32(from[r * rowStride + c]) : 0.0f);
@@ -191,13 +199,21 @@ __device__ inline void put_pair(E* to, f32 a, f32 b)
     stash<2>(to, pair);
 }
 
+// The number of the thread, read anew: what follows from it is not kept in registers from further up, where they are short.
+__device__ inline int thread_anew()
+{
+    int thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
+}
+
 // A team stores `rows` rows of a tile as the rows, `stride` elements apart, that begin at `to`, of which `columns` are the tile's.
 template <int Width, int V, typename T, typename E>
 __device__ inline void store_tile(T* to, const E* sTile, int rows, i64 stride, int columns)
 {
     constexpr int kPitch = Width + kRowPad<E>;
     #pragma unroll 1
-    for (int k = threadIdx.x % kSsdThreads; k < rows * (Width / V); k += kSsdThreads)
+    for (int k = thread_anew() % kSsdThreads; k < rows * (Width / V); k += kSsdThreads)
     {
         const int r = k / (Width / V), c = k % (Width / V) * V;
         if (c >= columns) continue;
@@ -212,4 +228,39 @@ __device__ inline void store_tile(T* to, const E* sTile, int rows, i64 stride, i
 {
     if (isWide) store_tile<Width, 16 / sizeof(T)>(to, sTile, rows, stride, columns);
     else store_tile<Width, 1>(to, sTile, rows, stride, columns);
+}
+
+// A thread's part of 16 rows by 8·J columns of a warp to a tile; `to` is the warp's element (0, 0).
+template <int J, typename E>
+__device__ inline void put_part(E* to, int pitch, const f32 (&x)[J][4])
+{
+    #pragma unroll
+    for (int j = 0; j < J; j++)
+        #pragma unroll
+        for (int v = 0; v < 4; v += 2) put_pair(to + fragment_row(v) * pitch + 8 * j + fragment_column(v), x[j][v], x[j][v + 1]);
+}
+
+// A team loads dy of a piece behind the gate into a tile, V elements at a time; visit(at, dy before the gate, z) is told of those that are there.
+template <int V, typename T, typename Visit>
+__device__ inline void load_gated(const SsdShape<T>& shape, Border<T>* sTile, const T* dy, i64 row, i64 first, int steps, int head, int channel, Visit visit)
+{
+    const int used = round_up(min(kPiece<T>, shape.P - channel), 16);
+    #pragma unroll 1
+    for (int k = threadIdx.x % kSsdThreads; k < kSteps * kPiece<T> / V; k += kSsdThreads)
+    {
+        const int i = k / (kPiece<T> / V), p = k % (kPiece<T> / V) * V;
+        if (p >= used) continue;
+        f32 d[V] = {};
+        if (i < steps && channel + p < shape.P)
+        {
+            const i64 at = shape.dense(row, first + i, head) + channel + p;
+            f32 gate[V];
+            load<V>(d, dy + at);
+            load<V>(gate, shape.z_at(row, first + i, head) + channel + p);
+            visit(at, d, gate);
+            #pragma unroll
+            for (int v = 0; v < V; v++) d[v] *= silu(gate[v]);
+        }
+        stash<V>(sTile + i * kPiecePitch<T> + p, d);
+    }
 }

@@ -10,7 +10,7 @@ internal sealed partial class CudaBackend
     {
         public ulong X, Dt, B, C, Z, A, D, DtBias, Starts, FirstChunks;
         public long XBatch, XStep, XHead, DtBatch, DtStep, BBatch, BStep, BGroup, CBatch, CStep, CGroup, ZBatch, ZStep, ZHead, L;
-        public int H, P, G, N, Q, Sequences, ChunksPerRow, ChunksOfBorder, HasSoftplus, HasLogA, IsSkipPerChannel, IsXWide, IsBcWide, IsYWide, IsStateWide;
+        public int H, P, G, N, Q, Sequences, ChunksPerRow, HasSoftplus, HasLogA, IsSkipPerChannel, IsXWide, IsBcWide, IsYWide, IsStateWide;
         public float MinDelta, MaxDelta;
     }
 
@@ -54,7 +54,7 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct SsdStateBackwardArgs
     {
-        public ulong Dy, Ungated, Dfinal, Dz, Gated, Dstates, Dinitial, Carried;
+        public ulong Dy, Dfinal, Carried;
         public SsdShape Shape;
         public int Segments, ChunksOfSegment;
     }
@@ -73,35 +73,26 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct SsdBackwardArgs
     {
-        public ulong Ungated, Dfinal, Carried, Dz, Dinitial, DB, DC, Slots, TurnSums, Turns;
+        public ulong Ungated, Dfinal, Carried, Dz, Dinitial, DB, DC, Slots, Handed, TurnSums, Turns;
         public SsdChunkArgs Chunk;
         public long Chunks, DBStep, DCStep;
-        public int Segments, ChunksOfSegment, SharedSlots, SlotsOfBlock, IsBeforeKept, IsGroupWide;
-    }
-
-    /// <summary>Mirrors SsdChunkBackwardArgs in kernels/SsdScanChunkBackward.cu, field for field.</summary>
-    [StructLayout(LayoutKind.Sequential)]
-    private struct SsdChunkBackwardArgs
-    {
-        public ulong Dstates, DB, DC;
-        public SsdChunkArgs Chunk;
-        public long Rows;
+        public int Segments, ChunksOfSegment, Passes, SharedSlots, SlotsOfBlock, IsBeforeKept, IsGroupWide;
     }
 
     /// <summary>Mirrors SsdSumArgs in kernels/SsdScanSumBackward.cu, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
     private struct SsdSumArgs
     {
-        public ulong DBShares, DCShares, Sums, LogA, DB, DC, DA, DBias, DD;
-        public long Chunks, Count, RowWidth, DBStep, DCStep;
-        public int H, Shares, SumsOfHead, ColumnBlocks;
+        public ulong Sums, LogA, DA, DBias, DD;
+        public long Chunks;
+        public int H, SumsOfHead;
     }
 
     internal override long SsdChunkLength(long wanted, long length, long headDimension, long states) => SsdPlan.ChunkLength(wanted, length);
 
     internal override Tensor SsdStates(SsdScanInputs x)
     {
-        long every = SsdPlan.ChunksOfBorder(x.B.Shape[3], x.X.DType), sequences = x.Options.Layout?.Count ?? x.X.Shape[0];
+        long every = SsdPlan.ChunksOfBorder, sequences = x.Options.Layout?.Count ?? x.X.Shape[0];
         // As SsdSequence in kernels/common/Ssd.cuh counts them.
         return Tensor.Empty([(x.Chunks() + (sequences * (every - 1))) / every, x.X.Shape[2], x.B.Shape[3], x.X.Shape[3]], x.X.DType == DType.BFloat16 ? DType.BFloat16 : DType.Float32, x.X.Device);
     }
@@ -159,84 +150,49 @@ internal sealed partial class CudaBackend
         return longest;
     }
 
+    /// <summary>
+    /// One kernel that walks the chunks backward; before it, where there are segments, one that makes the gradients of the states behind them; and one that adds up what chunks leave.
+    /// </summary>
     internal override void SsdScanBackward(SsdScanInputs x, Tensor states, Tensor? ungated, Tensor dy, Tensor? dFinalState, SsdScanInputs d)
     {
         using Tensor? table = UploadSsdTable(x);
         SsdShape shape = ShapeOf(x, table, dy);
+        (DType type, Device of) = (dy.DType, dy.Device);
         long chunks = Size32("SsdScan", "chunks", x.Chunks());
-        int sumsOfHead = 2 + (x.D is null ? 0 : shape.IsSkipPerChannel != 0 ? shape.P : 1);
-        using Tensor sums = Tensor.Empty([chunks, shape.H, sumsOfHead], DType.Float32, dy.Device);
-        var chunk = new SsdChunkArgs
+        int sumsOfHead = 2 + (x.D is null ? 0 : shape.IsSkipPerChannel != 0 ? shape.P : 1), slotFloats = SsdPlan.SlotFloats(type);
+        SsdSweepPlan plan = SsdSweepPlan.For(shape.N, shape.P, shape.H, shape.G, type, shape.Sequences, LongestSequence(x), shape.Q, device.Multiprocessors, device.SharedBytesPerBlock);
+        long blocks = (long)shape.Sequences * plan.Segments * shape.G * plan.Shares, slices = SsdPlan.Slices(shape.N, SsdPlan.Side), pieces = SsdPlan.Slices(shape.P, SsdPlan.Piece(type));
+        using Tensor sums = Tensor.Empty([chunks, shape.H, sumsOfHead], DType.Float32, of);
+        using Tensor? carried = plan.Segments == 1 ? null : Tensor.Empty([shape.Sequences, plan.Segments - 1, shape.H, pieces, slices, slotFloats], DType.Float32, of);
+        using Tensor? slots = plan.SlotsOfBlock == 0 ? null : Tensor.Empty([blocks, plan.SlotsOfBlock, slotFloats], DType.Float32, of);
+        using Tensor? handed = plan.Passes == 1 ? null : Tensor.Empty([blocks, plan.Heads, pieces * slotFloats + SsdSweepPlan.HandedSums], DType.Float32, of);
+        using Tensor? turnSums = plan.Shares == 1 ? null : Tensor.Empty([chunks, shape.G, 2, slices, SsdPlan.Side * SsdPlan.Side], DType.Float32, of);
+        using Tensor turns = Tensor.Zeros([chunks * shape.G * plan.Passes + 1], DType.Int32, of);
+        if (carried is not null)
         {
-            Dy = Pointer(dy), States = Pointer(states), Dx = Pointer(d.X), Ddt = Pointer(d.Dt), Sums = Pointer(sums), Shape = shape,
-            DxStep = StepStride(d.X), DdtStep = StepStride(d.Dt), SumsOfHead = sumsOfHead, IsDyWide = IsWide(dy, shape.P) && HasWideRows(d.X) ? 1 : 0,
-        };
-        var sum = new SsdSumArgs
-        {
-            Sums = Pointer(sums), LogA = x.Options.HasLogA ? Pointer(x.A) : 0, DB = Pointer(d.B), DC = Pointer(d.C), DA = Pointer(d.A), DBias = Pointer(d.DtBias), DD = Pointer(d.D),
-            Chunks = chunks, RowWidth = (long)shape.G * shape.N, DBStep = StepStride(d.B), DCStep = StepStride(d.C), H = shape.H, SumsOfHead = sumsOfHead,
-        };
-        if (SsdSweepPlan.Has(shape.N, dy.DType)) SsdSweepBackward(x, chunk, ungated, dFinalState, d, chunks, sum);
-        else SsdChunkBackward(x, chunk, ungated, dFinalState, d, chunks, sum);
-    }
-
-    /// <summary>One kernel that walks the chunks backward; before it, where there are segments, one that makes the gradients of the states behind them.</summary>
-    private void SsdSweepBackward(SsdScanInputs x, SsdChunkArgs chunk, Tensor? ungated, Tensor? dFinalState, SsdScanInputs d, long chunks, SsdSumArgs sum)
-    {
-        SsdShape shape = chunk.Shape;
-        (DType type, Device of) = (x.X.DType, x.X.Device);
-        SsdSweepPlan plan = SsdSweepPlan.For(shape.N, shape.P, shape.H, shape.G, shape.Sequences, LongestSequence(x), shape.Q, device.Multiprocessors, device.SharedBytesPerBlock);
-        using Tensor? carried = plan.Segments == 1 ? null : Tensor.Empty([shape.Sequences, plan.Segments - 1, shape.H, SsdPlan.Slices(shape.P, SsdPlan.Side), plan.Slices, SsdPlan.Side * SsdPlan.Side], DType.Float32, of);
-        if (carried is not null) SsdStateBackward(type, new SsdStateBackwardArgs { Dy = chunk.Dy, Dfinal = Pointer(dFinalState), Carried = Pointer(carried), Shape = shape, Segments = plan.Segments, ChunksOfSegment = plan.ChunksOfSegment });
-
-        (chunk.Shares, chunk.HeadsOfShare) = (plan.Shares, plan.Heads);
-        long blocks = (long)shape.Sequences * plan.Segments * shape.G * plan.Shares;
-        using Tensor? slots = plan.SlotsOfBlock == 0 ? null : Tensor.Empty([blocks, plan.SlotsOfBlock, SsdPlan.Side * SsdPlan.Side], DType.Float32, of);
-        using Tensor? turnSums = plan.Shares == 1 ? null : Tensor.Empty([chunks, shape.G, 2, plan.Slices, SsdPlan.Side * SsdPlan.Side], DType.Float32, of);
-        using Tensor turns = Tensor.Zeros([chunks * shape.G + 1], DType.Int32, of);
-        Kernel("SsdScanBackward.cu", $"ssd_scan_backward<{type}, {plan.Slices}>").Launch(Blocks("SsdScan", blocks), SsdPlan.Threads, plan.SharedBytes, new SsdBackwardArgs
+            (int tiles, int units) = SsdPlan.StateTiles(shape.N, shape.P, shape.H, shape.G, type, shape.Sequences, device.Multiprocessors);
+            long teams = shape.Sequences * (shape.H * pieces * SsdPlan.Slices(shape.N, SsdPlan.Side * tiles));
+            Kernel("SsdScanStateBackward.cu", $"ssd_scan_state_backward<{type}, {tiles}, {units}>").Launch(Blocks("SsdScan", teams / units), SsdPlan.Threads * units, SsdPlan.StateShared(tiles, units, type), new SsdStateBackwardArgs
+            {
+                Dy = Pointer(dy), Dfinal = Pointer(dFinalState), Carried = Pointer(carried), Shape = shape, Segments = plan.Segments, ChunksOfSegment = plan.ChunksOfSegment,
+            });
+        }
+        Kernel("SsdScanBackward.cu", $"ssd_scan_backward<{type}, {plan.Slices}, {plan.Passes == 1}>").Launch(Blocks("SsdScan", blocks), SsdPlan.Threads, plan.SharedBytes, new SsdBackwardArgs
         {
             Ungated = Pointer(ungated), Dfinal = Pointer(dFinalState), Carried = Pointer(carried), Dz = Pointer(d.Z), Dinitial = Pointer(d.InitialState), DB = Pointer(d.B), DC = Pointer(d.C),
-            Slots = Pointer(slots), TurnSums = Pointer(turnSums), Turns = Pointer(turns), Chunk = chunk, Chunks = chunks,
-            Segments = plan.Segments, ChunksOfSegment = plan.ChunksOfSegment, SharedSlots = plan.SharedSlots, SlotsOfBlock = plan.SlotsOfBlock, IsBeforeKept = plan.IsBeforeKept ? 1 : 0,
-            DBStep = sum.DBStep, DCStep = sum.DCStep, IsGroupWide = HasWideRows(d.B) && HasWideRows(d.C) ? 1 : 0,
+            Slots = Pointer(slots), Handed = Pointer(handed), TurnSums = Pointer(turnSums), Turns = Pointer(turns), Chunks = chunks, DBStep = StepStride(d.B), DCStep = StepStride(d.C),
+            Chunk = new SsdChunkArgs
+            {
+                Dy = Pointer(dy), States = Pointer(states), Dx = Pointer(d.X), Ddt = Pointer(d.Dt), Sums = Pointer(sums), Shape = shape, DxStep = StepStride(d.X), DdtStep = StepStride(d.Dt),
+                Shares = plan.Shares, HeadsOfShare = plan.Heads, SumsOfHead = sumsOfHead, IsDyWide = IsWide(dy, shape.P) && HasWideRows(d.X) ? 1 : 0,
+            },
+            Segments = plan.Segments, ChunksOfSegment = plan.ChunksOfSegment, Passes = plan.Passes, SharedSlots = plan.SharedSlots, SlotsOfBlock = plan.SlotsOfBlock,
+            IsBeforeKept = plan.IsBeforeKept ? 1 : 0, IsGroupWide = HasWideRows(d.B) && HasWideRows(d.C) ? 1 : 0,
         });
-        SsdSumBackward(type, sum);
-    }
-
-    /// <summary>The gradients of the states at every border first, then those of each chunk, then the sums of what shares of the heads gave to B and C.</summary>
-    private void SsdChunkBackward(SsdScanInputs x, SsdChunkArgs chunk, Tensor? ungated, Tensor? dFinalState, SsdScanInputs d, long chunks, SsdSumArgs sum)
-    {
-        SsdShape shape = chunk.Shape;
-        (DType type, Device of) = (x.X.DType, x.X.Device);
-        using Tensor dStates = SsdStates(x);
-        using Tensor? gated = x.Z is null ? null : Tensor.Empty(x.X.Shape, type, of);
-        SsdStateBackward(type, new SsdStateBackwardArgs
+        Kernel("SsdScanSumBackward.cu", $"ssd_scan_sum_backward").Launch(Blocks("SsdScan", (long)shape.H * sumsOfHead, SsdPlan.ColumnsOfBlock), SsdPlan.Threads, 0, new SsdSumArgs
         {
-            Dy = chunk.Dy, Ungated = Pointer(ungated), Dfinal = Pointer(dFinalState), Dz = Pointer(d.Z), Gated = Pointer(gated), Dstates = Pointer(dStates), Dinitial = Pointer(d.InitialState), Shape = shape,
+            Sums = Pointer(sums), LogA = x.Options.HasLogA ? Pointer(x.A) : 0, DA = Pointer(d.A), DBias = Pointer(d.DtBias), DD = Pointer(d.D), Chunks = chunks, H = shape.H, SumsOfHead = sumsOfHead,
         });
-        if (gated is not null) (chunk.Dy, chunk.IsDyWide) = (Pointer(gated), IsWide(gated, shape.P) && HasWideRows(d.X) ? 1 : 0);
-        (chunk.Shares, chunk.HeadsOfShare) = SsdPlan.Shares(chunks * shape.G, shape.H / shape.G, type, device.Multiprocessors);
-        using Tensor dB = Tensor.Empty([chunk.Shares, x.B.Count], DType.Float32, of), dC = Tensor.Empty([chunk.Shares, x.C.Count], DType.Float32, of);
-        Kernel("SsdScanChunkBackward.cu", $"ssd_scan_chunk_backward<{type}>").Launch(Blocks("SsdScan", chunks * shape.G * chunk.Shares), SsdPlan.Threads, SsdPlan.ChunkTiles * SsdPlan.TileBytes(type), new SsdChunkBackwardArgs
-        {
-            Dstates = Pointer(dStates), DB = Pointer(dB), DC = Pointer(dC), Chunk = chunk, Rows = x.X.Shape[0] * shape.L,
-        });
-        SsdSumBackward(type, sum with { DBShares = Pointer(dB), DCShares = Pointer(dC), Shares = chunk.Shares, Count = x.B.Count });
-    }
-
-    private void SsdStateBackward(DType type, SsdStateBackwardArgs args)
-    {
-        SsdShape shape = args.Shape;
-        (int tiles, int units) = SsdPlan.StateTiles(shape.N, shape.P, shape.H, shape.G, type, shape.Sequences, device.Multiprocessors);
-        long blocks = shape.Sequences * ((long)shape.H * SsdPlan.Slices(shape.P, SsdPlan.Side) * SsdPlan.Slices(shape.N, SsdPlan.Side * tiles) / units);
-        Kernel("SsdScanStateBackward.cu", $"ssd_scan_state_backward<{type}, {tiles}, {units}, {args.Carried != 0}>").Launch(Blocks("SsdScan", blocks), SsdPlan.Threads * units, SsdPlan.StateShared(tiles, units, type), args);
-    }
-
-    private void SsdSumBackward(DType type, SsdSumArgs args)
-    {
-        args.ColumnBlocks = Blocks("SsdScan", (long)args.H * args.SumsOfHead, SsdPlan.ColumnsOfBlock);
-        Kernel("SsdScanSumBackward.cu", $"ssd_scan_sum_backward<{type}>").Launch(Blocks("SsdScan", args.ColumnBlocks + SsdPlan.Slices(args.Count, SsdPlan.Threads)), SsdPlan.Threads, 0, args);
     }
 
     /// <summary>Elements from a step of a tensor [B, L, ...] to the next: its batches follow one another.</summary>
@@ -266,7 +222,7 @@ internal sealed partial class CudaBackend
             BBatch = x.B.Strides[0], BStep = x.B.Strides[1], BGroup = x.B.Strides[2], CBatch = x.C.Strides[0], CStep = x.C.Strides[1], CGroup = x.C.Strides[2],
             ZBatch = x.Z?.Strides[0] ?? 0, ZStep = x.Z?.Strides[1] ?? 0, ZHead = x.Z?.Strides[2] ?? 0,
             L = x.X.Shape[1], H = heads, P = channels, G = Size32("SsdScan", "G", x.B.Shape[2]), N = states, Q = (int)x.Options.ChunkLength, Sequences = sequences,
-            ChunksPerRow = Size32("SsdScan", "chunks of a sequence", SsdPlan.Slices(x.X.Shape[1], x.Options.ChunkLength)), ChunksOfBorder = SsdPlan.ChunksOfBorder(states, y.DType),
+            ChunksPerRow = Size32("SsdScan", "chunks of a sequence", SsdPlan.Slices(x.X.Shape[1], x.Options.ChunkLength)),
             HasSoftplus = x.Options.HasSoftplus ? 1 : 0, HasLogA = x.Options.HasLogA ? 1 : 0, IsSkipPerChannel = x.D is { Rank: 2 } ? 1 : 0, MinDelta = x.Options.MinDelta, MaxDelta = x.Options.MaxDelta,
             IsXWide = HasWideRows(x.X) ? 1 : 0, IsBcWide = HasWideRows(x.B) && HasWideRows(x.C) ? 1 : 0,
             IsYWide = IsWide(y, channels) && (x.Z is null || HasWideRows(x.Z)) ? 1 : 0, IsStateWide = channels * SsdPlan.ElementBytes(y.DType) % WideBytes == 0 ? 1 : 0,

@@ -9,11 +9,8 @@ namespace ZEngine.Cuda;
 /// <param name="ChunksOfSegment">Chunks of each stretch but the last.</param>
 internal readonly record struct SsdPlan(int Tiles, int Width, int Units, int SharedBytes, int Segments, int ChunksOfSegment)
 {
-    public const int Threads = 256, Steps = 64, Side = 64, MaxStates = 256, StepChannels = 32, ColumnsOfBlock = 32, ChannelsOfSquares = 32;
-    private const int PadBytes = 16, HalfHeads = 16, FloatHeads = 8, LeastHeads = 2, BlocksOfMultiprocessor = 2, LeastChunks = 8, StaticBytes = 5 << 10, MostTaps = 4;
-
-    /// <summary>Tiles in shared memory of a block of ssd_scan_chunk_backward.</summary>
-    public const int ChunkTiles = 5;
+    public const int Threads = 256, Steps = 64, Side = 64, MaxStates = 256, StepChannels = 32, ColumnsOfBlock = 32, ChannelsOfSquares = 32, ChunksOfBorder = 2;
+    private const int PadBytes = 16, BlocksOfMultiprocessor = 2, LeastChunks = 8, StaticBytes = 5 << 10, MostTaps = 4;
 
     public static SsdPlan For(int states, int channels, int heads, int groups, DType type, int sequences, long longest, int chunk, int multiprocessors, int sharedBytesPerBlock)
     {
@@ -52,11 +49,13 @@ internal readonly record struct SsdPlan(int Tiles, int Width, int Units, int Sha
 
     public static long ChunkLength(long wanted, long length) => wanted > 0 ? Math.Min(wanted, Steps) : Math.Clamp(length, 1, Steps);
 
-    /// <summary>Every how many chunks the forward pass keeps the state before: ssd_scan_backward makes the one between out of the one before.</summary>
-    public static int ChunksOfBorder(long states, DType type) => SsdSweepPlan.Has(states, type) ? 2 : 1;
-
-    /// <summary>Bytes of a tile of the backward kernels.</summary>
+    /// <summary>Bytes of a tile of the backward kernels, 64 × 64.</summary>
     public static int TileBytes(DType type) => Side * (Side * ElementBytes(type) + PadBytes);
+
+    /// <summary>Channels of a piece of a head in the backward kernels, bytes of its tile, and floats of dS of 64 states.</summary>
+    public static int Piece(DType type) => 128 / ElementBytes(type);
+    public static int PieceBytes(DType type) => Steps * (Piece(type) * ElementBytes(type) + PadBytes);
+    public static int SlotFloats(DType type) => Side * Piece(type);
 
     public static long Slices(long size, long width) => (size + width - 1) / width;
 
@@ -64,24 +63,12 @@ internal readonly record struct SsdPlan(int Tiles, int Width, int Units, int Sha
     public static (int Tiles, int Units) StateTiles(int states, int channels, int heads, int groups, DType type, int sequences, int multiprocessors)
     {
         int tiles = states > Side ? 2 : 1;
-        long slices = Slices(channels, Side), blocks = sequences * (heads * slices / 2) * Slices(states, Side * tiles);
-        return ElementBytes(type) == 2 && heads / groups * slices % 2 == 0 && blocks >= multiprocessors ? (tiles, 2) : (1, 1);
+        long pieces = Slices(channels, Piece(type)), blocks = sequences * (heads * pieces / 2) * Slices(states, Side * tiles);
+        return ElementBytes(type) == 2 && heads / groups * pieces % 2 == 0 && blocks >= multiprocessors ? (tiles, 2) : (1, 1);
     }
 
     /// <summary>Dynamic shared memory of a block of ssd_scan_state_backward.</summary>
-    public static int StateShared(int tiles, int units, DType type) => Steps * (Side * tiles * ElementBytes(type) + PadBytes) + units * (1 + tiles) * TileBytes(type);
-
-    /// <summary>
-    /// How the heads of a group are shared out among blocks of ssd_scan_chunk_backward: as few shares as fill the device, each of no more heads than a block's shared memory holds sums of, and
-    /// of two at least, which share C·Bᵀ and halve what the shares leave to add up.
-    /// </summary>
-    public static (int Shares, int Heads) Shares(long blocks, int headsOfGroup, DType type, int multiprocessors)
-    {
-        int most = ElementBytes(type) == 2 ? HalfHeads : FloatHeads;
-        long wanted = Math.Clamp(Slices((long)multiprocessors * BlocksOfMultiprocessor, Math.Max(1, blocks)), 1, Math.Max(1, headsOfGroup));
-        int heads = (int)Math.Clamp(headsOfGroup / wanted, Math.Clamp(headsOfGroup, 1, LeastHeads), most);
-        return ((int)Slices(headsOfGroup, heads), heads);
-    }
+    public static int StateShared(int tiles, int units, DType type) => Steps * (Side * tiles * ElementBytes(type) + PadBytes) + units * PieceBytes(type);
 
     // Float16 becomes Float32 in tiles: its range is too small for intermediate results.
     public static int ElementBytes(DType type) => type == DType.BFloat16 ? 2 : 4;

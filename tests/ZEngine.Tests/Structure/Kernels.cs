@@ -130,17 +130,28 @@ public sealed partial class Kernels
 
     private static string[] Variants(string file, string architecture) => [.. KernelSources.Current.Variants[file].Where(variant => IsAskedFor(variant, architecture))];
 
-    /// <summary>Whether a launch on an architecture can ask for an instance: tiles of attention are chosen by the shared memory that there is.</summary>
+    private static int SharedBytes(string architecture) => architecture switch { "sm_80" => 163, "sm_86" or "sm_89" => 99, _ => 227 } << 10;
+
+    /// <summary>Whether a launch on an architecture can ask for an instance: tiles of attention, and states of a pass of the dual scan's gradients, are chosen by the shared memory that there is.</summary>
     private static bool IsAskedFor(string variant, string architecture)
     {
+        if (SweepPattern().Match(variant) is { Success: true } sweep)
+        {
+            DType type = sweep.Groups[1].Value switch { "bf16" => DType.BFloat16, "f16" => DType.Float16, _ => DType.Float32 };
+            return Enumerable.Range(1, SsdPlan.MaxStates).Any(states =>
+            {
+                SsdSweepPlan plan = SsdSweepPlan.For(states, 64, 80, 1, type, 8, 2048, 64, 132, SharedBytes(architecture));
+                return (plan.Slices.ToString(System.Globalization.CultureInfo.InvariantCulture), plan.Passes == 1 ? "true" : "false") == (sweep.Groups[2].Value, sweep.Groups[3].Value);
+            });
+        }
         if (AttentionPattern().Match(variant) is not { Success: true } match) return true;
         int Number(int group) => int.Parse(match.Groups[group].Value, System.Globalization.CultureInfo.InvariantCulture);
-        (int width, int keys, int slice, int kilobytes) = (Number(2), Number(3), match.Groups[4].Success ? Number(4) : Number(3), architecture switch { "sm_80" => 163, "sm_86" or "sm_89" => 99, _ => 227 });
+        (int width, int keys, int slice) = (Number(2), Number(3), match.Groups[4].Success ? Number(4) : Number(3));
         return Enumerable.Range(1, width).Any(p =>
         {
             var sizes = new AttentionSizes(1, 64, 64, 1, 1, p, IsPacked: false);
             AttentionPlan plan = match.Groups[1].Value == "forward" ? AttentionPlan.Forward(sizes, DType.BFloat16, int.Parse(architecture[3..], System.Globalization.CultureInfo.InvariantCulture))
-                : AttentionPlan.Backward(sizes, DType.BFloat16, kilobytes << 10);
+                : AttentionPlan.Backward(sizes, DType.BFloat16, SharedBytes(architecture));
             return (plan.Width, plan.Keys, plan.Slice) == (width, keys, slice);
         });
     }
@@ -191,6 +202,9 @@ public sealed partial class Kernels
 
     [GeneratedRegex(@"^attention_(forward|backward)<b?f16, (\d+), (\d+)(?:, (\d+))?>$")]
     private static partial Regex AttentionPattern();
+
+    [GeneratedRegex(@"^ssd_scan_backward<(\w+), (\d), (\w+)>$")]
+    private static partial Regex SweepPattern();
 
     [GeneratedRegex(@"^// ([A-Z][a-z]+) {2,}\S")]
     private static partial Regex FieldPattern();

@@ -4,34 +4,36 @@ using ZEngine.Tests.Oracles;
 
 namespace ZEngine.Tests.Emulator.Scenarios;
 
-/// <summary>Chunks of two heads with several slices of channels and states, in 16 bits, against the CPU.</summary>
+/// <summary>Chunks of two heads with several slices of channels and states, in 16 bits or floats, against the CPU.</summary>
 internal abstract class SsdScanScenario : KernelScenario
 {
-    private const long L = 20, P = 72;
+    protected const long L = 20;
+    private const long P = 72;
 
     /// <summary>States in one slice of shared memory, and in several.</summary>
-    protected const long OneSlice = 40, SeveralSlices = 136, OddDistances = 72;
+    protected const long FewStates = 8, OneSlice = 40, SeveralSlices = 136, AllSlices = 200, OddDistances = 72;
 
     public override bool Owns(string kernel) => KernelSources.Current.Variants[File].Any(variant => kernel.Contains(variant.Split('<')[0], StringComparison.Ordinal));
 
-    private static SsdScanInputs Inputs(long states, long chunk, long heads)
+    private static SsdScanInputs Inputs(long states, long chunk, long heads, long length)
     {
         Tensor Normal(ulong seed, params ReadOnlySpan<long> shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(seed)).To(DType.BFloat16).To(DType.Float32);
         Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Normal(5, heads)), -1);
-        return new(Normal(1, 1, L, heads, P), Normal(2, 1, L, heads), A, Normal(3, 1, L, 1, states), Normal(4, 1, L, 1, states), Normal(6, heads, P), Normal(7, 1, L, heads, P), null, null, new SsdScanOptions(ChunkLength: chunk));
+        return new(Normal(1, 1, length, heads, P), Normal(2, 1, length, heads), A, Normal(3, 1, length, 1, states), Normal(4, 1, length, 1, states), Normal(6, heads, P), Normal(7, 1, length, heads, P), null, null, new SsdScanOptions(ChunkLength: chunk));
     }
 
-    /// <summary>Runs on the CPU, then in 16 bits on an emulated device, and compares.</summary>
-    protected static void Compare(EmulatorOptions options, long states, Func<SsdScanInputs, Tensor[]> run, long chunk = 16, long heads = 2)
+    /// <summary>Runs on the CPU, then in 16 bits or floats on an emulated device, and compares.</summary>
+    protected static void Compare(EmulatorOptions options, long states, Func<SsdScanInputs, Tensor[]> run, long chunk = 16, long heads = 2, DType type = DType.BFloat16, long length = L)
     {
         using TensorScope scope = TensorScope.Enter();
-        SsdScanInputs x = Inputs(states, chunk, heads);
+        SsdScanInputs x = Inputs(states, chunk, heads, length);
         float[][] want = [.. run(x).Select(tensor => tensor.ToArray<float>())];
         using var driver = new EmulatedCudaDriver(options);
         using CudaDevice device = Devices.OpenEmulated(driver);
-        Tensor Narrow(Tensor tensor) => tensor.To(device).To(DType.BFloat16);
+        Tensor Narrow(Tensor tensor) => tensor.To(device).To(type);
+        double tolerance = type == DType.BFloat16 ? 8 * Close.BFloat16Epsilon : 1e-5;
         // With as many states, x has odd distances: it comes by single elements while dx, in its place, goes by many, and other threads meet.
-        Tensor wide = Tensor.Empty([1, L, heads, P + 1], DType.BFloat16, device), narrow = Narrow(x.X);
+        Tensor wide = Tensor.Empty([1, length, heads, P + 1], type, device), narrow = Narrow(x.X);
         if (states == OddDistances) ZEngine.Ops.Copy(narrow, wide.Slice(3, 0, P));
         Tensor[] results = run(x with { X = states == OddDistances ? wide.Slice(3, 0, P) : narrow, Dt = Narrow(x.Dt), A = x.A.To(device), B = Narrow(x.B), C = Narrow(x.C), D = x.D!.To(device), Z = Narrow(x.Z!) });
         for (int k = 0; k < want.Length; k++)
@@ -39,7 +41,7 @@ internal abstract class SsdScanScenario : KernelScenario
             float[] got = results[k].To(DType.Float32).ToArray<float>();
             double scale = Math.Sqrt(want[k].Average(w => (double)w * w));
             for (int i = 0; i < got.Length; i++)
-                if (!(Math.Abs(want[k][i] - got[i]) <= 8 * Close.BFloat16Epsilon * (scale + Math.Abs(want[k][i])))) Assert.Fail($"result {k} at {i}: got {got[i]:R}, want {want[k][i]:R}");
+                if (!(Math.Abs(want[k][i] - got[i]) <= tolerance * (scale + Math.Abs(want[k][i])))) Assert.Fail($"result {k} at {i}: got {got[i]:R}, want {want[k][i]:R}");
         }
         Assert.Empty(driver.Faults);
     }
@@ -76,10 +78,10 @@ internal abstract class SsdScanScenario : KernelScenario
         return [y, final, states, ungated];
     }
 
-    /// <summary>Of the states that the CPU keeps those that a device keeps of one sequence in 16 bits.</summary>
+    /// <summary>Of the states that the CPU keeps those that a device keeps of one sequence.</summary>
     protected static Tensor Kept(Tensor states)
     {
-        long every = ZEngine.Cuda.SsdPlan.ChunksOfBorder(states.Shape[2], DType.BFloat16);
+        const long every = ZEngine.Cuda.SsdPlan.ChunksOfBorder;
         return ZEngine.Ops.Concat(0, [.. Enumerable.Range(0, (int)states.Shape[0]).Where(chunk => chunk % every == 0).Select(chunk => states.Slice(0, chunk, 1))]);
     }
 }
@@ -110,19 +112,19 @@ internal abstract class SsdScanBackwardScenario(string file) : SsdScanScenario
 {
     public override string File => file;
 
-    protected static void Backward(EmulatorOptions options, long states, long chunk = 16, long heads = 2)
+    protected static void Backward(EmulatorOptions options, long states, long chunk = 16, long heads = 2, DType type = DType.BFloat16, long length = L)
     {
         Tensor[]? forward = null;
         Compare(options, states, x =>
         {
             forward ??= Forward(x);
             bool isCpu = x.X.Device == Device.Cpu;
-            Tensor states = isCpu ? forward[2] : Kept(forward[2]).To(x.X.Device).To(DType.BFloat16);
+            Tensor states = isCpu ? forward[2] : Kept(forward[2]).To(x.X.Device).To(type);
             Tensor dy = ZEngine.Ops.RandomNormal(x.X.Shape, Device.Cpu, new RandomStream(11)).To(DType.BFloat16).To(x.X.Device).To(x.X.DType);
             SsdScanInputs d = x.EmptyLike();
             x.X.Backend.SsdScanBackward(x, states, forward[3].To(x.X.Device).To(x.X.DType), dy, null, d);
             return [d.X, d.Dt, d.A, d.B, d.C, d.D!, d.Z!];
-        }, chunk, heads);
+        }, chunk, heads, type, length);
     }
 }
 
@@ -132,7 +134,19 @@ internal sealed class SsdScanSweepBackwardScenario() : SsdScanBackwardScenario("
     public override void Run(EmulatorOptions options)
     {
         Backward(options, OneSlice, heads: 5);                // two blocks that take turns, dS in shared and in global memory, and B of the chunk before kept
-        Backward(options with { Architecture = 86 }, OddDistances, heads: 5);              // which has no shared memory for either
+        Backward(options with { Architecture = 86 }, OneSlice);                            // which has no shared memory for that
+        Backward(options with { Architecture = 86 }, OddDistances, heads: 5);              // nor for any dS
+        Backward(options with { Architecture = 86 }, SeveralSlices, heads: 5);             // nor for B and C of all states: two passes
+    }
+}
+
+/// <summary>kernels/SsdScanBackward.cu with up to 256 states in registers, and with tiles of floats.</summary>
+internal sealed class SsdScanWideSweepBackwardScenario() : SsdScanBackwardScenario("SsdScanBackward.cu")
+{
+    public override void Run(EmulatorOptions options)
+    {
+        Backward(options, AllSlices, heads: 5);
+        Backward(options with { Architecture = 86 }, OneSlice, chunk: 33, heads: 5, type: DType.Float32, length: 34);         // B of the chunk before comes in two halves
     }
 }
 
@@ -141,22 +155,14 @@ internal sealed class SsdScanStateBackwardScenario() : SsdScanBackwardScenario("
 {
     public override void Run(EmulatorOptions options)
     {
-        Backward(options, SeveralSlices);
-        Backward(options, OneSlice, chunk: 1);                // so many chunks that they are walked in segments
+        // So many chunks that they are walked in segments.
+        Backward(options, OneSlice, chunk: 1);
+        Backward(options, FewStates, chunk: 1, heads: 1, type: DType.Float32, length: 16);
     }
-}
-
-/// <summary>kernels/SsdScanChunkBackward.cu.</summary>
-internal sealed class SsdScanChunkBackwardScenario() : SsdScanBackwardScenario("SsdScanChunkBackward.cu")
-{
-    public override void Run(EmulatorOptions options) => Backward(options, SeveralSlices);
 }
 
 /// <summary>kernels/SsdScanSumBackward.cu.</summary>
 internal sealed class SsdScanSumBackwardScenario() : SsdScanBackwardScenario("SsdScanSumBackward.cu")
 {
-    public override void Run(EmulatorOptions options)
-    {
-        foreach (long states in (ReadOnlySpan<long>)[SeveralSlices, OneSlice]) Backward(options, states);
-    }
+    public override void Run(EmulatorOptions options) => Backward(options, OneSlice);
 }
