@@ -38,7 +38,7 @@ internal static class LayerCases
         // The operations are those of the chunks that the kernels take; with the peers' chunks of 128 steps there would be more.
         double forward = Least(tokens * Half * (2 * heads * p + heads + 2 * n), tokens * (heads * (2 * chunk * p + 4 * p * n) + 2 * chunk * n));
         double backward = Least(tokens * (heads * (Half * 3 * p + 4) + Half * 4 * n), tokens * (heads * (4 * chunk * p + 10 * p * n) + 6 * chunk * n));
-        SsdSweepPlan sweep = SsdSweepPlan.For((int)n, (int)p, (int)heads, 1, (int)sequences, steps, (int)chunk, 132, 227 << 10);
+        SsdSweepPlan sweep = SsdSweepPlan.For((int)n, (int)p, (int)heads, 1, DType.BFloat16, (int)sequences, steps, (int)chunk, 132, 227 << 10);
         // Blocks backward have as many heads each as in the layer, and there is one for each multiprocessor.
         return new("SsdScan", [new("B", 1, 2, sequences), new("L", 256, 384, steps), new("H", 2 * sweep.Heads, 4 * sweep.Heads, heads)], $"P {p} N {n}", [2, 512, 2 * sweep.Heads], sizes => (int)(sizes[0] * sizes[2] / sweep.Heads),
             [new("forward", forward, 2.2, Held: 4.35), new("forward in training", forward, 2.2, Held: 4.45), new("backward", backward, 2.5, sweep.Shares - 1, Held: 4.75)],
