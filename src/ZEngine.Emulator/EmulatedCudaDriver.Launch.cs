@@ -150,8 +150,10 @@ public sealed partial class EmulatedCudaDriver
         DeviceMemory memory = kernel.Module.Memory;
         EmulatorOptions options = Options.Deleted is { } deleted && deleted.Kernel != kernel.Program.Name ? _besides : Options;
         bool tracks = TracksStreams(memory.Device) || Options.Checks.HasFlag(EmulatorChecks.Footprints) || Options.Checks.HasFlag(EmulatorChecks.StreamRaces) && kernel.Program.UsesReadOnlyPath;
+        int resident = (int)Math.Min(active, (configuration.Grid.Count + _limits.Multiprocessors - 1) / _limits.Multiprocessors);
+        int l1Bytes = _limits.L1Bytes(resident, kernel.Program.StaticSharedBytes + configuration.DynamicSharedBytes);
         var launch = new KernelLaunch(
-            kernel.Program, configuration, arguments, options, memory, _limits.Multiprocessors, active * _limits.Multiprocessors, _limits.L1Bytes((int)Math.Min(active, (configuration.Grid.Count + _limits.Multiprocessors - 1) / _limits.Multiprocessors), kernel.Program.StaticSharedBytes + configuration.DynamicSharedBytes),
+            kernel.Program, configuration, arguments, options, memory, _limits.Multiprocessors, active * _limits.Multiprocessors, l1Bytes,
             address => Peer(memory.Device, address), tracks);
         launch.Execute();
         Launches++;

@@ -39,6 +39,10 @@ public sealed partial class EmulatedCudaDriver : CudaDriver
     public EmulatedCudaDriver(EmulatorOptions? options = null)
     {
         Options = options ?? new EmulatorOptions();
+        if (Options.Checks.HasFlag(EmulatorChecks.Footprints) && !Options.Checks.HasFlag(EmulatorChecks.Counters))
+            throw new ArgumentException("EmulatorChecks.Footprints counts nothing without EmulatorChecks.Counters.", nameof(options));
+        ArgumentOutOfRangeException.ThrowIfLessThan(Options.Multiprocessors ?? 1, 1, nameof(options));
+        ArgumentOutOfRangeException.ThrowIfLessThan(Options.BlockInstructions, 1, nameof(options));
         _besides = Options with { Checks = Options.Checks & EmulatorChecks.Uninitialised, Policy = SchedulingPolicy.Converge };
         _limits = DeviceLimits.Of(Options.Architecture);
         if (Options.Multiprocessors is { } multiprocessors) _limits = _limits with { Multiprocessors = multiprocessors };

@@ -9,7 +9,7 @@ namespace ZEngine.Emulator.Driver;
 /// <summary>A module's text parsed and its kernels decoded. None of it changes any more, so all drivers of a process share it.</summary>
 internal sealed class DecodedModule
 {
-    /// <summary>The modules used last stay, though no driver holds them.</summary>
+    /// <summary>The modules decoded last stay, though no driver holds them.</summary>
     private const int Kept = 64;
 
     private static readonly Lock Gate = new();
@@ -43,7 +43,9 @@ internal sealed class DecodedModule
         {
             Known[key] = new WeakReference<DecodedModule>(module);
             Recent.Enqueue(module);
-            if (Recent.Count > Kept) Recent.Dequeue();
+            if (Recent.Count <= Kept) return module;
+            Recent.Dequeue();
+            foreach (var gone in Known.Where(known => !known.Value.TryGetTarget(out _)).Select(known => known.Key).ToArray()) Known.Remove(gone);
         }
         return module;
     }

@@ -166,4 +166,9 @@ public sealed class CounterTests
         Assert.Empty(machine.Run("test", new LaunchConfiguration(1, 32), machine.Upload(new byte[8192]), machine.Upload<int>([.. Enumerable.Range(0, 32).Select(offset)]), mask));
         return machine.Profile;
     }
+
+    [Fact]
+    public void Footprints_without_counters_are_refused() =>
+        Assert.StartsWith("EmulatorChecks.Footprints counts nothing without EmulatorChecks.Counters.",
+            Assert.Throws<ArgumentException>(() => new EmulatedCudaDriver(new EmulatorOptions { Checks = EmulatorChecks.Footprints })).Message, StringComparison.Ordinal);
 }

@@ -69,15 +69,21 @@ public sealed class AttentionTests
 
     public static TheoryData<string> OpDevices => [.. Devices.OpNames];
 
+    /// <summary>q, k, v and dO of one sequence.</summary>
+    private static Tensor[] Inputs(string deviceName, long length, long heads, long groups, long channels)
+    {
+        (string name, DType type) = Devices.OfOp(deviceName);
+        Device device = Devices.Open(name);
+        return [.. new[] { heads, groups, groups, heads }.Select((count, i) => ZEngine.Ops.RandomNormal([1, length, count, channels], Device.Cpu, new RandomStream((ulong)i + 1)).To(device).To(type))];
+    }
+
     /// <summary>A window is a mask: each query gets, with the gradients, what it gets from the keys of its window alone.</summary>
     [Theory, MemberData(nameof(OpDevices))]
     public void A_window_is_a_mask(string deviceName)
     {
-        (string name, DType type) = Devices.OfOp(deviceName);
-        Device device = Devices.Open(name);
         const int L = 90, Window = 37;
         using TensorScope scope = TensorScope.Enter();
-        Tensor[] x = [.. Enumerable.Range(1, 4).Select(seed => ZEngine.Ops.RandomNormal([1, L, seed is 2 or 3 ? 1 : 2, 16], Device.Cpu, new RandomStream((ulong)seed)).To(device).To(type))];
+        Tensor[] x = Inputs(deviceName, L, heads: 2, groups: 1, channels: 16);
         (float[][] Forward, float[][] Gradients) Run(AttentionOptions options, int from, int query, int count)
         {
             using Tape tape = Tape.Begin();
@@ -89,7 +95,7 @@ public sealed class AttentionTests
             return ([Floats(o), Floats(lse)], [Floats(tape.GradientOf(q)), Floats(tape.GradientOf(k)), Floats(tape.GradientOf(v))]);
         }
         (float[][] forward, float[][] gradients) = Run(new AttentionOptions(Window: Window), 0, 0, L);
-        float tolerance = type == DType.Float32 ? 1e-5f : 0.03f;
+        float tolerance = x[0].DType == DType.Float32 ? 1e-5f : 0.03f;
         float[] dK = new float[L * 16], dV = new float[L * 16];
         for (int l = 0; l < L; l++)
         {
@@ -111,11 +117,8 @@ public sealed class AttentionTests
     [Theory, MemberData(nameof(OpDevices))]
     public void Heads_in_another_order_give_their_bits_in_that_order(string deviceName)
     {
-        (string name, DType type) = Devices.OfOp(deviceName);
-        Device device = Devices.Open(name);
-        const int L = 70, P = 24;
         using TensorScope scope = TensorScope.Enter();
-        Tensor[] x = [.. Enumerable.Range(1, 4).Select(seed => ZEngine.Ops.RandomNormal([1, L, seed is 2 or 3 ? 2 : 4, P], Device.Cpu, new RandomStream((ulong)seed)).To(device).To(type))];
+        Tensor[] x = Inputs(deviceName, 70, heads: 4, groups: 2, channels: 24);
         static Tensor Swapped(Tensor tensor)
         {
             using NoGradient pause = Tape.NoGrad();
