@@ -7,15 +7,12 @@ internal sealed unsafe partial class CpuBackend
     /// <summary>Time steps to a piece of work.</summary>
     private const long ConvBlock = 64;
 
-    internal override void CausalConv1dForward(CausalConv1dInputs x, Tensor y, Tensor finalState) => Convolve(x, F32(y), F32(finalState));
-
-    /// <summary>The final state may take the place of the initial one.</summary>
-    private static void Convolve(CausalConv1dInputs x, float* y, float* finalState)
+    internal override void CausalConv1dForward(CausalConv1dInputs x, Tensor y, Tensor finalState)
     {
         using var taps = new ConvTaps(x);
         var rows = new ConvRows(x, taps, F32(x.X), F32(x.InitialState));
-        For(rows.Blocks, 1, new ConvForwardKernel(rows, y, x.HasSilu));
-        rows.CopyFinalState(finalState);
+        For(rows.Blocks, 1, new ConvForwardKernel(rows, F32(y), x.HasSilu));
+        rows.CopyFinalState(F32(finalState));
     }
 
     internal override void CausalConv1dBackward(CausalConv1dInputs x, Tensor dy, Tensor? dFinalState, CausalConv1dInputs d, PartialSums? sums)

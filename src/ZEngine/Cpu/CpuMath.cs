@@ -21,9 +21,15 @@ internal static class CpuMath
         p = T.MulAdd(p, r, T.Broadcast(1f / 24));
         p = T.MulAdd(p, r, T.Broadcast(1f / 6));
         p = T.MulAdd(p, r, T.Broadcast(0.5f));
-        p = T.MulAdd(p, r * r, r) + T.Broadcast(1f);
+        return T.Scale(T.MulAdd(p, r * r, r) + T.Broadcast(1f), n);
+    }
+
+    /// <summary>a·2^n in two steps, of which the first is exact.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Scale<T>(T a, T n) where T : struct, IFloats<T>
+    {
         T half = T.Round(n * T.Broadcast(0.5f));
-        return p * T.Power2(half) * T.Power2(n - half);
+        return a * T.Power2(half) * T.Power2(n - half);
     }
 
     /// <summary>ln x, by ln m = 2·atanh((m-1)/(m+1)) for the mantissa; -∞ at 0, NaN below.</summary>

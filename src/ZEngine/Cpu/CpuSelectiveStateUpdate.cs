@@ -12,7 +12,7 @@ internal sealed unsafe partial class CpuBackend
         long own = channels / groups, rows = rank + 2 * n;
         using var scratch = new CpuScratch(batch * (2 * channels + 2 * groups * rows));
         float* u = scratch.Data, dt = u + batch * channels, projected = dt + batch * channels, ordered = projected + batch * groups * rows;
-        using (Tensor steps = x.Reshape(batch, 1, channels)) Convolve(new CausalConv1dInputs(steps, layer.Weight, layer.Bias, convolution, HasSilu: true, null), u, F32(convolution));
+        ConvolveStep(x, layer.Weight, layer.Bias, convolution, u);
         // Products of one row each: one of many rows adds in another order, and a sequence's numbers must not depend on the others.
         for (long i = 0; i < batch * groups; i++)
             CpuRowDots.Multiply(1, rows, own, u + i * own, own, Rows(layer.Projection, i % groups * rows, own), projected + i * rows, rows, null, isAdding: false);

@@ -56,6 +56,9 @@ internal unsafe interface IFloats<T> where T : struct, IFloats<T>
     /// <summary>2^n for whole n in -126..127.</summary>
     static abstract T Power2(T n);
 
+    /// <summary>a·2^n for whole n in -252..254, rounded once.</summary>
+    static abstract T Scale(T a, T n);
+
     /// <summary>e with a = m·2^e, m in [0.5, 1), for normal positive a.</summary>
     static abstract T Exponent(T a);
 
@@ -196,6 +199,8 @@ internal readonly unsafe struct Floats16(Vector512<float> value) : IFloats<Float
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats16 Power2(Floats16 n) => new((Vector512.ConvertToInt32Native(n._v) + Vector512.Create(127) << 23).AsSingle());
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Floats16 Scale(Floats16 a, Floats16 n) => Avx512F.IsSupported ? new(Avx512F.Scale(a._v, n._v)) : CpuMath.Scale(a, n);
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats16 Exponent(Floats16 a) => new(Vector512.ConvertToSingle((Vector512.ShiftRightLogical(a._v.AsInt32(), 23) & Vector512.Create(255)) - Vector512.Create(126)));
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats16 Mantissa(Floats16 a) => new((a._v.AsInt32() & Vector512.Create(0x007FFFFF) | Vector512.Create(0x3F000000)).AsSingle());
@@ -319,6 +324,8 @@ internal readonly unsafe struct Floats8(Vector256<float> value) : IFloats<Floats
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats8 Power2(Floats8 n) => new((Vector256.ConvertToInt32Native(n._v) + Vector256.Create(127) << 23).AsSingle());
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Floats8 Scale(Floats8 a, Floats8 n) => Avx512F.VL.IsSupported ? new(Avx512F.VL.Scale(a._v, n._v)) : CpuMath.Scale(a, n);
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats8 Exponent(Floats8 a) => new(Vector256.ConvertToSingle((Vector256.ShiftRightLogical(a._v.AsInt32(), 23) & Vector256.Create(255)) - Vector256.Create(126)));
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats8 Mantissa(Floats8 a) => new((a._v.AsInt32() & Vector256.Create(0x007FFFFF) | Vector256.Create(0x3F000000)).AsSingle());
@@ -431,6 +438,8 @@ internal readonly unsafe struct Floats4(Vector128<float> value) : IFloats<Floats
     public static Floats4 SelectNaN(Floats4 a, Floats4 then, Floats4 otherwise) => new(Vector128.ConditionalSelect(Vector128.Equals(a._v, a._v), otherwise._v, then._v));
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats4 Power2(Floats4 n) => new((Vector128.ConvertToInt32Native(n._v) + Vector128.Create(127) << 23).AsSingle());
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Floats4 Scale(Floats4 a, Floats4 n) => Avx512F.VL.IsSupported ? new(Avx512F.VL.Scale(a._v, n._v)) : CpuMath.Scale(a, n);
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Floats4 Exponent(Floats4 a) => new(Vector128.ConvertToSingle((Vector128.ShiftRightLogical(a._v.AsInt32(), 23) & Vector128.Create(255)) - Vector128.Create(126)));
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -26,10 +26,8 @@ internal sealed unsafe partial class CpuBackend
     /// <summary>A step of every sequence; the states, of which there may be more, are read and overwritten element by element.</summary>
     private static void Advance(StateUpdateInputs x, Tensor convolution, Tensor scan, Tensor y)
     {
-        long batch = x.X.Shape[0], channels = convolution.Shape[2];
-        using Tensor steps = x.X.Reshape(batch, 1, channels);
-        using var mixed = new CpuScratch(batch * channels);
-        Convolve(new CausalConv1dInputs(steps, x.Weight, x.Bias, convolution, HasSilu: true, null), mixed.Data, F32(convolution));
+        using var mixed = new CpuScratch(x.X.Shape[0] * convolution.Shape[2]);
+        ConvolveStep(x.X, x.Weight, x.Bias, convolution, mixed.Data);
         var step = new SsdView(x, mixed.Data, scan);
         For(step.Units, 1, new SsdForwardKernel(step, F32(y), F32(scan), null, null, null, null));
     }

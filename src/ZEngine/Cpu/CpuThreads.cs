@@ -8,16 +8,23 @@ internal interface IParallelJob
     void Run(long begin, long end);
 }
 
+/// <summary>Some memory, of which nothing is known but that it will be read: it may be gone by then.</summary>
+internal readonly record struct Stretch(nint Address, long Bytes);
+
 /// <summary>Runs jobs on all cores, in pieces of fixed size; no piece depends on another.</summary>
 /// <remarks>
 /// Every thread has a share of neighbouring pieces, takes them in order and then helps with the others' shares: memory is read in long
 /// streams (a tenth faster than pieces taken in turns), a thread meets the same part of a tensor again in the next op, and a slow core holds nobody up.
 /// A cache line goes from one core to another in a quarter of a microsecond where they share no cache, and a decoded token has dozens of regions: what a thread
 /// polls stands in a line of its own, which the owner of a region writes once to begin and the worker twice, to come in and when it is done.
+/// Between two regions the owner works alone and the memory would rest: meanwhile a worker fetches what it is to read next, where that is known.
 /// </remarks>
 internal static unsafe class CpuThreads
 {
     private const int SpinsBeforeSleep = 1600;                 // about 60 µs: longer than the gap between two ops of a step
+
+    /// <summary>What a waiting worker fetches at most, a quarter of a second-level cache, and between two looks for a call: more at once is dropped where the misses of a core are under way.</summary>
+    private const long MaxFetchBytes = 256 << 10, FetchBytes = 512;
 
     public const int MaxThreads = 1024;
 
@@ -32,6 +39,7 @@ internal static unsafe class CpuThreads
     private static long s_total, s_grain;
     private static readonly Share* s_shares = Lines<Share>();
     private static int s_shareCount;
+    private static Stretch s_next;
     private static Exception? s_failure;
 
     private static readonly Worker* s_workers = Lines<Worker>();
@@ -42,8 +50,12 @@ internal static unsafe class CpuThreads
     public static int Count { get => s_count; set => s_count = value; }
 
     /// <summary>Runs <paramref name="job"/> over [0, total) in pieces of <paramref name="grain"/> indices.</summary>
+    /// <param name="total">Indices.</param>
+    /// <param name="grain">Indices to a piece.</param>
+    /// <param name="job">What to do with a piece.</param>
+    /// <param name="next">What a later region will read from end to end, divided as this one: empty where that is not known.</param>
     /// <remarks>A call while another thread's job is running works alone: the bits are the same.</remarks>
-    public static void For<TJob>(long total, long grain, in TJob job) where TJob : struct, IParallelJob
+    public static void For<TJob>(long total, long grain, in TJob job, Stretch next = default) where TJob : struct, IParallelJob
     {
         if (total <= 0) return;
         grain = Math.Max(1, grain);
@@ -57,7 +69,7 @@ internal static unsafe class CpuThreads
         {
             TJob shared = job;
 #pragma warning disable CS8500 // the struct stays on this stack until every worker has left it
-            Publish(&RunPiece<TJob>, &shared, total, grain);
+            Publish(&RunPiece<TJob>, &shared, total, grain, next);
 #pragma warning restore CS8500
         }
         finally
@@ -73,13 +85,13 @@ internal static unsafe class CpuThreads
 #pragma warning restore CS8500
     }
 
-    private static void Publish(delegate*<void*, long, long, void> run, void* job, long total, long grain)
+    private static void Publish(delegate*<void*, long, long, void> run, void* job, long total, long grain, Stretch next)
     {
         int helpers = (int)Math.Min(s_count - 1, (total + grain - 1) / grain - 1);
         EnsureWorkers(helpers);
         s_run = run;
         s_job = job;
-        (s_total, s_grain, s_failure) = (total, grain, null);
+        (s_total, s_grain, s_next, s_failure) = (total, grain, next, null);
         Deal(helpers + 1);
         long open = 4 * ++s_region + Worker.Open;
         for (int i = 1; i <= helpers; i++)
@@ -135,9 +147,10 @@ internal static unsafe class CpuThreads
     private static void Work(int thread)
     {
         Worker* me = s_workers + thread;
+        Stretch own = default;
         while (true)
         {
-            long call = Await(me, s_wake[thread]);
+            long call = Await(me, s_wake[thread], ref own);
             if (Interlocked.CompareExchange(ref me->Call, call - Worker.Open + Worker.Joined, call) != call) continue;
             try
             {
@@ -149,17 +162,26 @@ internal static unsafe class CpuThreads
             {
                 Interlocked.CompareExchange(ref s_failure, e, null);
             }
+            if (s_next.Bytes > 0) own = ShareOf(s_next, thread);
             Volatile.Write(ref me->Call, call - Worker.Open + Worker.Done);
         }
     }
 
-    /// <summary>Waits for a region to help with, at first without giving up the core.</summary>
-    private static long Await(Worker* me, ManualResetEventSlim wake)
+    /// <summary>The beginning of what a thread will read of some memory.</summary>
+    private static Stretch ShareOf(Stretch next, int thread) => new(next.Address + (nint)(next.Bytes / s_shareCount * thread), Math.Min(MaxFetchBytes, next.Bytes / s_shareCount));
+
+    /// <summary>Waits for a region to help with, at first without giving up the core; fetches what is left of some memory.</summary>
+    private static long Await(Worker* me, ManualResetEventSlim wake, ref Stretch next)
     {
         for (int spins = 0; ; spins++)
         {
             long call = Volatile.Read(ref me->Call);
             if (call % 4 == Worker.Open) return call;
+            if (next.Bytes > 0)
+            {
+                CpuSimd.FetchRow((float*)next.Address, FetchBytes / sizeof(float));
+                next = new Stretch(next.Address + (nint)FetchBytes, next.Bytes - FetchBytes);
+            }
             if (spins < SpinsBeforeSleep)
             {
                 Thread.SpinWait(1);

@@ -40,6 +40,26 @@ public sealed class CpuMathTests
         Assert.True(worst > bound / 8, $"{function} on {low}..{high} is only {worst:F3} units off: the bound {bound} is too wide");
     }
 
+    /// <summary>Registers of every width scale alike, rounded once where the result has no room for all bits.</summary>
+    [Fact]
+    public void Scaling_by_a_power_of_two_rounds_once()
+    {
+        foreach (float a in (ReadOnlySpan<float>)[1f, -1.4142135f, 0.70710677f, 1.9999999f, 0f, float.NaN, float.PositiveInfinity])
+        for (int n = -252; n <= 254; n++)
+        {
+            float want = (float)(a * Math.ScaleB(1.0, n));
+            Assert.Equal([want, want, want], [Lane<Floats4>(a, n), Lane<Floats8>(a, n), Lane<Floats16>(a, n)]);
+        }
+    }
+
+    private static unsafe float Lane<T>(float a, float n) where T : struct, IFloats<T>
+    {
+        float* lanes = stackalloc float[16];
+        T.Scale(T.Broadcast(a), T.Broadcast(n)).Store(lanes);
+        for (int i = 1; i < T.Width; i++) Assert.Equal(lanes[0], lanes[i]);
+        return lanes[0];
+    }
+
     /// <summary>About as many floats as asked for, evenly spaced in their order, both ends included.</summary>
     private static float[] Sweep(float low, float high, int count)
     {

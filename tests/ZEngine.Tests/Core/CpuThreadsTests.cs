@@ -15,6 +15,22 @@ public sealed class CpuThreadsTests
         }
     });
 
+    /// <summary>Workers fetch the weights that followed the last time. These may have been given back since: nothing may be touched in earnest.</summary>
+    [Fact]
+    public void Weights_that_are_gone_are_fetched_without_harm() => With(2, () =>
+    {
+        using TensorScope scope = TensorScope.Enter();
+        Tensor x = Tensor.Zeros([1, 2048], DType.Float32, Device.Cpu), first = Tensor.Zeros([2048, 2048], DType.Float32, Device.Cpu), second = Tensor.Zeros([2048, 2048], DType.Float32, Device.Cpu);
+        for (int i = 0; i < 3; i++)
+        {
+            ZEngine.Ops.Linear(x, first);
+            ZEngine.Ops.Linear(x, second);
+        }
+        TensorScope.Drop(second);
+        Device.Cpu.Trim();                                     // 16 MB go back to the system
+        for (int i = 0; i < 20; i++) Assert.All(ZEngine.Ops.Linear(x, first).ToArray<float>(), value => Assert.Equal(0, value));
+    });
+
     [Fact]
     public void Nested_calls_run_every_index_exactly_once() => With(4, () =>
     {
