@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ZEngine beside llama.cpp and beside transformers on PyTorch, on the CPU, in one run and in turns: medians of the turns, and their ratio.
+# ZEngine beside llama.cpp and beside transformers on PyTorch, on the CPU, in one run and in turns: medians of the turns and of their ratios.
 # usage: peers.sh ROOT [threads] [shape]     shape: mamba2-768, llama-768, mamba2-512 or zamba2-512; default: all
 #        ROOT: a system folder that holds llama-bench and python3 with torch, transformers and gguf, and in /root mamba2.gguf and llama.gguf,
 #        random weights with d 768, 24 layers, vocabulary 8192
@@ -23,4 +23,4 @@ turns() { # SHAPE PEER COUNT
     [[ -z $only || $only == "$1" ]] || return 0
     for _ in $(seq "$3"); do ours "$1"; "$2" "$1"; done
 }
-{ turns mamba2-768 llama 3; turns llama-768 llama 3; turns mamba2-512 transformers 1; turns zamba2-512 transformers 1; } | tee >(cat >&2) | bench peers -
+{ turns mamba2-768 llama 5; turns llama-768 llama 5; turns mamba2-512 transformers 1; turns zamba2-512 transformers 1; } | tee >(cat >&2) | bench peers -

@@ -2,7 +2,7 @@ using System.Globalization;
 
 namespace ZEngine.Bench;
 
-/// <summary>Puts the lines that <c>peers.sh</c> has gathered side by side: who, shape, what, value; medians over the turns.</summary>
+/// <summary>Puts the lines that <c>peers.sh</c> has gathered side by side: who, shape, what, value; medians over the turns. The ratio is the median of the turns' own: what slows the machine for a while slows both of a turn.</summary>
 internal static class PeerTable
 {
     private const string Own = "zengine";
@@ -19,23 +19,30 @@ internal static class PeerTable
             }
             values.Add((who, shape, what, value));
         }
-        Console.WriteLine("| shape | what | ZEngine | peer | ratio |");
+        Console.WriteLine("| shape | what | ZEngine | peer | ratio, of a turn |");
         Console.WriteLine("|---|---|--:|--:|--:|");
         foreach (var row in values.GroupBy(value => (value.Shape, value.What)))
         {
-            double own = Median(row.Where(value => value.Who == Own));
-            foreach (var peer in row.Where(value => value.Who != Own).GroupBy(value => value.Who))
+            double[] own = [.. row.Where(value => value.Who == Own).Select(value => value.Value)];
+            foreach (var peer in row.Where(value => value.Who != Own).GroupBy(value => value.Who, value => value.Value))
             {
-                double other = Median(peer), ratio = row.Key.What.EndsWith(" s", StringComparison.Ordinal) ? other / own : own / other;
-                Console.WriteLine(FormattableString.Invariant($"| {row.Key.Shape} | {row.Key.What} | {own:G4} | {peer.Key} {other:G4} | {ratio:F2} |"));
+                double[] others = [.. peer];
+                if (others.Length != own.Length)
+                {
+                    Console.Error.WriteLine($"peers: {row.Key.Shape}, {row.Key.What}: {own.Length} turns of {Own} and {others.Length} of {peer.Key}");
+                    return 2;
+                }
+                bool isTime = row.Key.What.EndsWith(" s", StringComparison.Ordinal);
+                double[] ratios = [.. own.Zip(others, (a, b) => isTime ? b / a : a / b)];
+                Console.WriteLine(FormattableString.Invariant($"| {row.Key.Shape} | {row.Key.What} | {Median(own):G4} | {peer.Key} {Median(others):G4} | {Median(ratios):F2} ({ratios.Min():F2} to {ratios.Max():F2}) |"));
             }
         }
         return 0;
     }
 
-    private static double Median(IEnumerable<(string Who, string Shape, string What, double Value)> values)
+    private static double Median(double[] values)
     {
-        double[] sorted = [.. values.Select(value => value.Value).Order()];
+        double[] sorted = [.. values.Order()];
         return sorted.Length == 0 ? double.NaN : (sorted[sorted.Length / 2] + sorted[(sorted.Length - 1) / 2]) / 2;
     }
 }
