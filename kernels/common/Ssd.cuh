@@ -158,9 +158,9 @@ template <typename T> constexpr int kPieceElements = kSteps * kPiecePitch<T>;
 template <typename T> constexpr int kPieceParts = kPiece<T> / 16;
 template <typename T> constexpr int kPieceFloats = kPieceParts<T> * kPartFloats;
 
-// A team of kSsdThreads starts loading rows × columns of a matrix into a tile of Rows × Width, zero where there are none; only columns up to the next multiple of 16 are
+// A team of Threads starts loading rows × columns of a matrix into a tile of Rows × Width, zero where there are none; only columns up to the next multiple of 16 are
 // written. Wait with tile_wait, then a barrier.
-template <int Width, int Rows = kSteps, typename T, typename E>
+template <int Width, int Rows = kSteps, int Threads = kSsdThreads, typename T, typename E>
 __device__ inline void load_tile(E* sTile, const T* from, i64 rowStride, int rows, int columns, bool isWide)
 {
     constexpr int kPitch = Width + kRowPad<E>, V = 16 / sizeof(T);
@@ -168,7 +168,7 @@ __device__ inline void load_tile(E* sTile, const T* from, i64 rowStride, int row
     if (kIsSame<T, E> && isWide)
     {
         #pragma unroll 1                                      // copies wait for nothing: more at a time would only take registers
-        for (int i = threadIdx.x % kSsdThreads; i < Rows * Width / V; i += kSsdThreads)
+        for (int i = threadIdx.x % Threads; i < Rows * Width / V; i += Threads)
         {
             const int r = i / (Width / V), c = i % (Width / V) * V;
             if (c >= used) continue;
@@ -178,7 +178,7 @@ __device__ inline void load_tile(E* sTile, const T* from, i64 rowStride, int row
         return;
     }
     #pragma unroll 1
-    for (int i = threadIdx.x % kSsdThreads; i < Rows * Width; i += kSsdThreads)
+    for (int i = threadIdx.x % Threads; i < Rows * Width; i += Threads)
     {
         const int r = i / Width, c = i % Width;
         if (c < used) sTile[r * kPitch + c] = from_f32<E>(r < rows && c < columns ? to_f32(from[r * rowStride + c]) : 0.0f);

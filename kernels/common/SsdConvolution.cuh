@@ -2,7 +2,7 @@
 #pragma once
 #include "common/Ssd.cuh"
 
-constexpr int kTaps = 4, kRowsOfThread = 8;                   // most taps; rows that a thread walks
+constexpr int kTaps = 4;                                      // most taps
 
 struct SsdConvolution                                         // mirrored in CudaSsdScan.cs, field for field
 {
@@ -11,62 +11,73 @@ struct SsdConvolution                                         // mirrored in Cud
     i32 K;
 };
 
-// What a unit keeps of its channels: taps, the last at kTaps − 1; bias; and the last inputs before the chunk, of which kTaps − K are no inputs.
-template <int Width>
+// What a team of Threads keeps of its Width channels: taps, the last at kTaps − 1; bias; and the last inputs before the chunk, of which kTaps − K are no inputs. A thread walks the rows of a
+// group, V channels of them.
+template <int Width, int Threads, int V>
 struct SsdWindow
 {
+    static constexpr int kGroups = Threads * V / Width, kInputs = (kTaps - 1) * Width;
+
     f32 sTaps[kTaps][Width], sBias[Width], sBefore[kTaps - 1][Width];
 
-    // A thread of a team has this column of this row of sBefore, and there is none for the last.
-    static __device__ inline int row(int thread) { return thread % kSsdThreads / Width; }
-    static __device__ inline int column(int thread) { return thread % Width; }
-    static __device__ inline bool has_row(int thread) { return row(thread) < kTaps - 1; }
+    static __device__ inline void sync()
+    {
+        if constexpr (Threads == kWarp) __syncwarp();
+        else __syncthreads();
+    }
 
     // Channels from `first` on, of which `channels` exist, of a sequence.
     __device__ inline void open(const SsdConvolution& of, i64 sequence, int first, int channels)
     {
-        for (int c = threadIdx.x % kSsdThreads; c < Width; c += kSsdThreads)
+        const int thread = thread_again() % Threads;
+        for (int c = thread; c < Width; c += Threads)
         {
             #pragma unroll
             for (int i = 0; i < kTaps; i++) sTaps[i][c] = c < channels && kTaps - i <= of.K ? of.weight[(i64)(first + c) * of.K + i - (kTaps - of.K)] : 0.0f;
             sBias[c] = of.bias && c < channels ? of.bias[first + c] : 0.0f;
         }
-        const int thread = thread_again(), input = row(thread) - (kTaps - of.K);
-        if (has_row(thread)) sBefore[row(thread)][column(thread)] = of.initial && input >= 0 && column(thread) < channels ? of.initial[(sequence * (of.K - 1) + input) * of.stateStep + first + column(thread)] : 0.0f;
+        for (int k = thread; k < kInputs; k += Threads)
+        {
+            const int input = k / Width - (kTaps - of.K), c = k % Width;
+            sBefore[k / Width][c] = of.initial && input >= 0 && c < channels ? of.initial[(sequence * (of.K - 1) + input) * of.stateStep + first + c] : 0.0f;
+        }
     }
 
     // The last inputs are the state behind the sequence.
     __device__ inline void close(const SsdConvolution& of, i64 sequence, int first, int channels) const
     {
-        const int thread = thread_again(), input = row(thread) - (kTaps - of.K);
-        if (has_row(thread) && input >= 0 && column(thread) < channels) of.final[(sequence * (of.K - 1) + input) * of.stateStep + first + column(thread)] = sBefore[row(thread)][column(thread)];
+        for (int k = thread_again() % Threads; k < kInputs; k += Threads)
+        {
+            const int input = k / Width - (kTaps - of.K), c = k % Width;
+            if (input >= 0 && c < channels) of.final[(sequence * (of.K - 1) + input) * of.stateStep + first + c] = sBefore[k / Width][c];
+        }
     }
 
-    // The first `steps` rows of a tile become what the convolution makes of them, rounded to T; the others stay 0. All threads of the block call it, when the rows are there.
-    template <typename T, typename E>
-    __device__ inline void convolve(E* sX, int K, int steps, int used)
+    // The first `steps` rows of a tile become what the convolution makes of them, rounded to T; the others stay 0. at(row, column) is an element of the tile. All threads of the team call it,
+    // when the rows are there.
+    template <typename T, typename At>
+    __device__ inline void convolve(const At& at, int K, int steps, int used)
     {
-        constexpr int V = Width * kSteps / kRowsOfThread / kSsdThreads, kPitch = Width + kRowPad<E>;
-        const int thread = thread_again(), c = thread % (Width / V) * V, first = thread % kSsdThreads / (Width / V) * kRowsOfThread, from = steps + row(thread) - (kTaps - 1);
-        E* sRow = sX + first * kPitch + c;
-        f32 window[kTaps][V], next = 0;
-        if (c < used)
+        // Groups of a warp are an odd number of rows apart: rows at even distances may lie in the same banks.
+        const int rows = (steps + kGroups - 1) / kGroups | (Threads == kWarp ? 1 : 0);
+        const int thread = thread_again() % Threads, c = thread % (Width / V) * V, first = thread / (Width / V) * rows, end = min(steps, first + rows);
+        f32 window[kTaps][V];
+        if (c < used && first < end)
             #pragma unroll
             for (int i = 1; i < kTaps; i++)
             {
-                if (first == 0) load<V>(window[i], &sBefore[i - 1][c]);
-                else load<V>(window[i], sRow + (i - kTaps) * kPitch);
+                const int row = first + i - kTaps;
+                if (row < 0) load<V>(window[i], &sBefore[row + kTaps - 1][c]);
+                else load<V>(window[i], at(row, c));
             }
-        if (has_row(thread) && column(thread) < used) next = from < 0 ? sBefore[from + kTaps - 1][column(thread)] : to_f32(sX[from * kPitch + column(thread)]);
-        __syncthreads();                                      // every thread has the rows before its own, which take the convolution's place
-        if (has_row(thread)) sBefore[row(thread)][column(thread)] = next;
-        if (c >= used) return;
+        sync();                                               // every thread has the rows before its own, which take the convolution's place
+        if (c >= used || first >= end) return;
         f32 taps[kTaps][V], bias[V];
         load<V>(bias, sBias + c);
         #pragma unroll
         for (int i = 0; i < kTaps; i++) load<V>(taps[i], sTaps[i] + c);
         #pragma unroll 1
-        for (int r = 0; r < kRowsOfThread && first + r < steps; r++, sRow += kPitch)
+        for (int row = first; row < end; row++)
         {
             f32 sum[V];
             #pragma unroll
@@ -76,7 +87,7 @@ struct SsdWindow
                 for (int i = 0; i + 1 < kTaps; i++) window[i][v] = window[i + 1][v];
                 sum[v] = bias[v];
             }
-            load<V>(window[kTaps - 1], sRow);
+            load<V>(window[kTaps - 1], at(row, c));
             #pragma unroll
             for (int i = 0; i < kTaps; i++)
                 if (kTaps - i <= K)
@@ -84,7 +95,10 @@ struct SsdWindow
                     for (int v = 0; v < V; v++) sum[v] = fmaf(taps[i][v], window[i][v], sum[v]);
             #pragma unroll
             for (int v = 0; v < V; v++) sum[v] = to_f32(from_f32<T>(silu(sum[v])));
-            stash<V>(sRow, sum);
+            stash<V>(at(row, c), sum);
         }
+        if (end < steps) return;
+        #pragma unroll
+        for (int i = 1; i < kTaps; i++) stash<V>(&sBefore[i - 1][c], window[i]);           // which are before the next chunk
     }
 };

@@ -33,7 +33,7 @@ internal sealed class Mamba2Pass
         (_scan, input) = Convolve(unmixed, isTracked);
         Tensor y = Tensor.Empty([batch, length, inner], dtype, device);
         ScanState = Tensor.Empty([sequences, heads, inner / heads, states], DType.Float32, device);
-        Squares = isDeferred ? Tensor.Empty([batch, length, backend.SsdSquares(heads, inner / heads)], DType.Float32, device) : null;
+        Squares = isDeferred ? Tensor.Empty([batch, length, backend.SsdSquares(_scan)], DType.Float32, device) : null;
         _states = isTracked ? _scan.X.Backend.SsdStates(_scan) : null;
         _ungated = !isDeferred ? y : isTracked ? Tensor.EmptyLike(y) : null;
         backend.SsdScanForward(input is null ? _scan : _scan with { X = x }, Heads(y), ScanState, _states, isDeferred && isTracked ? Heads(_ungated!) : null, Squares is null ? null : new SsdGate(_norm, Squares), input);

@@ -23,14 +23,14 @@ internal sealed partial class CudaBackend
         public int K;
     }
 
-    /// <summary>Mirrors SsdForwardArgs in kernels/SsdScanForward.cu, field for field.</summary>
+    /// <summary>Mirrors SsdForwardArgs in kernels/common/SsdForward.cuh, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
     private struct SsdForwardArgs
     {
         public ulong Y, Ungated, Final, States, Initial, Carried, Norm, Squares, Convolved;
         public SsdConvolution Convolution;
         public SsdShape Shape;
-        public int Segments, ChunksOfSegment;
+        public int Segments, ChunksOfSegment, Units;
     }
 
     /// <summary>Mirrors SsdStateForwardArgs in kernels/SsdScanForward.cu, field for field.</summary>
@@ -97,7 +97,7 @@ internal sealed partial class CudaBackend
         return Tensor.Empty([(x.Chunks() + (sequences * (every - 1))) / every, x.X.Shape[2], x.B.Shape[3], x.X.Shape[3]], x.X.DType == DType.BFloat16 ? DType.BFloat16 : DType.Float32, x.X.Device);
     }
 
-    internal override long SsdSquares(long heads, long headDimension) => heads * SsdPlan.Slices(headDimension, SsdPlan.ChannelsOfSquares);
+    internal override long SsdSquares(SsdScanInputs x) => x.X.Shape[2] * SsdPlan.Slices(x.X.Shape[3], SsdPlan.WidthOf((int)x.B.Shape[3], x.X.DType));
 
     internal override bool SsdConvolves(SsdScanInputs x, long taps) => x.X.Count > 0 && x.X.Shape[1] > 1 && PlanOf(x, ShapeOf(x, null, x.X)).Convolves(taps);
 
@@ -127,12 +127,12 @@ internal sealed partial class CudaBackend
                 Initial = Pointer(x.InitialState), Carried = Pointer(carried), Shape = shape, Segments = plan.Segments, ChunksOfSegment = plan.ChunksOfSegment,
             });
         }
-        long units = shape.Sequences * (long)plan.Segments * shape.H * SsdPlan.Slices(shape.P, plan.Width);
-        Kernel("SsdScanForward.cu", $"ssd_scan_forward<{y.DType}, {plan.Tiles}, {plan.Units}>").Launch(Blocks("SsdScan", units / plan.Units), SsdPlan.Threads * plan.Units, plan.SharedBytes, new SsdForwardArgs
+        (string file, string name, int threads) = SsdPlan.ElementBytes(y.DType) == 2 ? ("SsdScanForward.cu", "ssd_scan_forward", SsdPlan.WarpThreads) : ("SsdScanForwardFloat.cu", "ssd_scan_forward_float", SsdPlan.Threads);
+        Kernel(file, $"{name}<{y.DType}, {plan.Tiles}>").Launch(Blocks("SsdScan", shape.Sequences * (long)plan.Segments * shape.G * plan.Blocks), threads, plan.SharedBytes, new SsdForwardArgs
         {
             Y = Pointer(y), Ungated = Pointer(ungated), Final = Pointer(finalState), States = Pointer(states), Initial = Pointer(x.InitialState), Carried = Pointer(carried),
             Norm = Pointer(gate?.Weight), Squares = Pointer(gate?.Squares), Convolved = Pointer(input?.Convolved), Convolution = ConvolutionOf(input),
-            Shape = shape, Segments = plan.Segments, ChunksOfSegment = plan.ChunksOfSegment,
+            Shape = shape, Segments = plan.Segments, ChunksOfSegment = plan.ChunksOfSegment, Units = plan.Units,
         });
     }
 

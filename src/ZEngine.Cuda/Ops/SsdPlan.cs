@@ -1,28 +1,36 @@
 namespace ZEngine.Cuda;
 
 /// <summary>How the kernels of the state-space dual scan divide their work: a pure function of sizes, types and the device. It changes no bit of any result.</summary>
-/// <param name="Tiles">Tiles of 64 states that a team of the forward kernel holds in registers.</param>
-/// <param name="Width">Channels of a team.</param>
-/// <param name="Units">Teams of a block of the forward kernel, which share B, C and their product.</param>
+/// <param name="Tiles">Tiles of 64 states that the forward kernel holds in registers.</param>
+/// <param name="Width">Channels of a unit: of a warp on the tensor cores, of a block in floats.</param>
+/// <param name="Units">Units of a block of the forward kernel, which share B, C and their product.</param>
+/// <param name="Blocks">Blocks that the units of a group's heads are shared out to.</param>
 /// <param name="SharedBytes">Dynamic shared memory of a block of the forward kernel.</param>
 /// <param name="Segments">Stretches of time that are walked at once.</param>
 /// <param name="ChunksOfSegment">Chunks of each stretch but the last.</param>
-internal readonly record struct SsdPlan(int Tiles, int Width, int Units, int SharedBytes, int Segments, int ChunksOfSegment)
+internal readonly record struct SsdPlan(int Tiles, int Width, int Units, int Blocks, int SharedBytes, int Segments, int ChunksOfSegment)
 {
-    public const int Threads = 256, Steps = 64, Side = 64, MaxStates = 256, StepChannels = 32, ColumnsOfBlock = 32, ChannelsOfSquares = 32, ChunksOfBorder = 2;
-    private const int PadBytes = 16, BlocksOfMultiprocessor = 2, LeastChunks = 8, StaticBytes = 5 << 10, MostTaps = 4;
+    public const int Threads = 256, WarpThreads = MostUnits * 32, Steps = 64, Side = 64, MaxStates = 256, StepChannels = 32, ColumnsOfBlock = 32, ChunksOfBorder = 2;
+    private const int PadBytes = 16, BlocksOfMultiprocessor = 2, LeastChunks = 8, MostTaps = 4, MostUnits = 4, DecayBytes = 2128, NearBytes = 4096 + 512, PairBytes = 10 << 10, UnitBytes = 32, PlaceBytes = 64, Alignment = 128;
 
     public static SsdPlan For(int states, int channels, int heads, int groups, DType type, int sequences, long longest, int chunk, int multiprocessors, int sharedBytesPerBlock)
     {
-        int element = ElementBytes(type), tiles = states <= 64 ? 1 : states <= 128 ? 2 : 4, width = element == 2 ? 64 : 32;
-        long slices = Slices(channels, width);
-        bool isShared = element == 2 && tiles < 4 && heads / groups * slices % 2 == 0 && SharedOf(tiles, width, 2, element) + 2 * StaticBytes <= sharedBytesPerBlock;
-        int units = isShared ? 2 : 1;
-        long blocks = sequences * (heads * slices / units);
+        int tiles = states <= 64 ? 1 : states <= 128 ? 2 : 4, width = WidthOf(states, type), slices = (int)Slices(channels, width), ofGroup = heads / Math.Max(1, groups) * slices;
+        bool isTensor = ElementBytes(type) == 2;
+        int units = isTensor ? MostUnits : 1;
+        while (units > 1 && SharedOf(tiles, width, HeadsOf(units, slices)) > sharedBytesPerBlock) units--;
+        int ofBlock = (int)Slices(ofGroup, units);
+        long blocks = sequences * ((long)groups * ofBlock);
         // Where the blocks of whole sequences leave multiprocessors idle.
         (int segments, int chunks) = SegmentsOf(blocks == 0 || blocks >= multiprocessors ? 1 : Slices((long)multiprocessors * BlocksOfMultiprocessor, blocks), Slices(longest, chunk));
-        return new(tiles, width, units, SharedOf(tiles, width, units, element), segments, chunks);
+        return new(tiles, width, units, ofBlock, isTensor ? SharedOf(tiles, width, HeadsOf(units, slices)) : FloatSharedOf(tiles, width), segments, chunks);
     }
+
+    /// <summary>Channels of a unit of the forward kernel, and of a sum of squares.</summary>
+    public static int WidthOf(int states, DType type) => states > 128 && ElementBytes(type) == 2 ? 16 : 32;
+
+    /// <summary>Heads of a block at most, where each has so many units.</summary>
+    private static int HeadsOf(int units, int slices) => units % slices == 0 ? units / slices : slices % units == 0 ? 1 : (units + slices - 2) / slices + 1;
 
     /// <summary>
     /// Whether x comes to the forward kernel from before a convolution with silu. Every unit has channels of its own, so each value is made once, for an exponential and a reciprocal as
@@ -31,12 +39,14 @@ internal readonly record struct SsdPlan(int Tiles, int Width, int Units, int Sha
     /// </summary>
     public bool Convolves(long taps) => Segments == 1 && taps <= MostTaps;
 
-    /// <summary>As SsdForwardTiles in kernels/SsdScanForward.cu.</summary>
-    private static int SharedOf(int tiles, int width, int units, int element)
-    {
-        int slice = element == 2 && tiles > 1 ? 128 : 64, rowOfStates = slice * element + PadBytes, rowOfChannels = width * element + PadBytes;
-        return 2 * Steps * rowOfStates + units * (Steps + Math.Max(2 * Steps, 64 * tiles)) * rowOfChannels;
-    }
+    /// <summary>As SsdForwardBlock and SsdForwardHead in kernels/SsdScanForward.cu: B and C; C·Bᵀ; of each warp x, D, the norm's weight and a convolution's window; of each head its decays.</summary>
+    private static int SharedOf(int tiles, int width, int heads) =>
+        (int)Slices(2 * Steps * (64 * tiles * 2 + PadBytes) + PairBytes + MostUnits * (width * (Steps * 2 + 2 * sizeof(float) + 2 * MostTaps * sizeof(float)) + UnitBytes) + PlaceBytes, Alignment) * Alignment
+        + heads * (DecayBytes + NearBytes);
+
+    /// <summary>As SsdForwardTiles in kernels/SsdScanForwardFloat.cu.</summary>
+    private static int FloatSharedOf(int tiles, int width) =>
+        2 * Steps * (64 * sizeof(float) + PadBytes) + (Steps + Math.Max(2 * Steps, 64 * tiles)) * (width * sizeof(float) + PadBytes);
 
     /// <summary>As many segments as wanted, but none of so few chunks that making its first state costs more.</summary>
     internal static (int Segments, int Chunks) SegmentsOf(long wanted, long chunks)

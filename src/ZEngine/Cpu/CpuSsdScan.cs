@@ -12,7 +12,7 @@ internal sealed unsafe partial class CpuBackend
 
     internal override long SsdChunkLength(long wanted, long length, long headDimension, long states) => wanted > 0 ? wanted : Math.Clamp(length, 1, 64);
 
-    internal override long SsdSquares(long heads, long headDimension) => heads;
+    internal override long SsdSquares(SsdScanInputs x) => x.X.Shape[2];
 
     internal override void SsdScanForward(SsdScanInputs x, Tensor y, Tensor finalState, Tensor? states, Tensor? ungated, SsdGate? gate, SsdInput? input)
     {

@@ -181,7 +181,7 @@ public abstract partial class Backend
     internal virtual bool SsdConvolves(SsdScanInputs x, long taps) => false;
 
     /// <summary>In how many parts a row's squares are left, see <see cref="SsdGate"/>.</summary>
-    internal abstract long SsdSquares(long heads, long headDimension);
+    internal abstract long SsdSquares(SsdScanInputs x);
 
     /// <summary>The chunk length that the device works with: the one asked for, as far as its tiles hold it; for 0 the one that suits it.</summary>
     internal abstract long SsdChunkLength(long wanted, long length, long headDimension, long states);

@@ -255,10 +255,10 @@ public sealed class SsdScanKernelTests
         }
         foreach ((string file, string name, int registers, int shared) in (ReadOnlySpan<(string, string, int, int)>)
         [
-            ("SsdScanForward.cu", "ssd_scan_forward<bf16, 1, 2>", 128, SsdPlan.For(64, 64, 80, 1, DType.BFloat16, 8, 2048, 64, 132, 99 << 10).SharedBytes),
-            ("SsdScanForward.cu", "ssd_scan_forward<bf16, 2, 2>", 128, SsdPlan.For(128, 64, 80, 1, DType.BFloat16, 8, 2048, 64, 132, 99 << 10).SharedBytes),
-            ("SsdScanForward.cu", "ssd_scan_forward<bf16, 4, 1>", 255, SsdPlan.For(256, 64, 80, 1, DType.BFloat16, 8, 2048, 64, 132, 99 << 10).SharedBytes),
-            ("SsdScanForward.cu", "ssd_scan_forward<f32, 2, 1>", 128, SsdPlan.For(128, 64, 80, 1, DType.Float32, 8, 2048, 64, 132, 99 << 10).SharedBytes),
+            ("SsdScanForward.cu", "ssd_scan_forward<bf16, 1>", 255, SsdPlan.For(64, 64, 80, 1, DType.BFloat16, 8, 2048, 64, 132, 99 << 10).SharedBytes),
+            ("SsdScanForward.cu", "ssd_scan_forward<bf16, 2>", 255, SsdPlan.For(128, 64, 80, 1, DType.BFloat16, 8, 2048, 64, 132, 99 << 10).SharedBytes),
+            ("SsdScanForward.cu", "ssd_scan_forward<bf16, 4>", 255, SsdPlan.For(256, 64, 80, 1, DType.BFloat16, 8, 2048, 64, 132, 99 << 10).SharedBytes),
+            ("SsdScanForwardFloat.cu", "ssd_scan_forward_float<f32, 2>", 128, SsdPlan.For(128, 64, 80, 1, DType.Float32, 8, 2048, 64, 132, 99 << 10).SharedBytes),
             ("SsdScanForward.cu", "ssd_scan_state_forward<bf16>", 128, 2 * SsdPlan.TileBytes(DType.BFloat16)),
             ("SsdScanStateBackward.cu", "ssd_scan_state_backward<bf16, 2, 2>", 128, SsdPlan.StateShared(2, 2, DType.BFloat16)),
             ("SsdScanStateBackward.cu", "ssd_scan_state_backward<f32, 1, 1>", 128, SsdPlan.StateShared(1, 1, DType.Float32)),

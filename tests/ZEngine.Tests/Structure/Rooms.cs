@@ -3,8 +3,8 @@ namespace ZEngine.Tests.Structure;
 /// <summary>An op has the same stem in every room: contract, CPU, tests, bench and, with a CUDA device, launch and kernel.</summary>
 public sealed class Rooms
 {
-    /// <summary>What a kernel file may be split by, from the end of its name: direction, then stage.</summary>
-    private static readonly string[] Stages = ["Reference", "Forward", "Backward", "State", "Chunk", "Sum", "Step"];
+    /// <summary>What a kernel file may be split by, from the end of its name: direction, then stage or what its tiles are made of.</summary>
+    private static readonly string[] Stages = ["Reference", "Float", "Forward", "Backward", "State", "Chunk", "Sum", "Step"];
 
     [Fact]
     public void Every_op_has_all_its_rooms()

@@ -13,6 +13,9 @@ internal abstract class SsdScanScenario : KernelScenario
     /// <summary>States in one slice of shared memory, and in several.</summary>
     protected const long FewStates = 8, OneSlice = 40, SeveralSlices = 136, AllSlices = 200, OddDistances = 72;
 
+    /// <summary>States that fill a tile, and all that a kernel holds.</summary>
+    protected const long OneTile = 64, AllTiles = 256;
+
     public override bool Owns(string kernel) => KernelSources.Current.Variants[File].Any(variant => kernel.Contains(variant.Split('<')[0], StringComparison.Ordinal));
 
     private static SsdScanInputs Inputs(long states, long chunk, long heads, long length)
@@ -46,17 +49,27 @@ internal abstract class SsdScanScenario : KernelScenario
         Assert.Empty(driver.Faults);
     }
 
-    /// <summary>As <see cref="Convolved"/>, with a norm's weight and the squares before it.</summary>
-    protected static Tensor[] Weighted(SsdScanInputs x)
+    /// <summary>Of the states that the CPU keeps those that a device keeps of one sequence.</summary>
+    protected static Tensor[] Kept(SsdScanInputs x, Func<SsdScanInputs, Tensor[]> run)
     {
-        Tensor squares = Tensor.Empty([1, L, x.X.Backend.SsdSquares(x.X.Shape[2], P)], DType.Float32, x.X.Device), weight = ZEngine.Ops.RandomNormal([x.X.Shape[2] * P], Device.Cpu, new RandomStream(12)).To(x.X.Device);
-        return [.. Convolved(x, new SsdGate(weight, squares)), ZEngine.Ops.Sum(squares, 2)];
+        const long every = SsdPlan.ChunksOfBorder;
+        Tensor[] results = run(x);
+        if (x.X.Device == Device.Cpu)
+            results[2] = ZEngine.Ops.Concat(0, [.. Enumerable.Range(0, (int)results[2].Shape[0]).Where(chunk => chunk % every == 0).Select(chunk => results[2].Slice(0, chunk, 1))]);
+        return results;
     }
 
-    /// <summary>As <see cref="Forward"/>, of x that passes a convolution: on its way into the scan, or on the CPU before. Also the convolution's last inputs, and what it made.</summary>
-    protected static Tensor[] Convolved(SsdScanInputs x) => Convolved(x, null);
+    /// <summary>As <see cref="Convolved"/>, with a norm's weight and the squares before it.</summary>
+    protected static Tensor[] Weighted(SsdScanInputs x, DType type = DType.BFloat16)
+    {
+        Tensor squares = Tensor.Empty([1, L, x.X.Backend.SsdSquares(x)], DType.Float32, x.X.Device), weight = ZEngine.Ops.RandomNormal([x.X.Shape[2] * P], Device.Cpu, new RandomStream(12)).To(x.X.Device);
+        return [.. Convolved(x, new SsdGate(weight, squares), type), ZEngine.Ops.Sum(squares, 2)];
+    }
 
-    private static Tensor[] Convolved(SsdScanInputs x, SsdGate? gate)
+    /// <summary>As <see cref="Forward"/>, of x that passes a convolution: on its way into the scan, or on the CPU before, rounded to the device's type. Also the convolution's last inputs, and what it made.</summary>
+    protected static Tensor[] Convolved(SsdScanInputs x, DType type = DType.BFloat16) => Convolved(x, null, type);
+
+    private static Tensor[] Convolved(SsdScanInputs x, SsdGate? gate, DType type)
     {
         long inner = x.X.Shape[2] * P, taps = 4;
         Tensor Float(ulong seed, params ReadOnlySpan<long> shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(seed)).To(x.X.Device);
@@ -64,7 +77,7 @@ internal abstract class SsdScanScenario : KernelScenario
         var convolution = new CausalConv1dInputs(x.X.Reshape(1, L, inner), Float(13, inner, taps), Float(14, inner), Float(15, 1, taps - 1, inner), HasSilu: true, null);
         if (x.X.Device != Device.Cpu) return [.. Forward(x, gate, new SsdInput(convolution, last, convolved)), last, convolved];
         x.X.Backend.CausalConv1dForward(convolution, convolved, last);
-        convolved = convolved.To(DType.BFloat16).To(DType.Float32);
+        convolved = convolved.To(type).To(DType.Float32);
         return [.. Forward(x with { X = convolved.Reshape(x.X.Shape.ToArray()) }, gate), last, convolved];
     }
 
@@ -86,20 +99,23 @@ internal sealed class SsdScanForwardScenario : SsdScanScenario
 
     public override void Run(EmulatorOptions options)
     {
-        Compare(options, OneSlice, x => Kept(x, Forward));
-        Compare(options, SeveralSlices, x => Kept(x, Weighted));
-        Compare(options, OneSlice, x => Kept(x, Convolved));
+        Compare(options, OneTile, x => Kept(x, Forward));
+        Compare(options, AllTiles, x => Kept(x, of => Weighted(of)), chunk: 8);            // so many chunks that states go out behind y
+        Compare(options, OneSlice, x => Kept(x, of => Convolved(of)));
         Compare(options, OneSlice, x => Kept(x, Forward), chunk: 1);   // so many chunks that they are walked in segments
     }
+}
 
-    /// <summary>Of the states that the CPU keeps those that a device keeps of one sequence.</summary>
-    private static Tensor[] Kept(SsdScanInputs x, Func<SsdScanInputs, Tensor[]> run)
+/// <summary>kernels/SsdScanForwardFloat.cu.</summary>
+internal sealed class SsdScanForwardFloatScenario : SsdScanScenario
+{
+    public override string File => "SsdScanForwardFloat.cu";
+
+    public override void Run(EmulatorOptions options)
     {
-        const long every = ZEngine.Cuda.SsdPlan.ChunksOfBorder;
-        Tensor[] results = run(x);
-        if (x.X.Device == Device.Cpu)
-            results[2] = ZEngine.Ops.Concat(0, [.. Enumerable.Range(0, (int)results[2].Shape[0]).Where(chunk => chunk % every == 0).Select(chunk => results[2].Slice(0, chunk, 1))]);
-        return results;
+        Compare(options, OneSlice, x => Kept(x, Forward), chunk: 8, type: DType.Float32);
+        Compare(options, AllSlices, x => Kept(x, of => Weighted(of, DType.Float32)), type: DType.Float32);
+        Compare(options, OneSlice, x => Kept(x, of => Convolved(of, DType.Float32)), type: DType.Float32);
     }
 }
 
