@@ -11,19 +11,21 @@
 //            every second is kept: that between follows from it and the chunk between. B, C and the sums of dB and dC of a chunk serve all heads of the block; blocks of the other
 //            heads add theirs one after the other, in the order of their heads: each waits for the turn of the one before, which began before it, because blocks take their heads by
 //            a ticket. The last writes dB and dC.
+//            The block's warps are two teams, each with 32 rows by 32 columns a warp, so that a fragment of B serves two products: one has dS, dC and what the exponents take of them, the other dB,
+//            d(Δx), dx and the states between borders. What R = (C·Bᵀ)·decay·(dy·x) adds up to along columns, and the states' d(Δx) along x, gives ddt and the exponents without another look at x.
 //            Heads come by pieces of W channels, so that float tiles are no larger than those of bf16. Sums of dB and dC of 64·Slices states stand in registers, and B and C of as many
 //            in shared memory. Where N is more, a chunk is walked in passes over the heads, each with its states; each hands d(Δx) to the next, and sums for the exponents. With 256
 //            states and B and C in shared memory (bf16: sm_80 and sm_90, f32: sm_90) there is one pass and no register left; a block for each half of N, with d(Δx) in turns too,
 //            would read and write as much as two passes do.
 // Layout     as SsdScanForward.cu; dy, ungated, dx, dz [B, L, H, P]; states [borders, H, N, P] bf16 or float as the tiles; dfinal, dinitial [n, H, P, N] float, dinitial null where the
 //            first states are zero; carried [n, segments − 1, H, ceil(P / W), ceil(N / 64), W / 16, 256, 4], slots [blocks, slotsOfBlock, W / 16, 256, 4],
-//            handed [blocks, headsOfShare, ceil(P / W)·64·W + 264] and turnSums [chunks, G, 2, ceil(N / 64), J, 256, 4] float; turns [chunks·G·passes + 1], zero before, the last is the
+//            handed [blocks, headsOfShare, ceil(P / W)·64·W + 132] and turnSums [chunks, G, 2, ceil(N / 64), J, 256, 4] float; turns [chunks·G·passes + 1], zero before, the last is the
 //            ticket; sums [chunks, H, 2 + skips] float: of dA, dBias, dD. Steps of dx, ddt, dB and dC lie dxStep, ddtStep, dBStep and dCStep apart; other gradients are contiguous.
 // Launch     grid sequences·segments·G·shares, block 256; W = 64 for bf16 and 32 for float tiles. Dynamic shared memory of 5 tiles of 64 × W and 2·Slices of 64 × 64, Slices more for B of
 //            the chunk before where they pay, and as many slots of dS as fit, see SsdSweepPlan.
 // Traffic    per step and head, for each pass: reads 2·P elements and 1 of dt (3·P with a gate, 4·P the first), every second chunk P + 1 more; writes P + 1 (2·P + 1 with a gate); per chunk
 //            and head reads a state, N·P elements, and N·P floats of slots, as far as they are in global memory, which it writes too; all passes but the first read and all but the last write
-//            ceil(P / W)·64·W + 264 floats. Per step and block reads 2·N elements of B and C, twice those of all passes but the last, every second chunk N more (for each piece of each head
+//            ceil(P / W)·64·W + 132 floats. Per step and block reads 2·N elements of B and C, twice those of all passes but the last, every second chunk N more (for each piece of each head
 //            where they have no tiles); all blocks but the first of a group read and all but the last write 2·N floats, which writes 2·N elements.
 // Precision  loads T, accumulates f32, stores T; as SsdScanForward.cu, f32 and f16 have float tiles and multiply-adds, and of bf16 states are bf16 as operands, and so are the decayed C
 //            and B. Deterministic: no float atomics; turns fix the order of additions; segments change no bit.
@@ -48,14 +50,18 @@ template <typename T, int Slices, bool isWhole>
 struct SsdSweep : SsdChunkBlock<T>
 {
     using Block = SsdChunkBlock<T>;
-    using typename Block::E; using typename Block::Sums; using typename Block::Piece;
+    using typename Block::E; using typename Block::Sums; using typename Block::TeamSums; using typename Block::TeamPiece;
+    using Piece = f32[kPieceParts<T>][4];                     // 16 rows by half of a piece
     using Block::shape; using Block::sDecays; using Block::sSums; using Block::chunk; using Block::row; using Block::first;
-    using Block::firstHead; using Block::heads; using Block::steps; using Block::warp; using Block::m; using Block::c0; using Block::p0; using Block::group; using Block::share; using Block::tile;
+    using Block::firstHead; using Block::heads; using Block::steps; using Block::warp; using Block::m; using Block::m2; using Block::c0; using Block::p0; using Block::is_second; using Block::group; using Block::share; using Block::tile;
     using Block::load_dy; using Block::load_x; using Block::load_b; using Block::load_c; using Block::load_state;
     using Block::put_row_sums; using Block::put_warp_sum; using Block::pairs; using Block::load_skip;
-    using Block::finish_channels; using Block::exponents;
+    using Block::meet_channels; using Block::finish_channels; using Block::exponents;
 
-    static constexpr int kPieces = 5, kHandedSums = kSsdThreads + kSsdThreads / kWarp;
+    static constexpr int kPieces = 5, kHandedSums = 2 * kSteps + kSsdThreads / kWarp / 2;
+    static constexpr int kWalk = Slices > 2 ? kLooped : kUnrolled;                          // with more slices the code would be too long
+    static constexpr bool kPutsEach = Slices > 2;             // sums of each slice, as registers are short
+    static constexpr int kRounds = Slices > 2 ? 2 : 1, kRowsAtOnce = 2 / kRounds;          // in rounds come sums beside those of 64·Slices states: registers are short
     static constexpr int kRowsBefore = kPieceElements<T> / kPitch<T> / 16 * 16;            // of B of the chunk before that the place of dS_Q takes
     static_assert(2 * kPieceElements<T> >= kTileElements<T>, "two neighbouring pieces hold a tile");
 
@@ -94,11 +100,14 @@ struct SsdSweep : SsdChunkBlock<T>
     __device__ inline E* c_tile(int slice) const { return group_tile(2 * slice + 1); }
     __device__ inline E* before_tile(int slice) const { return group_tile(2 * Slices + slice); }
 
-    // Calls visit with this thread's part of dS of a piece of head h and a slice of N: in shared memory, or else in global.
+    // Where the thread stands that has the same lane of the r-th 16 rows of this warp's 32, if every warp has 16: the order of slots, sums and pieces in memory.
+    __device__ inline int place(int r) const { return ((m2 / 16 + r) * 2 + warp % 2) * kWarp + threadIdx.x % kWarp; }
+
+    // Calls visit with the part of dS of a piece of head h and a slice of N of the thread at a place: in shared memory, or else in global.
     template <typename Shared, typename Global>
-    __device__ inline void visit_slot(int h, int channel, int slice, Shared shared, Global global) const
+    __device__ inline void visit_slot(int h, int channel, int slice, int place, Shared shared, Global global) const
     {
-        const int at = (h * pieces() + channel / kPiece<T>) * slices() + slice, part = threadIdx.x * 4;
+        const int at = (h * pieces() + channel / kPiece<T>) * slices() + slice, part = place * 4;
         if (at < args.sharedSlots) shared(reinterpret_cast<f32*>(before_tile(args.isBeforeKept ? Slices : 0)) + at * kPieceFloats<T> + part);
         else global(args.slots + ((i64)ticket * args.slotsOfBlock + at - args.sharedSlots) * kPieceFloats<T> + part);
     }
@@ -117,9 +126,9 @@ struct SsdSweep : SsdChunkBlock<T>
             to[j][3] += part.w;
         }
     }
-    __device__ inline void take(Piece& dstate, int h, int channel, int slice) const
+    __device__ inline void take(Piece& dstate, int h, int channel, int slice, int place) const
     {
-        visit_slot(h, channel, slice,
+        visit_slot(h, channel, slice, place,
             [&](const f32* slot)
             {
                 #pragma unroll
@@ -132,9 +141,9 @@ struct SsdSweep : SsdChunkBlock<T>
                 add_global(dstate, slot);
             });
     }
-    __device__ inline void leave(const Piece& dstate, int h, int channel, int slice) const
+    __device__ inline void leave(const Piece& dstate, int h, int channel, int slice, int place) const
     {
-        visit_slot(h, channel, slice,
+        visit_slot(h, channel, slice, place,
             [&](f32* slot)
             {
                 #pragma unroll
@@ -187,7 +196,7 @@ struct SsdSweep : SsdChunkBlock<T>
                 add_global(dstate, args.carried + ((border * pieces() + channel / kPiece<T>) * slices() + slice) * kPieceFloats<T> + threadIdx.x * 4);
             }
             else if (args.dfinal) for_parts(h, channel, slice, [&](i64 at, int j, int part) { dstate[j][part] = args.dfinal[at]; });
-            leave(dstate, h, channel, slice);
+            leave(dstate, h, channel, slice, threadIdx.x);
         });
     }
 
@@ -198,7 +207,7 @@ struct SsdSweep : SsdChunkBlock<T>
         for_slots([&](int h, int channel, int slice)
         {
             Piece dstate;
-            take(dstate, h, channel, slice);
+            take(dstate, h, channel, slice, threadIdx.x);
             for_parts(h, channel, slice, [&](i64 at, int j, int part) { args.dinitial[at] = dstate[j][part]; });
         });
     }
@@ -220,22 +229,21 @@ struct SsdSweep : SsdChunkBlock<T>
             tile_wait();
             __syncthreads();                                  // B and C are there
             for (int slice = 0; slice < Slices && is_last_pass(); slice++)
-                multiply<false, false>(products, c_tile(slice) + m * kPitch<T>, kPitch<T>, b_tile(slice) + c0 * kPitch<T>, kPitch<T>, round_up(min(kSide, shape.N - (from + slice) * kSide), 16), m + 16 - c0);
+                multiply_rows<false, false, false, kPitch<T>, kPitch<T>>(products, c_tile(slice) + m * kPitch<T>, b_tile(slice) + c0 * kPitch<T>, 16, round_up(min(kSide, shape.N - (from + slice) * kSide), 16),
+                    m + 16 - c0);
         }
     }
 
-    // What a pass hands to the next of a head: d(Δx) of its pieces, as a slot; then sums of w and u along rows and of dS_Q·S_0.
+    // What a pass hands to the next of a head: d(Δx) of its pieces, as slots; then sums of w along rows and of dS_Q·S_0.
     __device__ inline f32* handed(int h) const { return args.handed + ((i64)ticket * args.chunk.headsOfShare + h) * (pieces() * kPieceFloats<T> + kHandedSums); }
-    __device__ inline f32* handed_piece(int h, int channel) const { return handed(h) + channel / kPiece<T> * kPieceFloats<T> + threadIdx.x * 4; }
+    __device__ inline f32* handed_piece(int h, int channel, int r) const { return handed(h) + channel / kPiece<T> * kPieceFloats<T> + place(r) * 4; }
     __device__ inline void visit_sums(f32* sums, bool isTaken)
     {
-        f32& own = (&sSums.row[2][0][0])[threadIdx.x];
-        f32& warps = sSums.warp[0][threadIdx.x % (kSsdThreads / kWarp)];
-        if (isTaken) own = __ldcg(sums + threadIdx.x);
-        else sums[threadIdx.x] = own;
-        if (threadIdx.x >= kSsdThreads / kWarp) return;
-        if (isTaken) warps = __ldcg(sums + kSsdThreads + threadIdx.x);
-        else sums[kSsdThreads + threadIdx.x] = warps;
+        const int at = threadIdx.x;
+        if (at >= kHandedSums) return;
+        f32& own = at < 2 * kSteps ? sSums.row[2][at / kSteps][at % kSteps] : sSums.warp[0][at - 2 * kSteps];
+        if (isTaken) own = __ldcg(sums + at);
+        else sums[at] = own;
     }
 
     // Δ and the decays of the chunk, and of the one before where its state is needed.
@@ -263,42 +271,47 @@ struct SsdSweep : SsdChunkBlock<T>
         });
     }
 
-    // What a state gives to rows of dB or dC, times a factor of the row, and to the exponents through what the row meets.
-    __device__ inline void add_rows(Sums& gradient, int matrix, bool isMore, const E* sRows, const E* sState, int depth, int columns, const f32* factor, const f32* second, const E* sOther)
+    // What a state gives to rows of dB or dC, times factors of the row: dB of the second team, dC of the first, and there what C meets in it, but for the factor.
+    template <bool isOfC>
+    __device__ __forceinline__ void add_rows(TeamSums& gradient, const E* sRows, const E* sState, int depth, int columns, f32 (&met)[2][2], const E* sC) const
     {
-        f32 sums[2] = {};
-        Sums from = {};
-        multiply<false, false>(from, sRows + m * kPiecePitch<T>, kPiecePitch<T>, sState + c0 * kPiecePitch<T>, kPiecePitch<T>, depth, columns);
         #pragma unroll
-        for (int r = 0; r < 2; r++)
+        for (int from = 0; from < 2; from += kRowsAtOnce)
         {
-            const int i = m + fragment_row(2 * r);
-            const f32 scale = second ? factor[i] * second[i] : factor[i];
+            const int first = m2 + 16 * from;
+            f32 sums[kRowsAtOnce][J][4] = {};
+            multiply_rows<false, false, false, kPiecePitch<T>, kPiecePitch<T>, kWalk>(sums, sRows + first * kPiecePitch<T>, sState + c0 * kPiecePitch<T>, 16 * kRowsAtOnce, depth, columns);
             #pragma unroll
-            for (int j = 0; j < J; j++)
+            for (int r = 0; r < kRowsAtOnce; r++)
             {
-                if (8 * j >= columns) break;
-                f32 other[2];
-                load<2>(other, sOther + i * kPitch<T> + c0 + 8 * j + fragment_column(0));
+                const int i = first + 16 * r + fragment_row(0);
+                f32 scale[2];
                 #pragma unroll
-                for (int v = 0; v < 2; v++)
+                for (int half = 0; half < 2; half++) scale[half] = isOfC ? sDecays.fromStart[i + 8 * half] : sDecays.toEnd[i + 8 * half] * sDecays.delta[i + 8 * half];
+                #pragma unroll
+                for (int j = 0; j < J; j += 2)
                 {
-                    const f32 term = from[j][2 * r + v] * scale;
-                    gradient[j][2 * r + v] += term;
-                    sums[r] = fmaf(term, other[v], sums[r]);
+                    if (8 * j >= columns) break;
+                    f32 other[2][4];
+                    if constexpr (isOfC) load_square<kPitch<T>>(other, sC + (first + 16 * r) * kPitch<T> + c0 + 8 * j);
+                    #pragma unroll
+                    for (int part = 0; part < 8; part++)
+                    {
+                        const f32 term = sums[r][j + part / 4][part % 4];
+                        f32& own = gradient[from + r][j + part / 4][part % 4];
+                        own = fmaf(term, scale[part % 4 / 2], own);
+                        if constexpr (isOfC) met[from + r][part % 4 / 2] = fmaf(term, other[part / 4][part % 4], met[from + r][part % 4 / 2]);
+                    }
                 }
             }
         }
-        put_row_sums(matrix, sums, isMore);
     }
 
-    // S_0 of a chunk whose border is not kept, a piece of a slice, rounded as at borders, in the place of the state before the chunk before. B of that chunk, where it is not kept, comes
-    // to the place of dS_Q by as many rows as fit.
-    __device__ inline void state_between(int slice, int columns)
+    // S_0 of a chunk whose border is not kept, a piece of a slice, rounded as at borders, in the place of the state before the chunk before: by the second team. B of that chunk, where it is
+    // not kept, comes to the place of dS_Q by as many rows as fit.
+    __device__ __forceinline__ void state_between(int slice, int columns)
     {
         const int n = n_of(slice), rows = args.isBeforeKept ? kSteps : kRowsBefore;
-        E* own = tile(3) + m * kPiecePitch<T> + p0();
-        Piece state = {};
         #pragma unroll 1
         for (int step = 0; step < kSteps && step < shape.Q; step += rows)
         {
@@ -306,35 +319,121 @@ struct SsdSweep : SsdChunkBlock<T>
             if (!args.isBeforeKept) load_b<kRowsBefore>(tile(2), n, first - shape.Q + step, shape.Q - step);
             tile_wait();
             __syncthreads();                                  // B is there, and with its first rows the state, x and the decays
-            if (step == 0)
+            if (!is_second()) continue;
+            #pragma unroll
+            for (int from = 0; from < 2; from += kRowsAtOnce)
+            {
+                f32 state[kRowsAtOnce][kPieceParts<T>][4] = {};
+                E* own = tile(3) + (m2 + 16 * from) * kPiecePitch<T> + p0();
+                const f32 total = step == 0 ? sBefore.total : 1.0f;
                 #pragma unroll
-                for (int j = 0; j < kPieceParts<T>; j++)
+                for (int r = 0; r < kRowsAtOnce; r++)
                     #pragma unroll
-                    for (int v = 0; v < 4 && 8 * j < columns; v += 2)
+                    for (int j = 0; j < kPieceParts<T>; j += 2)
                     {
-                        f32 before[2];
-                        load<2>(before, own + fragment_row(v) * kPiecePitch<T> + 8 * j + fragment_column(v));
-                        state[j][v] = before[0] * sBefore.total;
-                        state[j][v + 1] = before[1] * sBefore.total;
+                        if (8 * j >= columns) break;
+                        f32 before[2][4];
+                        load_square<kPiecePitch<T>>(before, own + 16 * r * kPiecePitch<T> + 8 * j);
+                        #pragma unroll
+                        for (int part = 0; part < 8; part++) state[r][j + part / 4][part % 4] = before[part / 4][part % 4] * total;
                     }
-            if (n + m < shape.N)
-                multiply_scaled<true, true>(state, (args.isBeforeKept ? before_tile(slice) : tile(2)) + m, kPitch<T>, tile(4) + step * kPiecePitch<T> + p0(), kPiecePitch<T>,
-                    min(rows, round_up(shape.Q, 16) - step), columns, sBefore.toEnd + step);
+                multiply_rows<true, true, true, kPitch<T>, kPiecePitch<T>, kWalk>(state, (args.isBeforeKept ? before_tile(slice) : tile(2)) + m2 + 16 * from, tile(4) + step * kPiecePitch<T> + p0(),
+                    depth_of(slice) - m2 - 16 * from, min(rows, round_up(shape.Q, 16) - step), columns, sBefore.toEnd + step);
+                squares_are_read<E>();                        // S_0 takes the place of the state before
+                put_rows<kPiecePitch<T>>(own, state);
+            }
         }
-        put_part(own, kPiecePitch<T>, state);
         if (!args.isBeforeKept) __syncthreads();              // B has been read by all: dS takes its place
     }
 
+    // The first team: dS before the chunk, of a piece and a slice, in its slot; what C meets in dC, and dS_Q·S_0.
+    __device__ __forceinline__ void walk_state(TeamPiece& dstate, int h, int channel, int slice, int columns, f32& product)
+    {
+        const int rows = depth_of(slice) - m2;
+        #pragma unroll
+        for (int r = 0; r < 2; r++)
+        {
+            if (16 * r >= rows) break;
+            #pragma unroll
+            for (int j = 0; j < kPieceParts<T>; j += 2)
+            {
+                if (8 * j >= columns) break;
+                f32 state[2][4];
+                load_square<kPiecePitch<T>>(state, tile(3) + (m2 + 16 * r) * kPiecePitch<T> + p0() + 8 * j);
+                #pragma unroll
+                for (int part = 0; part < 8; part++)
+                {
+                    f32& own = dstate[r][j + part / 4][part % 4];
+                    product = fmaf(own, state[part / 4][part % 4], product);
+                    own *= sDecays.total;
+                }
+            }
+        }
+        multiply_rows<true, true, true, kPitch<T>, kPiecePitch<T>, kWalk>(dstate, c_tile(slice) + m2, tile(0) + p0(), rows, round_up(steps, 16), columns, sDecays.fromStart);
+        #pragma unroll
+        for (int r = 0; r < 2; r++) leave(dstate[r], h, channel, base() + slice, place(r));
+    }
+
+    // What slices of a state gave.
+    __device__ inline void put_state_sums(f32& product, f32 (&met)[2][2], bool isMore)
+    {
+        #pragma unroll
+        for (int r = 0; r < 2; r++)
+        {
+            const int i = m2 + 16 * r + fragment_row(0);
+            met[r][0] *= sDecays.fromStart[i];
+            met[r][1] *= sDecays.fromStart[i + 8];
+            put_row_sums(2, m2 + 16 * r, met[r], isMore);
+            met[r][0] = met[r][1] = 0;
+        }
+        put_warp_sum(0, warp, product, isMore);
+        product = 0;
+    }
+
+    // Slices of a piece, from one on: a loop of them is too long to be unrolled.
+    template <int Slice>
+    __device__ __forceinline__ void walk_slices(int h, int channel, int depth, int columns, TeamPiece& part, TeamSums (&gradient)[Slices], f32& product, f32 (&met)[2][2])
+    {
+        if (!has(Slice)) return;
+        this->find_warp();
+        const int wide = depth_of(Slice) - c0;
+        if (Slice > 0) __syncthreads();                       // the states of the slice before have been read by all
+        load_state(tile(3), firstHead + h, n_of(Slice), channel);
+        if (isBetween) state_between(Slice, columns);
+        if (!is_second())
+        {
+            #pragma unroll
+            for (int r = 0; r < 2; r++) take(part[r], h, channel, base() + Slice, place(r));
+            put_rows<kPiecePitch<T>>(tile(2) + m2 * kPiecePitch<T> + p0(), part);
+        }
+        tile_wait();
+        __syncthreads();                                      // the states are there, and with the first slice the other tiles and the decays
+        if (!is_second())
+        {
+            walk_state(part, h, channel, Slice, columns, product);
+            add_rows<true>(gradient[Slice], tile(0), tile(3), depth, wide, met, c_tile(Slice));
+            if (kPutsEach) put_state_sums(product, met, Slice > 0 || channel > 0 || !is_first_pass());
+        }
+        else
+        {
+            multiply_rows<false, true, false, kPitch<T>, kPiecePitch<T>, kWalk>(part, b_tile(Slice) + m2 * kPitch<T>, tile(2) + p0(), 32, depth_of(Slice), columns);
+            add_rows<false>(gradient[Slice], tile(1), tile(2), depth, wide, met, nullptr);
+        }
+        if constexpr (Slice + 1 < Slices) walk_slices<Slice + 1>(h, channel, depth, columns, part, gradient, product, met);
+    }
+
     // dS before the chunk of a head, and what the states give to dB, dC and d(C·Bᵀ); in the last pass dx and ddt.
-    __device__ inline void head(int h, const Sums& products, Sums& dproducts, Sums (&dB)[Slices], Sums (&dC)[Slices])
+    __device__ __forceinline__ void head(int h, const Sums& products, Sums& dproducts, TeamSums (&gradient)[Slices])
     {
         const int head = firstHead + h;
         #pragma unroll 1
         for (int channel = 0; channel < shape.P; channel += kPiece<T>)
         {
             this->find_warp();
-            Piece d = {};                                     // d(Δx), rows j
-            if (!is_first_pass()) add_global(d, handed_piece(h, channel));
+            TeamPiece part = {};                              // of the second team d(Δx), rows j; of the first dS of a slice, rows n
+            if (is_second() && !is_first_pass())
+                #pragma unroll
+                for (int r = 0; r < 2; r++) add_global(part[r], handed_piece(h, channel, r));
             const int depth = round_up(min(kPiece<T>, shape.P - channel), 16), columns = depth - p0();
             __syncthreads();                                  // the tiles, decays and sums before have been read by all
             if (!shape.z) load_dy(tile(0), head, channel);
@@ -348,107 +447,73 @@ struct SsdSweep : SsdChunkBlock<T>
                 fill_decays(head);
                 if (!is_first_pass()) visit_sums(handed(h) + pieces() * kPieceFloats<T>, true);
             }
-            #pragma unroll
-            for (int slice = 0; slice < Slices; slice++)
-            {
-                if (!has(slice)) break;
-                this->find_warp();
-                const int n = n_of(slice), wide = depth_of(slice) - c0;
-                if (slice > 0) __syncthreads();               // the states of the slice before have been read by all
-                load_state(tile(3), head, n, channel);
-                if (isBetween) state_between(slice, columns);
-                Piece dstate;                                 // rows n + m …, columns channel + p0 …
-                take(dstate, h, channel, base() + slice);
-                put_part(tile(2) + m * kPiecePitch<T> + p0(), kPiecePitch<T>, dstate);
-                tile_wait();
-                __syncthreads();                              // the states are there, and with the first slice the other tiles and the decays
-                const bool hasRows = n + m < shape.N, isMore = slice > 0 || channel > 0 || !is_first_pass();
-                f32 product = 0;
-                #pragma unroll
-                for (int j = 0; j < kPieceParts<T>; j++)
-                {
-                    if (!hasRows || 8 * j >= columns) break;
-                    #pragma unroll
-                    for (int v = 0; v < 4; v += 2)
-                    {
-                        f32 state[2];
-                        load<2>(state, tile(3) + (m + fragment_row(v)) * kPiecePitch<T> + p0() + 8 * j + fragment_column(v));
-                        product = fmaf(dstate[j][v], state[0], fmaf(dstate[j][v + 1], state[1], product));
-                    }
-                }
-                put_warp_sum(0, product, isMore);
-                #pragma unroll
-                for (int j = 0; j < kPieceParts<T>; j++)
-                    #pragma unroll
-                    for (int part = 0; part < 4; part++) dstate[j][part] *= sDecays.total;
-                if (hasRows) multiply_scaled<true, true>(dstate, c_tile(slice) + m, kPitch<T>, tile(0) + p0(), kPiecePitch<T>, round_up(steps, 16), columns, sDecays.fromStart);
-                leave(dstate, h, channel, base() + slice);
-                add_rows(dC[slice], 2, isMore, tile(0), tile(3), depth, wide, sDecays.fromStart, nullptr, c_tile(slice));
-                add_rows(dB[slice], 3, isMore, tile(1), tile(2), depth, wide, sDecays.toEnd, sDecays.delta, b_tile(slice));
-                multiply<false, true>(d, b_tile(slice) + m * kPitch<T>, kPitch<T>, tile(2) + p0(), kPiecePitch<T>, depth_of(slice), columns);
-            }
+            f32 product = 0, met[2][2] = {};
+            walk_slices<0>(h, channel, depth, columns, part, gradient, product, met);
             this->find_warp();
-            Sums inner = {};                                  // dy_i·x_j
-            multiply<false, false>(inner, tile(0) + m * kPiecePitch<T>, kPiecePitch<T>, tile(1) + c0 * kPiecePitch<T>, kPiecePitch<T>, depth, m + 16 - c0);
             const bool isMore = channel > 0;
-            f32 rows[2] = {};
-            __syncthreads();                                  // the state and x have been read by all: C·Bᵀ and dx take their places
-            pairs(products, inner, dproducts, tile(3), rows, isMore);
-            put_row_sums(0, rows, isMore);
-            if (!is_last_pass())
+            if (!is_second())
             {
-                #pragma unroll
-                for (int j = 0; j < kPieceParts<T>; j++) store<4>(handed_piece(h, channel) + j * kPartFloats, d[j]);
-                continue;
+                if (!kPutsEach) put_state_sums(product, met, isMore || !is_first_pass());
             }
-            f32 direct[2] = {}, skip = 0;
-            #pragma unroll
-            for (int j = 0; j < kPieceParts<T>; j++)
+            else if (is_last_pass()) meet_channels(part, columns, isMore);
+            else
                 #pragma unroll
-                for (int part = 0; part < 4; part++) d[j][part] *= sDecays.toEnd[m + fragment_row(part)];
-            __syncthreads();                                  // C·Bᵀ with its decay is there
-            finish_channels(head, channel, d, tile(3), direct, skip);
-            put_row_sums(1, direct, isMore);
-            put_warp_sum(3, skip, isMore);
+                for (int r = 0; r < 2; r++)
+                    #pragma unroll
+                    for (int j = 0; j < kPieceParts<T>; j++) store<4>(handed_piece(h, channel, r) + j * kPartFloats, part[r][j]);
+            __syncthreads();                                  // the state has been read by all: C·Bᵀ takes its place
+            this->find_warp();
+            pairs<0, 32 / kRounds>(products, dproducts, tile(3), depth, isMore);
+            if constexpr (kRounds > 1) pairs<16, 16>(products, dproducts, tile(3), depth, isMore);
+            if (!is_last_pass()) continue;
+            __syncthreads();                                  // C·Bᵀ with its decay is there, x has been read, and the sums of all warps are there
+            this->find_warp();
+            if (is_second()) finish_channels(head, channel, part, tile(3), columns);
+            else if (channel + kPiece<T> >= shape.P) exponents(head);
         }
+        if (is_last_pass()) return;
         __syncthreads();                                      // the sums of all warps are there
-        if (is_last_pass()) exponents(head);
-        else visit_sums(handed(h) + pieces() * kPieceFloats<T>, false);
+        visit_sums(handed(h) + pieces() * kPieceFloats<T>, false);
     }
 
     // Adds d(C·Bᵀ)·B to dC and d(C·Bᵀ)ᵀ·C to dB.
-    __device__ inline void add_pairs(const Sums& dproducts, Sums (&dB)[Slices], Sums (&dC)[Slices])
+    __device__ inline void add_pairs(const Sums& dproducts, TeamSums (&gradient)[Slices])
     {
-        // The last head left its tiles before it added up its sums: nobody reads them any more.
-        put_part(tile(0) + m * kPitch<T> + c0, kPitch<T>, dproducts);
+        __syncthreads();                                      // the tiles of the last head have been read by all
+        put_rows<kPitch<T>>(tile(0) + m * kPitch<T> + c0, dproducts);
         __syncthreads();                                      // d(C·Bᵀ) is there
         #pragma unroll
         for (int slice = 0; slice < Slices; slice++)
         {
             if (!has(slice)) break;
             const int columns = depth_of(slice) - c0;
-            multiply<false, true>(dC[slice], tile(0) + m * kPitch<T>, kPitch<T>, b_tile(slice) + c0, kPitch<T>, m + 16, columns);
-            multiply<true, true>(dB[slice], tile(0) + m * kPitch<T> + m, kPitch<T>, c_tile(slice) + m * kPitch<T> + c0, kPitch<T>, kSteps - m, columns);
+            if (!is_second()) multiply_rows<false, true, false, kPitch<T>, kPitch<T>, kLowerTriangle>(gradient[slice], tile(0) + m2 * kPitch<T>, b_tile(slice) + c0, 32, m2 + 32, columns);
+            else multiply_rows<true, true, false, kPitch<T>, kPitch<T>, kUpperTriangle>(gradient[slice], tile(0) + m2 * kPitch<T> + m2, c_tile(slice) + m2 * kPitch<T> + c0, 32, kSteps - m2, columns);
         }
     }
 
     __device__ inline u32* turn() const { return args.turns + ((i64)chunk * shape.G + group) * args.passes + (isWhole ? 0 : pass); }
     __device__ inline bool is_last_turn() const { return share == args.chunk.shares - 1; }
 
-    // Adds the sums of dB or dC to those of the shares before; leaves them, or the whole in the places of B or C.
-    __device__ inline void add_turn(int matrix, Sums (&gradient)[Slices]) const
+    // Adds the team's sums to those of the shares before; leaves them, or the whole in the places of B or C.
+    __device__ inline void add_turn(TeamSums (&gradient)[Slices]) const
     {
-        f32* sums = args.turnSums + ((((i64)chunk * shape.G + group) * 2 + matrix) * slices() + base()) * kTileFloats + threadIdx.x * 4;
+        const int matrix = is_second() ? 0 : 1;
+        f32* sums = args.turnSums + ((((i64)chunk * shape.G + group) * 2 + matrix) * slices() + base()) * kTileFloats;
         #pragma unroll
         for (int slice = 0; slice < Slices; slice++)
         {
             if (!has(slice)) break;
-            f32* at = sums + slice * kTileFloats;
-            if (share > 0) add_global(gradient[slice], at);
-            if (is_last_turn()) put_part(group_tile(2 * slice + matrix) + m * kPitch<T> + c0, kPitch<T>, gradient[slice]);
-            else
-                #pragma unroll
-                for (int j = 0; j < J; j++) store<4>(at + j * kPartFloats, gradient[slice][j]);
+            #pragma unroll
+            for (int r = 0; r < 2; r++)
+            {
+                f32* at = sums + slice * kTileFloats + place(r) * 4;
+                if (share > 0) add_global(gradient[slice][r], at);
+                if (!is_last_turn())
+                    #pragma unroll
+                    for (int j = 0; j < J; j++) store<4>(at + j * kPartFloats, gradient[slice][r][j]);
+            }
+            if (is_last_turn()) put_rows<kPitch<T>>(group_tile(2 * slice + matrix) + m2 * kPitch<T> + c0, gradient[slice]);
         }
     }
 
@@ -461,17 +526,17 @@ struct SsdSweep : SsdChunkBlock<T>
     }
 
     // Some slices of N of a chunk.
-    __device__ inline void walk_pass()
+    __device__ __forceinline__ void walk_pass()
     {
-        Sums products = {}, dproducts = {}, dB[Slices] = {}, dC[Slices] = {};
+        Sums products = {}, dproducts = {};
+        TeamSums gradient[Slices] = {};                       // dC of the first team, dB of the second
         inputs(products);
         #pragma unroll 1
-        for (int h = 0; h < heads; h++) head(h, products, dproducts, dB, dC);
-        add_pairs(dproducts, dB, dC);
+        for (int h = 0; h < heads; h++) head(h, products, dproducts, gradient);
+        add_pairs(dproducts, gradient);
         await_turn(turn(), share);
         __syncthreads();                                      // B and C have been read by all
-        add_turn(0, dB);
-        add_turn(1, dC);
+        add_turn(gradient);
         __syncthreads();                                      // all have added theirs
         if (!is_last_turn())
         {
@@ -482,7 +547,7 @@ struct SsdSweep : SsdChunkBlock<T>
         store_gradient(args.dC, args.dCStep, 1);
     }
 
-    __device__ inline void walk()
+    __device__ __forceinline__ void walk()
     {
         const int count = (int)(min(chunks(), begin() + args.chunksOfSegment) - begin());
         if (segment() > 0 && count <= 0) return;              // a sequence with fewer segments

@@ -141,6 +141,9 @@ internal abstract class SsdScanBackwardScenario(string file) : SsdScanScenario
 /// <summary>kernels/SsdScanBackward.cu.</summary>
 internal sealed class SsdScanSweepBackwardScenario() : SsdScanBackwardScenario("SsdScanBackward.cu")
 {
+    public override IEnumerable<Survivor> Survivors =>
+        [new("ssd_scan_backward", "the turn is seen before the sums", "seeing the turn orders what came before it here; on a GPU the fence does that")];
+
     public override void Run(EmulatorOptions options)
     {
         Backward(options, OneSlice, heads: 5);                // two blocks that take turns, dS in shared and in global memory, and B of the chunk before kept
