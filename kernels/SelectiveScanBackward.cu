@@ -10,16 +10,16 @@
 //            and back. Sums over states (4 lanes) and over channels (8 lanes, 4 warps) halve the values at each exchange of lanes.
 //            The sums for B and C of a group's blocks are added in the order of their channels: each block waits, stretch by stretch, for the turn of the one before in its chain of
 //            kChain, and the last of a chain for that of the chain before; those began before it, because blocks take their numbers by a ticket. The last leaves dB and dC. So what goes
-//            between is 4·N floats of a step in the L2 cache and no partial sums in memory, and with 80 blocks the last waits for 19 others in a row. selective_scan_sum_backward adds in order what the segments of sequences, of which there are several as in
-//            SelectiveScanForward.cu, gave for A, D and dtBias.
+//            between is 4·N floats of a step in the L2 cache and no partial sums in memory, and with 80 blocks the last waits for 19 others in a row.
+//            selective_scan_sum_backward adds in order what the segments of sequences, of which there are several as in SelectiveScanForward.cu, gave for A, D and dtBias.
 //            A kept state is 4·N / kInterval bytes a step and channel, written and read; 16 steps in place of 32 were 1.57 times the least of memory with 1.75 exponentials a step,
 //            channel and state. States at every 64th or 128th step, and those between made by one more walk into shared memory, were built and counted: memory falls by 6 and 9 in a
 //            hundred, exponentials rise to 2.4 and 2.6, and the walk is bound by instructions: bench/README.md.
 //            N > kBand in bands of kBand states; their gradients wait in `carry` between stretches, and the first half of an interval is walked forward twice.
 // Layout     u, dt, z [B, L, D] and B, C [B, L, G, N] with the given strides, the last axis dense; dy, du, ddt, dz [B, L, D]; dB, dC [B, L, G, N]; states, starts
 //            as in SelectiveScanForward.cu; A, dA [D, N], D, dtBias and their gradients [D], dfinal, dinitial [sequences, D, N] float; partial
-//            [2, chains, B·L, G, N] with chains = ceil(blocksPerGroup / 16), or null where a group has one block, sums [sequences·segments, N + 2, D] float; carry 24 floats for each thread and band, or null; turns
-//            [2·intervals, G, bands, chains], zero before, and the ticket.
+//            [2, chains, B·L, G, N] with chains = ceil(blocksPerGroup / 16), or null where a group has one block, sums [sequences·segments, N + 2, D] float; carry 24 floats
+//            for each thread and band, or null; turns [2·intervals, G, bands, chains], zero before, and the ticket.
 // Launch     selective_scan_backward: grid sequences·segments·G·blocksPerGroup with blocksPerGroup = ceil(D / G / 64), block 128, dynamic shared memory of 6144 elements
 //            and 69,856 bytes. selective_scan_sum_backward: grid ceil((N + 2)·D / 32), block 256.
 // Traffic    reads (3, or 4 with z)·D + 2·G·N·blocksPerGroup elements a step and N·D floats an interval (N > kBand: twice, and B of the first half), writes (2, or 3)·D elements and
