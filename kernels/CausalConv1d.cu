@@ -9,8 +9,9 @@
 //            taps in registers. Steps come by cp.async through a ring of shared memory, chunks of 16 bytes a lane ahead, and results leave from the
 //            places of the steps; so what is under way needs no registers. Where a sequence begins in the tile, the window is its initial state; the step
 //            that ends one leaves its final state. The backward walks W − 1 steps on to finish dx, computing p there a second time; taps beyond K are
-//            skipped. A tile leaves its share of dweight and dbias, and reduce_sums of Reduce.cu adds those up. All warps of a block walk the same
-//            tile, so that the compiler knows every branch on steps to be the same for a warp: at a barrier it need not make sure.
+//            skipped. Where K = W = 4, chunks of rows that touch no border of the tile or of a sequence are walked backward without a branch on a row. A tile leaves its share
+//            of dweight and dbias, and reduce_sums of Reduce.cu adds those up. All warps of a block walk the same tile, so that the compiler knows every branch on steps to be
+//            the same for a warp: at a barrier it need not make sure.
 // Layout     x [B, L, D] with rows stepStride and batchStride apart, dx with rows dxStride apart; y, dy [B, L, D]; weight, dweight [D, K] float; bias, dbias [D] float or null; initial,
 //            finalState [sequences, K − 1, D] float with steps stateStep apart, dfinal, dinitial [sequences, K − 1, D] float; starts [sequences + 1] or null; partial [P, K + 1, D] float.
 // Launch     grid tiles·slices with tiles = B·ceil(L / steps) and slices = ceil(D / (128·V)); block 128, 8 of them to a multiprocessor by registers. Static
@@ -33,6 +34,7 @@
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
 constexpr int kBlocks = 8;                                    // of a multiprocessor at least: at most 64 registers
+constexpr int kNever = 1 << 30;                               // a row behind all others
 
 // Channels of a lane: a word where taps and windows of its channels fit the registers.
 template <typename T, int W, bool isWide> constexpr int kChannels = isWide && W == 4 ? 4 / sizeof(T) : 1;
@@ -66,22 +68,23 @@ struct Taps
     }
 
     // bias + Σ weight·x for the inputs in the window.
+    template <bool isWhole = false>
     __device__ inline void convolve(f32 (&sum)[V], const f32 (&window)[W][V], int K) const
     {
         #pragma unroll
         for (int v = 0; v < V; v++) sum[v] = bias[v];
-        for_taps(K, [&](int i)
+        for_taps<isWhole>(K, [&](int i)
         {
             #pragma unroll
             for (int v = 0; v < V; v++) sum[v] = fmaf(w[v][i], window[i][v], sum[v]);
         });
     }
 
-    // Taps beyond K are skipped, as what they would meet may not be finite; one branch tells where there are none.
-    template <typename Action>
+    // Taps beyond K are skipped, as what they would meet may not be finite; one branch tells where there are none, or the caller that K is W.
+    template <bool isWhole, typename Action>
     __device__ static inline void for_taps(int K, const Action& action)
     {
-        if (K == W)
+        if (isWhole || K == W)
             #pragma unroll
             for (int i = 0; i < W; i++) action(i);
         else
@@ -114,34 +117,47 @@ struct Ring
     static __device__ inline int row() { return isWide ? threadIdx.x % kWarp / kLanes : 0; }
     static __device__ inline int column() { return isWide ? threadIdx.x % kLanes * kVector<T, true> : threadIdx.x % kWarp; }
 
-    // Starts loading the chunk from row n on, of which the first `rows` exist; the others become zeros. `from` is row 0, `share` this lane's place in it.
-    __device__ inline void fetch(int n, const T* from, i64 stride, int share, int rows)
+    // Starts loading the chunk from row n on; `rows` exist from this lane's first one on, and the others become zeros. `from` is this lane's place in the chunk, and becomes that in the next.
+    __device__ inline void fetch(int n, const T*& from, i64 stride, int rows)
     {
         T* to = &at[n % kAll + row()][column()];
-        from += (u64)(u32)(n + row()) * stride + share;
-        if constexpr (isWide) copy_async(shared_address(to), from, row() < rows ? 16 : 0);
+        if constexpr (isWide) copy_async(shared_address(to), from, rows > 0 ? 16 : 0);
         else
+        {
+            const T* next = from;
             #pragma unroll 2
-            for (int r = 0; r < kRows; r++, from += stride) to[r * kWarp * V] = r < rows ? *from : T{};
+            for (int r = 0; r < kRows; r++, next += stride) to[r * kWarp * V] = r < rows ? *next : T{};
+        }
+        from += kRows * stride;
     }
 
     // This lane's channels of row n + r of a chunk that is there.
     __device__ inline T* own(int n, int r) { return &at[n % kAll + r][threadIdx.x % kWarp * V]; }
 
-    // Stores rows first … last − 1 of the chunk from row n on as rows from `target` on; `to` is row 0.
-    __device__ inline void put(int n, int target, T* to, i64 stride, int share, int first, int last) const
+    // Results in place of this lane's channels.
+    static __device__ inline void set(T* own, const f32 (&x)[V])
+    {
+        if constexpr (V == 1) *own = from_f32<T>(x[0]);
+        else *reinterpret_cast<u32*>(own) = pair_of<T>(x[0], x[1]);
+    }
+
+    // Stores rows first … last − 1 of the chunk from row n on, both counted from this lane's first one. `to` is the place of what this lane stores, and becomes that of the next chunk.
+    __device__ inline void put(int n, T*& to, i64 stride, int first, int last) const
     {
         const T* from = &at[n % kAll + row()][column()];
-        to += (target + row()) * stride + share;
         if constexpr (isWide)
         {
             __syncwarp();                                     // the results of all lanes are there
-            if (row() >= first && row() < last) store_words(to, load_pack<4>(reinterpret_cast<const u32*>(from)).at);
+            if (first <= 0 && last > 0) store_words(to, load_pack<4>(reinterpret_cast<const u32*>(from)).at);
         }
         else
-            #pragma unroll 2
-            for (int r = 0; r < kRows; r++, to += stride)
-                if (r >= first && r < last) *to = from[r * kWarp * V];
+        {
+            T* next = to;
+            #pragma unroll
+            for (int r = 0; r < kRows; r++, next += stride)
+                if (r >= first && r < last) *next = from[r * kWarp * V];
+        }
+        to += kRows * stride;
     }
 
     // Closes the copies of a chunk.
@@ -233,9 +249,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_forward(const
     {
         const Walk walk(shape, sequence);
         if (!walk.isThere) break;
+        const int row = Rows::row(), copied = isCopying ? walk.last - row : 0;
+        const T* from = args.x + walk.x + row * shape.stepStride + share;
+        T* to = args.y + (walk.row + row) * shape.D + share;
         const auto fetch = [&](int n)
         {
-            ring.fetch(n, args.x + walk.x, shape.stepStride, share, isCopying ? walk.last - n : 0);
+            ring.fetch(n, from, shape.stepStride, copied - n);
             ring.commit();
         };
         #pragma unroll 1
@@ -256,9 +275,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_forward(const
                 if (shape.hasSilu)
                     #pragma unroll
                     for (int v = 0; v < V; v++) sum[v] = silu(sum[v]);
-                stash<V>(ring.own(n, r), sum);
+                ring.set(ring.own(n, r), sum);
             }
-            ring.put(n, n, args.y + walk.row * shape.D, shape.D, share, walk.first - n, isCopying ? walk.last - n : 0);
+            ring.put(n, to, shape.D, walk.first - row - n, copied - n);
             fetch(n + Rows::kAll);
         }
         ring.drain();
@@ -278,22 +297,59 @@ struct CausalConv1dBackwardArgs                               // mirrored in Cud
     CausalConv1dShape shape;
 };
 
-// What one lane adds up over its tile, and the last W values of p.
-template <int W, int V, bool isWide>
+// What one lane adds up over its tile, and the last W inputs and values of p.
+template <typename T, int W, bool isWide>
 struct Gradients
 {
-    f32 dweight[W][V] = {}, dbias[V] = {}, p[W][V];
+    static constexpr int V = kChannels<T, W, isWide>;
+    using Rows = Ring<T, V, isWide, isWide ? 4 : 1>;
+    using Weights = Taps<W, V, isWide>;
 
+    f32 dweight[W][V] = {}, dbias[V] = {}, window[W][V], p[W][V];
+
+    // The rows of a chunk of both rings, whose results take the places of x. isInside: all are the tile's own, W taps meet them, and none of their gradients is one
+    // of a state. Rows from `stop` on give no p that the tile needs.
+    template <bool isInside>
+    __device__ inline void walk_chunk(const CausalConv1dBackwardArgs<T>& args, const Weights& taps, const Walk& walk, i32 sequence, int stop, int d, Rows& ringX, Rows& ringDy, int n)
+    {
+        const CausalConv1dShape& shape = args.shape;
+        #pragma unroll (W == 4 ? Rows::kRows : isWide ? 2 : 1) // over four rows the windows move up by name alone; with eight taps so many spill
+        for (int r = 0; r < Rows::kRows; r++)
+        {
+            const int target = n + r - W + 1;
+            f32 dy[V], sum[V];
+            shift(window);
+            shift(p);
+            load<V>(window[W - 1], ringX.own(n, r));
+            load<V>(dy, ringDy.own(n, r));
+            enter<isInside>(taps, dy, shape, n + r < stop, n + r >= walk.first && n + r < walk.last);
+            leave<isInside>(sum, taps, shape.K);
+            // The last K − 1 inputs of the sequence are its final state too; those before row 0 are its initial state.
+            if (!isInside && args.dfinal && target > stop - shape.K && target < walk.last && d < shape.D)
+            {
+                f32 dfinal[V];
+                load<V>(dfinal, args.dfinal + ((i64)sequence * (shape.K - 1) + target - (stop - shape.K + 1)) * shape.D + d);
+                #pragma unroll
+                for (int v = 0; v < V; v++) sum[v] += dfinal[v];
+            }
+            ringX.set(ringX.own(n, r), sum);
+            if (!isInside && args.dinitial && walk.first == 0 && target < 0 && target > -shape.K && d < shape.D)
+                store<V>(args.dinitial + ((i64)sequence * (shape.K - 1) + target + shape.K - 1) * shape.D + d, sum);
+        }
+    }
+
+private:
     // Enters a row: dy becomes p, or 0 where there is no such row, and counts towards the taps where the row is the tile's own.
-    __device__ inline void enter(const Taps<W, V, isWide>& taps, const f32 (&window)[W][V], const f32 (&dy)[V], const CausalConv1dShape& shape, bool isRow, bool isOwn)
+    template <bool isInside>
+    __device__ inline void enter(const Weights& taps, const f32 (&dy)[V], const CausalConv1dShape& shape, bool isRow, bool isOwn)
     {
         f32 sum[V];
-        if (shape.hasSilu) taps.convolve(sum, window, shape.K);
+        if (shape.hasSilu) taps.template convolve<isInside>(sum, window, shape.K);
         #pragma unroll
         for (int v = 0; v < V; v++)
         {
-            p[W - 1][v] = !isRow ? 0.0f : shape.hasSilu ? dy[v] * silu_slope(sum[v]) : dy[v];
-            const f32 own = isOwn ? p[W - 1][v] : 0.0f;       // where an input is not finite, the tile that owns the row says so too
+            p[W - 1][v] = !isInside && !isRow ? 0.0f : shape.hasSilu ? dy[v] * silu_slope(sum[v]) : dy[v];
+            const f32 own = isInside || isOwn ? p[W - 1][v] : 0.0f;             // where an input is not finite, the tile that owns the row says so too
             dbias[v] += own;
             #pragma unroll
             for (int i = 0; i < W; i++) dweight[i][v] = fmaf(own, window[i][v], dweight[i][v]);
@@ -301,11 +357,12 @@ struct Gradients
     }
 
     // Gradient of the input W − 1 rows ago.
-    __device__ inline void leave(f32 (&sum)[V], const Taps<W, V, isWide>& taps, int K) const
+    template <bool isInside>
+    __device__ inline void leave(f32 (&sum)[V], const Weights& taps, int K) const
     {
         #pragma unroll
         for (int v = 0; v < V; v++) sum[v] = 0;
-        taps.for_taps(K, [&](int i)
+        taps.template for_taps<isInside>(K, [&](int i)
         {
             #pragma unroll
             for (int v = 0; v < V; v++) sum[v] = fmaf(taps.w[v][i], p[W - 1 - i][v], sum[v]);
@@ -316,34 +373,38 @@ struct Gradients
 template <typename T, int W, bool isWide>
 __global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_backward(const CausalConv1dBackwardArgs<T> args)
 {
-    constexpr int V = kChannels<T, W, isWide>;
-    using Rows = Ring<T, V, isWide, isWide ? 4 : 1>;
+    using Sums = Gradients<T, W, isWide>;
+    using Rows = typename Sums::Rows;
+    constexpr int V = Sums::V;
     __shared__ __align__(16) Rows sX[kWarps], sDy[kWarps];
     const CausalConv1dShape& shape = args.shape;
     Rows &ringX = sX[threadIdx.x / kWarp], &ringDy = sDy[threadIdx.x / kWarp];
     const int slice = ((blockIdx.x % shape.slices) * kWarps + threadIdx.x / kWarp) * kWarp * V;
     if (slice >= shape.D) return;
     const int d = slice + threadIdx.x % kWarp * V, share = slice + Rows::column(), D = shape.D;
-    const bool isCopying = share < D;
+    if (!isWide && d >= D) return;                            // such lanes copy nothing for others
+    const bool isCopying = !isWide || share < D;
     Taps<W, V, isWide> taps;
     if (d < D) taps.fetch(shape, d);
-    Gradients<W, V, isWide> gradients;
+    Sums gradients;
     for (i32 sequence = -1;; sequence++)
     {
         const Walk walk(shape, sequence);
         if (!walk.isThere) break;
         const int stop = min(walk.end, walk.last + shape.K - 1);                // rows from here on give no p that this tile needs
+        const int row = Rows::row(), copied = isCopying ? stop - row : 0, begin = isCopying ? walk.first + W - 1 - row : kNever;
+        const T* x = args.x + walk.x + row * shape.stepStride + share;
+        const T* dy = args.dy + (walk.row + row) * shape.D + share;
+        T* dx = args.dx + (walk.row + row - W + 1) * args.dxStride + share;
         const auto fetch = [&](int n)
         {
-            const int rows = isCopying ? stop - n : 0;
-            ringX.fetch(n, args.x + walk.x, shape.stepStride, share, rows);
-            ringDy.fetch(n, args.dy + walk.row * shape.D, shape.D, share, rows);
+            ringX.fetch(n, x, shape.stepStride, copied - n);
+            ringDy.fetch(n, dy, shape.D, copied - n);
             Rows::commit();
         };
         #pragma unroll 1
         for (int n = 0; n < Rows::kAll; n += Rows::kRows) fetch(n);
-        f32 window[W][V];
-        fill_window(window, shape, shape.initial && walk.isInitial && d < D, shape.initial + (i64)sequence * (shape.K - 1) * shape.stateStep + d);
+        fill_window(gradients.window, shape, shape.initial && walk.isInitial && d < D, shape.initial + (i64)sequence * (shape.K - 1) * shape.stateStep + d);
         #pragma unroll
         for (int i = 0; i < W; i++)
             #pragma unroll
@@ -351,30 +412,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_backward(cons
         for (int n = 0; n < walk.last + W - 1; n += Rows::kRows)
         {
             Rows::await();
-            #pragma unroll (V == 1 && isWide ? 2 : Rows::kRows)      // over four rows the windows move up by name alone
-            for (int r = 0; r < Rows::kRows; r++)
-            {
-                const int target = n + r - W + 1;
-                f32 dy[V], sum[V];
-                shift(window);
-                shift(gradients.p);
-                load<V>(window[W - 1], ringX.own(n, r));
-                load<V>(dy, ringDy.own(n, r));
-                gradients.enter(taps, window, dy, shape, n + r < stop, n + r >= walk.first && n + r < walk.last);
-                gradients.leave(sum, taps, shape.K);
-                // The last K − 1 inputs of the sequence are its final state too; those before row 0 are its initial state.
-                if (args.dfinal && target > stop - shape.K && target < walk.last && d < D)
-                {
-                    f32 dfinal[V];
-                    load<V>(dfinal, args.dfinal + ((i64)sequence * (shape.K - 1) + target - (stop - shape.K + 1)) * D + d);
-                    #pragma unroll
-                    for (int v = 0; v < V; v++) sum[v] += dfinal[v];
-                }
-                stash<V>(ringX.own(n, r), sum);
-                if (args.dinitial && walk.first == 0 && target < 0 && target > -shape.K && d < D)
-                    store<V>(args.dinitial + ((i64)sequence * (shape.K - 1) + target + shape.K - 1) * D + d, sum);
-            }
-            ringX.put(n, n - W + 1, args.dx + walk.row * args.dxStride, args.dxStride, share, walk.first - n + W - 1, isCopying ? walk.last - n + W - 1 : 0);
+            // With 8 taps a second copy of the walk would spill.
+            if (W == 4 && shape.K == W && n > walk.first && n + Rows::kRows <= walk.last) gradients.template walk_chunk<true>(args, taps, walk, sequence, stop, d, ringX, ringDy, n);
+            else gradients.template walk_chunk<false>(args, taps, walk, sequence, stop, d, ringX, ringDy, n);
+            ringX.put(n, dx, args.dxStride, begin - n, walk.last + W - 1 - row - n);
             fetch(n + Rows::kAll);
         }
         Rows::drain();

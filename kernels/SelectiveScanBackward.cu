@@ -8,18 +8,18 @@
 //            2 channels × 4 states, a warp 16 channels. The interval's first half runs forward from the kept state, and the states before its quarters remain in shared
 //            memory; so do those of the second half, on the way to its last quarter. Then each quarter, from the last on, runs again with its states and decays in registers,
 //            and back. Sums over states (4 lanes) and over channels (8 lanes, 4 warps) halve the values at each exchange of lanes.
-//            The sums for B and C of a group's blocks are added in the order of their channels: each block waits, stretch by stretch, for the turn of the one before, which
-//            began before it, because blocks take their numbers by a ticket; the last leaves dB and dC. So what goes between is 4·N floats of a step in the L2
-//            cache and no partial sums in memory. selective_scan_sum_backward adds in order what the segments of sequences, of which there are several as in
-//            SelectiveScanForward.cu, gave for A, D and dtBias.
+//            The sums for B and C of a group's blocks are added in the order of their channels: each block waits, stretch by stretch, for the turn of the one before in its chain of
+//            kChain, and the last of a chain for that of the chain before; those began before it, because blocks take their numbers by a ticket. The last leaves dB and dC. So what goes
+//            between is 4·N floats of a step in the L2 cache and no partial sums in memory, and with 80 blocks the last waits for 19 others in a row.
+//            selective_scan_sum_backward adds in order what the segments of sequences, of which there are several as in SelectiveScanForward.cu, gave for A, D and dtBias.
 //            A kept state is 4·N / kInterval bytes a step and channel, written and read; 16 steps in place of 32 were 1.57 times the least of memory with 1.75 exponentials a step,
 //            channel and state. States at every 64th or 128th step, and those between made by one more walk into shared memory, were built and counted: memory falls by 6 and 9 in a
 //            hundred, exponentials rise to 2.4 and 2.6, and the walk is bound by instructions: bench/README.md.
 //            N > kBand in bands of kBand states; their gradients wait in `carry` between stretches, and the first half of an interval is walked forward twice.
 // Layout     u, dt, z [B, L, D] and B, C [B, L, G, N] with the given strides, the last axis dense; dy, du, ddt, dz [B, L, D]; dB, dC [B, L, G, N]; states, starts
 //            as in SelectiveScanForward.cu; A, dA [D, N], D, dtBias and their gradients [D], dfinal, dinitial [sequences, D, N] float; partial
-//            [2, B·L, G, N] or null where a group has one block, sums [sequences·segments, N + 2, D] float; carry 24 floats for each thread and band, or null; turns
-//            [2·intervals, G, bands], zero before, and the ticket.
+//            [2, chains, B·L, G, N] with chains = ceil(blocksPerGroup / 16), or null where a group has one block, sums [sequences·segments, N + 2, D] float; carry 24 floats
+//            for each thread and band, or null; turns [2·intervals, G, bands, chains], zero before, and the ticket.
 // Launch     selective_scan_backward: grid sequences·segments·G·blocksPerGroup with blocksPerGroup = ceil(D / G / 64), block 128, dynamic shared memory of 6144 elements
 //            and 69,856 bytes. selective_scan_sum_backward: grid ceil((N + 2)·D / 32), block 256.
 // Traffic    reads (3, or 4 with z)·D + 2·G·N·blocksPerGroup elements a step and N·D floats an interval (N > kBand: twice, and B of the first half), writes (2, or 3)·D elements and
@@ -38,6 +38,7 @@
 constexpr int kBackWarps = 4, kBackThreads = kBackWarps * kWarp, kBackBlocks = 3;
 constexpr int kWidth = 64;                                    // channels of a block, 16 of a warp
 constexpr int kBand = 16;                                     // states that are walked together
+constexpr int kChain = 16;                                    // blocks of a group that add to the same sums for B and C
 constexpr int kStretch = kInterval / 2;                       // steps that are walked back at a time
 constexpr int kQuarters = 4, kQuarter = kStretch / kQuarters; // of a stretch; steps whose states and decays stand in registers
 
@@ -46,7 +47,7 @@ struct SelectiveScanBackwardArgs                              // mirrored in Cud
 {
     const T* u; const T* dt; const T* B; const T* C; const T* z; const T* dy; const f32* states; const f32* dfinal;
     T* du; T* ddt; T* dz; T* dB; T* dC; f32* dinitial; f32* partial; f32* sums; f32* carry; u32* turns;
-    i64 rows, stretches;                                      // stretches: of all sequences, groups and bands
+    i64 rows, words;                                          // words: the turns of all stretches, groups, bands and chains
     SelectiveScanShape shape;
 };
 
@@ -55,7 +56,7 @@ struct alignas(16) BackwardTile
 {
     f32 sScaled[kStretch][kWidth], sInput[kStretch][kWidth], sOutput[kStretch][kWidth]; // Δ·log2 e, Δ·u, and dy behind the gate; 0 behind the last step and channel
     f32 sY[kStretch][kWidth];                                 // y before the gate and without the skip
-    f32 sSums[2][kStretch * kWidth + 16];                     // the gradients of Δ·u and, through the decay, of Δ; later of dt. 16: other banks
+    f32 sSums[2][kStretch * kWidth + 16];                     // the gradients of Δ·u and, through the decay, of Δ; later what steps add to those of D and dtBias. 16: other banks
     f32 sB[kInterval][kBand], sC[kStretch][kBand];
     f32 sDelta[kStretch][kWidth];                             // Δ of an interval's first half, from one walk through it to the other
     f32 sPart[kBackWarps][kStretch][2 * kBand];               // what each warp adds to dB and dC
@@ -63,6 +64,36 @@ struct alignas(16) BackwardTile
     f32 sBias[kWidth], sSkip[kWidth], sSum[kBackThreads];     // every array begins at a multiple of 16 bytes
     ScanPlace place;                                          // here it takes no registers
 };
+
+// Where a channel stands in a row of sSums: neighbouring quads of the upper half have changed places, so that lanes with 8 neighbouring channels each reach all banks.
+__device__ inline int place_of(int channel) { return channel ^ (channel >> 3 & 4); }
+
+// V neighbouring channels of such a row, the first a multiple of V.
+template <int V>
+__device__ inline void load_sums(f32 (&to)[V], const f32* row, int column)
+{
+    f32 part[V < 4 ? V : 4];
+    #pragma unroll
+    for (int v = 0; v < V; v += 4)
+    {
+        load(part, row + (place_of(column) ^ v));
+        #pragma unroll
+        for (int i = 0; i < 4 && i < V; i++) to[v + i] = part[i];
+    }
+}
+
+template <int V>
+__device__ inline void stash_sums(f32* row, int column, const f32 (&from)[V])
+{
+    f32 part[V < 4 ? V : 4];
+    #pragma unroll
+    for (int v = 0; v < V; v += 4)
+    {
+        #pragma unroll
+        for (int i = 0; i < 4 && i < V; i++) part[i] = from[v + i];
+        stash(row + (place_of(column) ^ v), part);
+    }
+}
 
 // One of two values, added over this lane and the one that differs in `bit`: lanes with the bit take b, the others a.
 __device__ inline f32 half_sum(f32 a, f32 b, int bit)
@@ -136,7 +167,7 @@ private:
     {
         const int at = channel() + (threadIdx.x & 1), which = threadIdx.x >> 1 & 1;
         const f32 sum = half_sum(half_sum(dInput[0], dInput[1], 1), half_sum(dDelta[0], dDelta[1], 1), 2);
-        f32* sSum = &tile.sSums[which][t * kWidth + at];
+        f32* sSum = &tile.sSums[which][t * kWidth + place_of(at)];
         *sSum = isAdding ? *sSum + sum : sum;
         if (!hasGate) return;
         f32 output = half_sum(y[0], y[1], 1);
@@ -309,14 +340,16 @@ struct BackwardStretch
         stash<4>(isC ? &tile.sC[t][quad] : &tile.sB[half * kStretch + t][quad], four);
     }
 
-    // Adds the block's sums for B and C of a band to those of the blocks of lower channels, in their order; the last leaves the gradients.
+    // Adds the block's sums for B and C of a band to those of the blocks of lower channels, in their order: first of its chain, then, at a chain's end, of the chains before; the last leaves the
+    // gradients.
     __device__ inline void add_turn(i32 band, i32 bands)
     {
         const i64 step = this->step();
         const i32 rows = this->rows();
         const SelectiveScanShape& shape = args.shape;
-        const bool isLast = place.part + 1 == shape.blocksPerGroup;
-        u32* turn = args.turns + ((2 * (place.kept + interval) + half) * shape.G + place.group) * bands + band;
+        const i32 chains = (shape.blocksPerGroup + kChain - 1) / kChain, chain = (i32)place.part / kChain, link = (i32)place.part % kChain;
+        const bool isLast = place.part + 1 == shape.blocksPerGroup, isJoining = chain > 0 && (isLast || link + 1 == kChain);
+        u32* turn = args.turns + (((2 * (place.kept + interval) + half) * shape.G + place.group) * bands + band) * chains + chain;
         const int thread = thread_again(), t = thread / 8, kind = thread / 4 % 2, quad = thread % 4 * 4, n = band * kBand + quad;
         f32 sum[4];
         if (t < rows)
@@ -324,25 +357,28 @@ struct BackwardStretch
             load<4>(sum, &tile.sPart[0][t][kind * kBand + quad]);
             #pragma unroll
             for (int warp = 1; warp < kBackWarps; warp++)
+            {
+                f32 more[4];
+                load<4>(more, &tile.sPart[warp][t][kind * kBand + quad]);
                 #pragma unroll
-                for (int i = 0; i < 4; i++) sum[i] += tile.sPart[warp][t][kind * kBand + quad + i];
+                for (int i = 0; i < 4; i++) sum[i] += more[i];
+            }
         }
-        await_turn(turn, (u32)place.part);
-        if (t < rows && n < shape.N)
+        const bool hasSums = t < rows && n < shape.N;
+        const i64 at = ((place.row * shape.L + step + t) * shape.G + place.group) * shape.N + n, size = args.rows * shape.G * shape.N;
+        f32* sums = args.partial + ((i64)kind * chains + chain) * size + at;
+        await_turn(turn, (u32)link);
+        if (hasSums && link > 0) add_sums(sum, sums, n);
+        if (isJoining)
         {
-            const i64 at = ((place.row * shape.L + step + t) * shape.G + place.group) * shape.N + n, size = args.rows * shape.G * shape.N;
-            f32* sums = args.partial + kind * size + at;
+            await_turn(turn - 1, (u32)kChain);
+            if (hasSums) add_sums(sum, sums - size, n);
+        }
+        if (hasSums)
+        {
             T* gradient = (kind == 0 ? args.dB : args.dC) + at;
             if constexpr (isWide)
             {
-                if (place.part > 0)
-                {
-                    const float4 before = __ldcg(reinterpret_cast<const float4*>(sums));
-                    sum[0] += before.x;
-                    sum[1] += before.y;
-                    sum[2] += before.z;
-                    sum[3] += before.w;
-                }
                 if (isLast) store<4>(gradient, sum);
                 else store<4>(sums, sum);
             }
@@ -351,17 +387,33 @@ struct BackwardStretch
                 for (int i = 0; i < 4; i++)
                 {
                     if (n + i >= shape.N) break;
-                    if (place.part > 0) sum[i] += __ldcg(sums + i);
                     if (isLast) gradient[i] = from_f32<T>(sum[i]);
                     else sums[i] = sum[i];
                 }
         }
         if (isLast) return;
         __syncthreads();                                      // all have added theirs
-        if (threadIdx.x == 0) give_turn(turn, (u32)place.part + 1);
+        if (threadIdx.x == 0) give_turn(turn, (u32)link + 1);
     }
 
-    // The gradients of u, dt and z; that of dt also takes the place of Δ's.
+    // Adds another block's sums of states from n on, past the L1 cache.
+    __device__ inline void add_sums(f32 (&sum)[4], const f32* from, i32 n) const
+    {
+        if constexpr (isWide)
+        {
+            const float4 before = __ldcg(reinterpret_cast<const float4*>(from));
+            sum[0] += before.x;
+            sum[1] += before.y;
+            sum[2] += before.z;
+            sum[3] += before.w;
+        }
+        else
+            #pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (n + i < args.shape.N) sum[i] += __ldcg(from + i);
+    }
+
+    // The gradients of u, dt and z; that of dt also takes the place of Δ's, and what the step adds to D's that of Δ·u's.
     __device__ inline void finish()
     {
         const i64 step = this->step();
@@ -378,8 +430,8 @@ struct BackwardStretch
             load<V>(skip, &tile.sSkip[column]);
             load<V>(scaled, &tile.sScaled[t][column]);
             load<V>(output, &tile.sOutput[t][column]);
-            load<V>(dInput, &tile.sSums[0][t * kWidth + column]);
-            load<V>(ddt, &tile.sSums[1][t * kWidth + column]);
+            load_sums(dInput, tile.sSums[0] + t * kWidth, column);
+            load_sums(ddt, tile.sSums[1] + t * kWidth, column);
             #pragma unroll
             for (int v = 0; v < V; v++)
             {
@@ -387,7 +439,10 @@ struct BackwardStretch
                 ddt[v] = fmaf(dInput[v], u[v], ddt[v]);
                 if (args.shape.hasSoftplus) ddt[v] *= sigmoid(dt[v] + bias[v]);
             }
-            stash<V>(&tile.sSums[1][t * kWidth + column], ddt);
+            stash_sums(tile.sSums[1] + t * kWidth, column, ddt);
+            #pragma unroll
+            for (int v = 0; v < V; v++) dInput[v] = output[v] * u[v];
+            stash_sums(tile.sSums[0] + t * kWidth, column, dInput);
             store<V>(args.du + at, du);
             store<V>(args.ddt + at, ddt);
             if (!args.z) continue;
@@ -406,10 +461,11 @@ struct BackwardStretch
     {
         const i32 rows = this->rows();
         const int thread = thread_again(), c = thread % kWidth;
+        if (c >= place.columns) return 0;
+        const f32* from = &tile.sSums[thread < kWidth][place_of(c)];
         f32 sum = 0;
-        if (c < place.columns)
-            #pragma unroll 1
-            for (int t = 0; t < rows; t++) sum += thread < kWidth ? tile.sSums[1][t * kWidth + c] : tile.sOutput[t][c] * to_f32(u()[t * kWidth + c]);
+        #pragma unroll 4
+        for (int t = 0; t < rows; t++) sum += from[t * kWidth];
         return sum;
     }
 };
@@ -508,11 +564,15 @@ struct BackwardBand
 
     __device__ inline void load_kept(f32 (&h)[2][4], i64 interval) const
     {
+        const f32* from = args.states + ((place.kept + interval) * args.shape.N + n()) * args.shape.channels + d(0);
+        const bool hasFirst = has(0), hasSecond = has(1);
+        const i32 states = args.shape.N - n();
         #pragma unroll
-        for (int s = 0; s < 4; s++)
-            #pragma unroll
-            for (int c = 0; c < 2; c++)
-                h[c][s] = has(c) && n() + s < args.shape.N ? args.states[((place.kept + interval) * args.shape.N + n() + s) * args.shape.channels + d(c)] : 0.0f;
+        for (int s = 0; s < 4; s++, from += args.shape.channels)
+        {
+            h[0][s] = hasFirst && s < states ? from[0] : 0.0f;
+            h[1][s] = hasSecond && s < states ? from[1] : 0.0f;
+        }
     }
 
 private:
@@ -527,7 +587,7 @@ __global__ void __launch_bounds__(kBackThreads, kBackBlocks) selective_scan_back
     BackwardTile& tile = *reinterpret_cast<BackwardTile*>(sMemory);
     T* sRows = reinterpret_cast<T*>(sMemory + sizeof(BackwardTile));
     // A block that waits for another began after it, in whatever order blocks start.
-    if (threadIdx.x == 0) tile.place = ScanPlace(shape, shape.segments, 0, atomicAdd(args.turns + args.stretches, 1u));
+    if (threadIdx.x == 0) tile.place = ScanPlace(shape, shape.segments, 0, atomicAdd(args.turns + args.words, 1u));
     __syncthreads();                                          // the block's place is there
     const ScanPlace& place = tile.place;
     if (!place.exists)                                        // a sequence with fewer segments adds nothing
@@ -593,9 +653,8 @@ __global__ void __launch_bounds__(kBackThreads, kBackBlocks) selective_scan_back
                 band.close(own, k + half == 0);
             }
             stretch.finish();
-            __syncthreads();                                  // the gradients of dt are there
+            __syncthreads();                                  // what steps add is there, and the rows have been read by all
             tile.sSum[threadIdx.x] += stretch.sum_channel();
-            __syncthreads();                                  // the rows have been read by all
         }
     }
     const int thread = thread_again(), column = thread % kWidth;

@@ -13,8 +13,11 @@ internal readonly record struct SelectiveScanPlan(int States, int Parts, int Wid
 
     private const int FewStates = 8, ManyStates = 16, MaxStates = 256, MinWidth = 32, MaxWidth = 128;
 
-    /// <summary>Channels of a backward block.</summary>
-    public const int BackwardWidth = 64;
+    /// <summary>Channels of a backward block, and blocks that add to the same sums for B and C; as in kernels/SelectiveScanBackward.cu.</summary>
+    public const int BackwardWidth = 64, BackwardChain = 16;
+
+    /// <summary>Chains of backward blocks, of which each waits for the one before it.</summary>
+    public static int BackwardChains(long blocks) => (int)((blocks + BackwardChain - 1) / BackwardChain);
 
     public int Threads => Width * Parts;
 
@@ -119,7 +122,7 @@ internal sealed partial class CudaBackend
     private struct SelectiveScanBackwardArgs
     {
         public ulong U, Dt, B, C, Z, Dy, States, Dfinal, Du, Ddt, Dz, DB, DC, Dinitial, Partial, Sums, Carry, Turns;
-        public long Rows, Stretches;
+        public long Rows, Words;
         public SelectiveScanShape Shape;
     }
 
@@ -164,16 +167,17 @@ internal sealed partial class CudaBackend
         long n = shape.N;
         int bands = (int)Math.Max(1, (n + ScanBand - 1) / ScanBand), blocks = ScanBlocks(shape);
         // One block's sums for B and C wait for the next block's.
-        Tensor? partial = shape.BlocksPerGroup == 1 ? null : Tensor.Empty([2, x.B.Count], DType.Float32, dy.Device);
+        int chains = SelectiveScanPlan.BackwardChains(shape.BlocksPerGroup);
+        Tensor? partial = shape.BlocksPerGroup == 1 ? null : Tensor.Empty([2, chains, x.B.Count], DType.Float32, dy.Device);
         Tensor sums = Tensor.Empty([shape.Sequences, segments.Count, n + 2, shape.Channels], DType.Float32, dy.Device);
         Tensor? carry = bands > 1 ? Tensor.Empty([blocks, bands, ScanBackThreads, 24], DType.Float32, dy.Device) : null;
-        long stretches = checked(2 * x.Stretches(SelectiveScanStretch) * shape.G * bands);
-        Tensor turns = Tensor.Zeros([stretches + 1], DType.Int32, dy.Device);
+        long words = checked(2 * x.Stretches(SelectiveScanStretch) * shape.G * bands * chains);
+        Tensor turns = Tensor.Zeros([words + 1], DType.Int32, dy.Device);
         Kernel(SelectiveScanBackwardFile, $"selective_scan_backward<{dy.DType}, {IsScanWide(x, dy)}>").Launch(blocks, ScanBackThreads, SelectiveScanPlan.BackwardSharedBytes(dy.DType.Size), new SelectiveScanBackwardArgs
         {
             U = Pointer(x.U), Dt = Pointer(x.Dt), B = Pointer(x.B), C = Pointer(x.C), Z = Pointer(x.Z), Dy = Pointer(dy), States = Pointer(states), Dfinal = Pointer(dFinalState),
             Du = Pointer(d.U), Ddt = Pointer(d.Dt), Dz = Pointer(d.Z), DB = Pointer(d.B), DC = Pointer(d.C), Dinitial = Pointer(d.InitialState),
-            Partial = Pointer(partial), Sums = Pointer(sums), Carry = Pointer(carry), Turns = Pointer(turns), Rows = x.U.Shape[0] * shape.L, Stretches = stretches, Shape = shape,
+            Partial = Pointer(partial), Sums = Pointer(sums), Carry = Pointer(carry), Turns = Pointer(turns), Rows = x.U.Shape[0] * shape.L, Words = words, Shape = shape,
         });
         Kernel(SelectiveScanBackwardFile, $"selective_scan_sum_backward").Launch(Blocks("SelectiveScan", (n + 2) * shape.Channels, ColumnsOfBlock), ColumnSumThreads, 0, new SelectiveScanSumArgs
         {
