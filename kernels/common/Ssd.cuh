@@ -230,16 +230,6 @@ __device__ inline void store_tile(T* to, const E* sTile, int rows, i64 stride, i
     else store_tile<Width, 1>(to, sTile, rows, stride, columns);
 }
 
-// A thread's part of 16 rows by 8·J columns of a warp to a tile; `to` is the warp's element (0, 0).
-template <int J, typename E>
-__device__ inline void put_part(E* to, int pitch, const f32 (&x)[J][4])
-{
-    #pragma unroll
-    for (int j = 0; j < J; j++)
-        #pragma unroll
-        for (int v = 0; v < 4; v += 2) put_pair(to + fragment_row(v) * pitch + 8 * j + fragment_column(v), x[j][v], x[j][v + 1]);
-}
-
 // A team loads dy of a piece behind the gate into a tile, V elements at a time; visit(at, dy before the gate, z) is told of those that are there.
 template <int V, typename T, typename Visit>
 __device__ inline void load_gated(const SsdShape<T>& shape, Border<T>* sTile, const T* dy, i64 row, i64 first, int steps, int head, int channel, Visit visit)
