@@ -44,18 +44,6 @@ struct PackedWords
         }
     }
 
-    __device__ inline void open_all(f32 (&x)[V]) const
-    {
-        #pragma unroll
-        for (int i = 0; i < kCount; i++)
-        {
-            f32 word[kEach];
-            open(word, i);
-            #pragma unroll
-            for (int v = 0; v < kEach; v++) x[i * kEach + v] = word[v];
-        }
-    }
-
     __device__ inline void close(int i, const f32 (&x)[kEach])
     {
         if constexpr (kEach == 1) at[i] = bits_of(from_f32<T>(x[0]));
