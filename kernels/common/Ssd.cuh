@@ -199,21 +199,13 @@ __device__ inline void put_pair(E* to, f32 a, f32 b)
     stash<2>(to, pair);
 }
 
-// The number of the thread, read anew: what follows from it is not kept in registers from further up, where they are short.
-__device__ inline int thread_anew()
-{
-    int thread;
-    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
-    return thread;
-}
-
 // A team stores `rows` rows of a tile as the rows, `stride` elements apart, that begin at `to`, of which `columns` are the tile's.
 template <int Width, int V, typename T, typename E>
 __device__ inline void store_tile(T* to, const E* sTile, int rows, i64 stride, int columns)
 {
     constexpr int kPitch = Width + kRowPad<E>;
     #pragma unroll 1
-    for (int k = thread_anew() % kSsdThreads; k < rows * (Width / V); k += kSsdThreads)
+    for (int k = thread_again() % kSsdThreads; k < rows * (Width / V); k += kSsdThreads)
     {
         const int r = k / (Width / V), c = k % (Width / V) * V;
         if (c >= columns) continue;

@@ -86,7 +86,7 @@ struct SsdChunkBlock
     // This warp's part of the tiles, anew: what follows from it is not kept in registers from further up.
     __device__ inline void find_warp()
     {
-        warp = thread_anew() / kWarp;
+        warp = thread_again() / kWarp;
         m = warp / 2 * 16;
         m2 = warp % 4 / 2 * 32;
         c0 = warp % 2 * 32;
@@ -155,7 +155,7 @@ struct SsdChunkBlock
         f32 inner[1][Columns / 8][4] = {};                    // dy_i·x_j
         if (m + 16 > c0 + First)
             multiply_rows<false, false, false, kPiecePitch<T>, kPiecePitch<T>>(inner, tile(0) + m * kPiecePitch<T>, tile(1) + (c0 + First) * kPiecePitch<T>, 16, depth, m + 16 - c0 - First);
-        const int I = m / kSubtile, lane = thread_anew() % kWarp, i = m + lane / 4;
+        const int I = m / kSubtile, lane = thread_again() % kWarp, i = m + lane / 4;
         const f32 rowFactor[2] = { sDecays.rowFactor[i], sDecays.rowFactor[i + 8] };
         to += i * kPitch<T>;
         f32 along[2] = {};

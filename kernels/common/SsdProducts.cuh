@@ -80,7 +80,7 @@ struct RowProduct
 template <bool isAAcross, bool isBAcross, bool isScaled, int APitch, int BPitch, int Walk = kUnrolled, int R, int J, typename E>
 __device__ __forceinline__ void multiply_rows(f32 (&sum)[R][J][4], const E* sA, const E* sB, int rows, int depth, int columns, const f32* factors = nullptr)
 {
-    const int lane = thread_anew() % kWarp, low = lane % 8, second = lane / 8 % 2 * 8, third = lane / 16 * 8;
+    const int lane = thread_again() % kWarp, low = lane % 8, second = lane / 8 % 2 * 8, third = lane / 16 * 8;
     u32 a = shared_address(isAAcross ? sA + (third + low) * APitch + second : sA + (second + low) * APitch + third);
     u32 b = shared_address(isBAcross ? sB + (second + low) * BPitch + third : sB + (third + low) * BPitch + second);
     if constexpr (isScaled) factors += lane % 4 * 2;
@@ -134,7 +134,7 @@ template <int Pitch>
 __device__ inline void load_square(f32 (&to)[2][4], const bf16* from)
 {
     u32 words[4];
-    const int lane = thread_anew() % kWarp;
+    const int lane = thread_again() % kWarp;
     load_matrices(words, shared_address(from) + (lane % 16 * Pitch + lane / 16 * 8) * sizeof(bf16));
     #pragma unroll
     for (int w = 0; w < 4; w++)
@@ -163,7 +163,7 @@ __device__ inline void put_two(bf16* to, f32 a, f32 b) { *reinterpret_cast<u32*>
 template <int Pitch, int R, int J, typename E>
 __device__ inline void put_rows(E* to, const f32 (&x)[R][J][4])
 {
-    const int lane = thread_anew() % kWarp;
+    const int lane = thread_again() % kWarp;
     to += lane / 4 * Pitch + lane % 4 * 2;
     #pragma unroll
     for (int r = 0; r < R; r++)
@@ -190,7 +190,7 @@ __device__ inline void load_rows(E* sTile, const T* from, i64 rowStride, int row
         {
             constexpr int kPitch = Width + kRowPad<E>, V = 16 / sizeof(T), kNext = kSsdThreads / (Width / V);
             static_assert(Rows % kNext == 0, "whole rounds");
-            const int thread = thread_anew(), r = thread / (Width / V), c = thread % (Width / V) * V;
+            const int thread = thread_again(), r = thread / (Width / V), c = thread % (Width / V) * V;
             copy_rows<Rows / kNext, kNext * kPitch * (int)sizeof(E)>(shared_address(sTile) + (r * kPitch + c) * (int)sizeof(E), from + r * rowStride + c, kNext * rowStride);
             return;
         }
