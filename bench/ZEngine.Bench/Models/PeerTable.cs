@@ -34,15 +34,9 @@ internal static class PeerTable
                 }
                 bool isTime = row.Key.What.EndsWith(" s", StringComparison.Ordinal);
                 double[] ratios = [.. own.Zip(others, (a, b) => isTime ? b / a : a / b)];
-                Console.WriteLine(FormattableString.Invariant($"| {row.Key.Shape} | {row.Key.What} | {Median(own):G4} | {peer.Key} {Median(others):G4} | {Median(ratios):F2} ({ratios.Min():F2} to {ratios.Max():F2}) |"));
+                Console.WriteLine(FormattableString.Invariant($"| {row.Key.Shape} | {row.Key.What} | {DecodeSpeed.Median([.. own]):G4} | {peer.Key} {DecodeSpeed.Median([.. others]):G4} | {DecodeSpeed.Median([.. ratios]):F2} ({ratios.Min():F2} to {ratios.Max():F2}) |"));
             }
         }
         return 0;
-    }
-
-    private static double Median(double[] values)
-    {
-        double[] sorted = [.. values.Order()];
-        return sorted.Length == 0 ? double.NaN : (sorted[sorted.Length / 2] + sorted[(sorted.Length - 1) / 2]) / 2;
     }
 }

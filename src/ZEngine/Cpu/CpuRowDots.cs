@@ -20,7 +20,7 @@ internal static unsafe class CpuRowDots
         // A thread's pieces follow each other, so the weights arrive as a stream however short they are.
         long rows = Math.Max(1, PieceBytes / Math.Max(1, k * w.DType.Size)), grain = Math.Clamp(n / (4 * CpuThreads.Count), 1, rows);
         grain = (grain + WeightRows - 1) / WeightRows * WeightRows;
-        Stretch next = NextAfter(new Stretch((nint)w.Data, n * w.RowStride * w.DType.Size));
+        Stretch next = CpuThreads.Count == 1 ? default : NextAfter(new Stretch((nint)w.Data, n * w.RowStride * w.DType.Size));
         if (m > 1 || w.DType != DType.BFloat16)
         {
             CpuThreads.For(n, grain, new Job(m, k, x, xStride, w, c, rowStride, bias, isAdding), next);
