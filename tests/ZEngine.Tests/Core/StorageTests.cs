@@ -143,6 +143,7 @@ public sealed class StorageTests
     [Fact]
     public void Disposed_tensors_are_no_leaks()
     {
+        Collect();
         long leaks = Device.Cpu.LeakedBuffers;
         UseScope();
         Collect();
