@@ -36,7 +36,8 @@ public sealed class EagerTests
         ["SelectiveScan"] = (x, w) =>
         {
             using Tensor A = w.Reshape(8, 1);
-            using Tensor B = x.Slice(2, 0, 1).Reshape(2, 6, 1, 1);
+            using Tensor column = x.Slice(2, 0, 1);
+            using Tensor B = column.Reshape(2, 6, 1, 1);
             (Tensor y, Tensor s) = ZEngine.Ops.SelectiveScan(x, x, A, B, B);
             return [y, s];
         },

@@ -68,7 +68,7 @@ public sealed class SessionTests
     {
         using LanguageModel model = SmallModels.New(name);
         _ = SmallModels.Logits(model, SmallModels.Tokens(model, 40));              // tables are made
-        long before = Device.Cpu.LiveBuffers, leaked = Device.Cpu.LeakedBuffers;
+        long before = Devices.LiveBuffers(Device.Cpu), leaked = Device.Cpu.LeakedBuffers;
         using (Session session = model.NewSession(maxLength: 40))
         {
             session.Append(SmallModels.Tokens(model, 3));

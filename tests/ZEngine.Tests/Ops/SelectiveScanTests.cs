@@ -110,6 +110,7 @@ public sealed class SelectiveScanTests
     public void Gradients_of_packed_sequences_equal_those_of_separate_ones(string name)
     {
         Device device = Devices.Open(name);
+        using TensorScope scope = TensorScope.Enter();
         Tensor A = Decays(device, 3, 24, 8), state = Random(device, 6, 2, 24, 8);
         Tensor[] inputs = [Random(device, 1, 1, 53, 24), Random(device, 2, 1, 53, 24), Random(device, 4, 1, 53, 1, 8), Random(device, 5, 1, 53, 1, 8), Random(device, 7, 1, 53, 24), Random(device, 8, 1, 53, 24)];
         float[][] Gradients(long from, long length, Tensor initial, SequenceLayout? layout)
