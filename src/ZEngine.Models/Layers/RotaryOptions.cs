@@ -155,11 +155,12 @@ public sealed record RotaryOptions
     private static RotaryOptions ReadScaling(ModelConfigObject source, RotaryOptions common)
     {
         string? type = source.StringOrNull("rope_type"), alias = source.StringOrNull("type");
+        int? inside = source.IntOrNull("original_max_position_embeddings");
         RotaryOptions options = common with
         {
             Theta = AtLeast(source, "rope_theta", common.Theta, 1),
             PartialFactor = Share(source, common.PartialFactor),
-            OriginalMaxPositions = source.IntOrNull("original_max_position_embeddings") ?? common.OriginalMaxPositions,
+            OriginalMaxPositions = common.OriginalMaxPositions ?? inside,
             Scaling = Rule(source, type ?? alias),
         };
         return options.Scaling switch
@@ -218,13 +219,11 @@ public sealed record RotaryOptions
     private static RotaryOptions ReadLongRope(ModelConfigObject source, RotaryOptions options)
     {
         int trained = Trained(source, options.OriginalMaxPositions ?? options.MaxPositions);
-        // Where both lengths are known their ratio counts: that is what the lists were searched for.
-        double? ratio = options.OriginalMaxPositions is null ? null : (double)Trained(source, options.MaxPositions) / trained;
-        double factor = AtLeast(source, "factor", ratio ?? 1, 0);
+        double ratio = options.MaxPositions is int max ? (double)max / trained : 1;
         return options with
         {
             OriginalMaxPositions = trained,
-            Factor = Math.Max(1, ratio ?? factor),
+            Factor = Math.Max(1, AtLeast(source, "factor", ratio, 0)),
             AttentionFactor = Positive(source, "attention_factor"),
             ShortFactors = Divisors(source, "short_factor"),
             LongFactors = Divisors(source, "long_factor"),

@@ -4,7 +4,7 @@ namespace ZEngine.Models;
 
 /// <summary>A byte-pair encoding described by a Hugging Face <c>tokenizer.json</c>, byte-level or SentencePiece style.</summary>
 /// <remarks>Where the reference drops a character for which the vocabulary has no token and no stand-in, this throws
-/// <see cref="InvalidOperationException"/>: text does not vanish.</remarks>
+/// <see cref="InvalidOperationException"/>: text does not vanish. A special token that is looked for in normalized text is skipped like others, where the reference (0.23) keeps it.</remarks>
 public sealed class BpeTokenizer : Tokenizer
 {
     private readonly BpeModel _model;
@@ -12,7 +12,7 @@ public sealed class BpeTokenizer : Tokenizer
     private readonly Pipeline _steps;
     private readonly SpecialRoles _roles;
     private readonly Dictionary<string, int> _addedIds = new(StringComparer.Ordinal);
-    private readonly Dictionary<int, AddedToken> _addedById = [];
+    private readonly Dictionary<int, (AddedToken Token, string Text)> _addedById = [];
     private readonly AddedTokens _inText;                       // looked for in the text as it is
     private readonly AddedTokens _inNormalized;                 // looked for after normalization
     private readonly ConcurrentBag<Workspace> _workspaces = [];
@@ -28,7 +28,8 @@ public sealed class BpeTokenizer : Tokenizer
         foreach (AddedToken token in added)
         {
             _addedIds.Add(token.Content, token.Id);
-            _addedById.Add(token.Id, token);
+            string text = token.IsNormalized ? Normalized(token.Content) : token.Content;
+            _addedById.Add(token.Id, (token, text.Length > 0 ? text : token.Content));
         }
         AddedToken[] bySpecial = [.. added.OrderBy(token => !token.IsSpecial)];
         _inText = new([.. bySpecial.Where(token => !token.IsNormalized).Select(token => (token.Content, token))]);
@@ -42,7 +43,8 @@ public sealed class BpeTokenizer : Tokenizer
     /// <inheritdoc/>
     public override string TokenToText(int token)
     {
-        if (_addedById.TryGetValue(token, out AddedToken? added)) return added.Content;
+        // As it stands in normalized text, which is what the decoder undoes.
+        if (_addedById.TryGetValue(token, out (AddedToken Token, string Text) added)) return added.Text;
         return (uint)token < (uint)_model.Texts.Length && _model.Texts[token] is { } text ? text : throw NoSuchToken(token);
     }
 
@@ -56,7 +58,7 @@ public sealed class BpeTokenizer : Tokenizer
     }
 
     /// <inheritdoc/>
-    public override bool IsSpecial(int token) => _addedById.TryGetValue(token, out AddedToken? added) && added.IsSpecial;
+    public override bool IsSpecial(int token) => _addedById.TryGetValue(token, out (AddedToken Token, string Text) added) && added.Token.IsSpecial;
 
     /// <inheritdoc/>
     public override void Save(string path) => TokenizerWriter.Save(path,

@@ -128,6 +128,21 @@ public sealed class RotaryEmbeddingTests
         }
     }
 
+    /// <summary>As transformers has it: a factor that is given counts before the ratio of the lengths, and a trained length beside the scaling before one inside.</summary>
+    [Theory]
+    [InlineData("\"factor\":4,\"original_max_position_embeddings\":16", "", 4, 16)]
+    [InlineData("\"original_max_position_embeddings\":16", "", 8, 16)]
+    [InlineData("\"factor\":4,\"original_max_position_embeddings\":16", "\"original_max_position_embeddings\":32,", 4, 32)]
+    [InlineData("\"original_max_position_embeddings\":16", "\"original_max_position_embeddings\":32,", 4, 32)]
+    [InlineData("\"factor\":0.5", "", 1, 128)]
+    public void Long_rope_scales_by_the_factor_or_the_ratio(string inside, string beside, double factor, double trained)
+    {
+        RotaryOptions options = Read($$"""{ {{beside}}"max_position_embeddings":128,"rope_parameters":{"rope_type":"longrope","short_factor":[1,1],"long_factor":[2,3],{{inside}} } }""");
+        Assert.Equal(trained, (double)options.OriginalMaxPositions!);
+        using var rotary = new RotaryEmbedding(options, 4, Device.Cpu);
+        Assert.Equal(factor == 1 ? 1 : Math.Sqrt(1 + Math.Log(factor) / Math.Log(trained)), rotary.Multiplier, 1e-12);
+    }
+
     [Fact]
     public void Both_forms_read_alike()
     {

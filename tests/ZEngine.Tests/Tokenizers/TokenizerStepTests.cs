@@ -101,7 +101,8 @@ public sealed class TokenizerStepTests
         Tokenizer tokenizer = TokenizerFile.Read(TokenizerFile.Json(TokenizerFile.Vocabulary("a", "b", "x"), normalizer: """{"type":"Lowercase"}""", added: added));
         Assert.Equal([7, 5, 1], tokenizer.Encode("XAXAXAB"));
         Assert.Equal([6, 1, 6], tokenizer.Encode("xabbXaB"));
-        Assert.Equal("XABb", tokenizer.Decode(tokenizer.Encode("xabbXA")).Replace(" ", "", StringComparison.Ordinal));
+        // A decoder gets what the normalizer made of them, as it is its inverse: of Prepend in Llama 2's, for one, the space.
+        Assert.Equal("xabb", tokenizer.Decode(tokenizer.Encode("xabbXA")).Replace(" ", "", StringComparison.Ordinal));
     }
 
     [Fact]
