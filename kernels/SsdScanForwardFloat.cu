@@ -40,6 +40,18 @@ struct SsdForwardTiles
     }
 };
 
+// Calls visit(element, n, p) for this thread's part of a state, whose rows are n = 64·r + m … and columns p0 ….
+template <int Tiles, int J, typename Visit>
+__device__ __forceinline__ void for_state(f32 (&state)[Tiles][J][4], int m, int p0, Visit visit)
+{
+    #pragma unroll
+    for (int r = 0; r < Tiles; r++)
+        #pragma unroll
+        for (int j = 0; j < J; j++)
+            #pragma unroll
+            for (int part = 0; part < 4; part++) visit(state[r][j][part], 64 * r + m + fragment_row(part), p0 + 8 * j + fragment_column(part));
+}
+
 template <typename T, int Tiles>
 __global__ void __launch_bounds__(kSsdThreads, Tiles <= 2 ? 2 : 1) ssd_scan_forward_float(const SsdForwardArgs<T> args)
 {
@@ -69,19 +81,9 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles <= 2 ? 2 : 1) ssd_scan_forw
 
     if (args.convolution.weight) window.open(args.convolution, number, head * shape.P + channel, channels);
 
-    // Rows n = 64·r + m … of the state by columns p0 ….
-    f32 state[Tiles][J][4];
+    f32 state[Tiles][J][4];                                   // rows n = 64·r + m … by columns p0 …
     const f32* from = args.state_before(number, segment, head);
-    #pragma unroll
-    for (int r = 0; r < Tiles; r++)
-        #pragma unroll
-        for (int j = 0; j < J; j++)
-            #pragma unroll
-            for (int part = 0; part < 4; part++)
-            {
-                const int n = 64 * r + m + fragment_row(part), p = p0 + 8 * j + fragment_column(part);
-                state[r][j][part] = from && n < shape.N && p < channels ? from[(i64)(channel + p) * shape.N + n] : 0.0f;
-            }
+    for_state(state, m, p0, [&](f32& element, int n, int p) { element = from && n < shape.N && p < channels ? from[(i64)(channel + p) * shape.N + n] : 0.0f; });
 
     const auto load_slice = [&](i64 first, int slice, bool hasC)
     {
@@ -190,14 +192,6 @@ __global__ void __launch_bounds__(kSsdThreads, Tiles <= 2 ? 2 : 1) ssd_scan_forw
 
     if (end < sequence.end) return;
     if (args.convolution.weight) window.close(args.convolution, number, head * shape.P + channel, channels);
-    #pragma unroll
-    for (int r = 0; r < Tiles; r++)
-        #pragma unroll
-        for (int j = 0; j < J; j++)
-            #pragma unroll
-            for (int part = 0; part < 4; part++)
-            {
-                const int n = 64 * r + m + fragment_row(part), p = p0 + 8 * j + fragment_column(part);
-                if (n < shape.N && p < channels) args.final[shape.state(number, head) + (i64)(channel + p) * shape.N + n] = state[r][j][part];
-            }
+    f32* to = args.final + shape.state(number, head);
+    for_state(state, m, p0, [&](f32& element, int n, int p) { if (n < shape.N && p < channels) to[(i64)(channel + p) * shape.N + n] = element; });
 }
