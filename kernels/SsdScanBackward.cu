@@ -11,24 +11,28 @@
 //            every second is kept: that between follows from it and the chunk between. B, C and the sums of dB and dC of a chunk serve all heads of the block; blocks of the other
 //            heads add theirs one after the other, in the order of their heads: each waits for the turn of the one before, which began before it, because blocks take their heads by
 //            a ticket. The last writes dB and dC.
-//            The block's warps are two teams, each with 32 rows by 32 columns a warp, so that a fragment of B serves two products: one has dS, dC and what the exponents take of them, the other dB,
-//            d(Δx), dx and the states between borders. What R = (C·Bᵀ)·decay·(dy·x) adds up to along columns, and the states' d(Δx) along x, gives ddt and the exponents without another look at x.
+//            The block's warps are two teams, each with a loop of its own, so that neither keeps the other's registers. A warp of the first has 16·R of N with all channels and all steps: dS, dC
+//            and what the exponents take of them. So dC stands the other way round, [n, i]: S_0 [n, p] is the left side of its product as it comes from global memory, or as the sums that made it
+//            stand in registers, and the fragments of C that change dS are also what dC's sums meet in w, and those of S_0 what dS meets. A warp of the second has as much of dB, [n, j], and 32 rows
+//            by half of the channels of d(Δx) and dx; where registers allow 16 rows of pairs of steps too. With 65 to 128 states and tiles of 16 bits R is 2: a fragment of a right side serves two
+//            products. What R_ij = (C·Bᵀ)·decay·(dy·x) adds up to along columns, and the states' d(Δx) along x, gives ddt and the exponents without another look at x. D of a head stands on the
+//            diagonal of (C·Bᵀ)·decay·Δ, so that D·dy is no walk of its own.
 //            Heads come by pieces of W channels, so that float tiles are no larger than those of bf16. Sums of dB and dC of 64·Slices states stand in registers, and B and C of as many
 //            in shared memory. Where N is more, a chunk is walked in passes over the heads, each with its states; each hands d(Δx) to the next, and sums for the exponents. With 256
 //            states and B and C in shared memory (bf16: sm_80 and sm_90, f32: sm_90) there is one pass and no register left; a block for each half of N, with d(Δx) in turns too,
 //            would read and write as much as two passes do.
 // Layout     as SsdScanForward.cu; dy, ungated, dx, dz [B, L, H, P]; states [borders, H, N, P] bf16 or float as the tiles; dfinal, dinitial [n, H, P, N] float, dinitial null where the
 //            first states are zero; carried [n, segments − 1, H, ceil(P / W), ceil(N / 64), W / 16, 256, 4], slots [blocks, slotsOfBlock, W / 16, 256, 4],
-//            handed [blocks, headsOfShare, ceil(P / W)·64·W + 132] and turnSums [chunks, G, 2, ceil(N / 64), J, 256, 4] float; turns [chunks·G·passes + 1], zero before, the last is the
+//            handed [blocks, headsOfShare, ceil(P / W)·64·W + 68] and turnSums [chunks, G, 2, ceil(N / 64)·4, 8, 32, 4] float; turns [chunks·G·passes + 1], zero before, the last is the
 //            ticket; sums [chunks, H, 2 + skips] float: of dA, dBias, dD. Steps of dx, ddt, dB and dC lie dxStep, ddtStep, dBStep and dCStep apart; other gradients are contiguous.
 // Launch     grid sequences·segments·G·shares, block 256; W = 64 for bf16 and 32 for float tiles. Dynamic shared memory of 5 tiles of 64 × W and 2·Slices of 64 × 64, Slices more for B of
 //            the chunk before where they pay, and as many slots of dS as fit, see SsdSweepPlan.
 // Traffic    per step and head, for each pass: reads 2·P elements and 1 of dt (3·P with a gate, 4·P the first), every second chunk P + 1 more; writes P + 1 (2·P + 1 with a gate); per chunk
 //            and head reads a state, N·P elements, and N·P floats of slots, as far as they are in global memory, which it writes too; all passes but the first read and all but the last write
-//            ceil(P / W)·64·W + 132 floats. Per step and block reads 2·N elements of B and C, twice those of all passes but the last, every second chunk N more (for each piece of each head
+//            ceil(P / W)·64·W + 68 floats. Per step and block reads 2·N elements of B and C, twice those of all passes but the last, every second chunk N more (for each piece of each head
 //            where they have no tiles); all blocks but the first of a group read and all but the last write 2·N floats, which writes 2·N elements.
 // Precision  loads T, accumulates f32, stores T; as SsdScanForward.cu, f32 and f16 have float tiles and multiply-adds, and of bf16 states are bf16 as operands, and so are the decayed C
-//            and B. Deterministic: no float atomics; turns fix the order of additions; segments change no bit.
+//            and B, and C·Bᵀ with its decay, Δ and D. Deterministic: no float atomics; turns fix the order of additions; segments change no bit.
 // Limits     passes·64·Slices ≥ N; Q ≤ 64; fewer than 2³¹ chunks.
 // Variants   ssd_scan_backward<bf16, {1|2|4}, true>; ssd_scan_backward<bf16, 2, false>; ssd_scan_backward<{f32|f16}, {1|2|4}, true>; ssd_scan_backward<{f32|f16}, {1|2}, false>
 #include "common/SsdChunk.cuh"
@@ -44,24 +48,31 @@ struct SsdBackwardArgs                                        // mirrored in Cud
     i32 segments, chunksOfSegment, passes, sharedSlots, slotsOfBlock, isBeforeKept, isGroupWide;
 };
 
-// Tiles of pieces: 0 dy, 1 x, 2 dS_Q, 3 S_0, 4 x of the chunk before; in the place of the last two C·Bᵀ with its decay. Then tiles of 64 × 64: B and C by slices of 64 of N in turn, as
-// many as a pass has; then B of the chunk before, where it is kept. Then slots of dS.
+// Tiles of pieces: 0 dy, 1 x, 2 dS_Q of a round, 3 its other 64 rows or of floats S_0, 4 x of the chunk before. C·Bᵀ with its decay has that of the chunk before, or 3 where a round has 64 rows; of
+// floats 2 and 3. Then tiles of 64 × 64: B and C by slices of 64 of N in turn, as many as a pass has; then B of the chunk before, where it is kept. Then slots of dS.
 template <typename T, int Slices, bool isWhole>
 struct SsdSweep : SsdChunkBlock<T>
 {
     using Block = SsdChunkBlock<T>;
-    using typename Block::E; using typename Block::Sums; using typename Block::TeamSums; using typename Block::TeamPiece;
+    using typename Block::E; using typename Block::TeamPiece;
     using Piece = f32[kPieceParts<T>][4];                     // 16 rows by half of a piece
-    using Block::shape; using Block::sDecays; using Block::sSums; using Block::chunk; using Block::row; using Block::first;
+    using Block::shape; using Block::sDecays; using Block::sSums; using Block::border; using Block::chunk; using Block::row; using Block::first;
     using Block::firstHead; using Block::heads; using Block::steps; using Block::warp; using Block::m; using Block::m2; using Block::c0; using Block::p0; using Block::is_second; using Block::group; using Block::share; using Block::tile;
-    using Block::load_dy; using Block::load_x; using Block::load_b; using Block::load_c; using Block::load_state;
-    using Block::put_row_sums; using Block::put_warp_sum; using Block::pairs; using Block::load_skip;
-    using Block::meet_channels; using Block::finish_channels; using Block::exponents;
+    using Block::load_dy; using Block::load_x; using Block::load_b; using Block::load_c;
+    using Block::put_sum; using Block::put_warp_sum; using Block::pairs; using Block::load_skip;
+    using Block::meet_channels; using Block::finish_channels; using Block::exponents; using Block::met_of;
 
-    static constexpr int kPieces = 5, kHandedSums = 2 * kSteps + kSsdThreads / kWarp / 2;
+    static constexpr int kPieces = 5, kHandedSums = kSteps + kSsdThreads / kWarp / 2;
     static constexpr int kWalk = Slices > 2 ? kLooped : kUnrolled;                          // with more slices the code would be too long
-    static constexpr bool kPutsEach = Slices > 2;             // sums of each slice, as registers are short
-    static constexpr int kRounds = Slices > 2 ? 2 : 1, kRowsAtOnce = 2 / kRounds;          // in rounds come sums beside those of 64·Slices states: registers are short
+    // The second team has all pairs of steps, or both teams have, as registers are short. With tiles of 16 bits it makes them before d(Δx): C·Bᵀ then has a place that is free.
+    static constexpr bool isPairedBySecond = Slices <= 2, isPairedFirst = !kIsSame<E, f32>;
+    // A team's four warps have 16·kRows of N each in a round, all channels of a piece and all steps.
+    static constexpr int kRows = !kIsSame<E, f32> && Slices == 2 ? 2 : 1, kRounds = Slices / kRows, kColumns = kSteps / 8, kChannels = kPiece<T> / 8;
+    using Pairs = f32[isPairedBySecond ? kColumns : kColumns / 2][4];                      // of 16 steps and those up to them, or half of those
+    static constexpr int kPairTile = !isPairedFirst ? 2 : kRows == 2 ? 4 : 3;
+    using Gradient = f32[kRows][kColumns][4];                 // of dC or dB, the other way round
+    using Rows = f32[kRows][kChannels][4];                    // of a state or dS
+    using Left = LeftRows<E, kRows, kChannels / 2, kPiecePitch<T>>;
     static constexpr int kRowsBefore = kPieceElements<T> / kPitch<T> / 16 * 16;            // of B of the chunk before that the place of dS_Q takes
     static_assert(2 * kPieceElements<T> >= kTileElements<T>, "two neighbouring pieces hold a tile");
 
@@ -100,8 +111,12 @@ struct SsdSweep : SsdChunkBlock<T>
     __device__ inline E* c_tile(int slice) const { return group_tile(2 * slice + 1); }
     __device__ inline E* before_tile(int slice) const { return group_tile(2 * Slices + slice); }
 
-    // Where the thread stands that has the same lane of the r-th 16 rows of this warp's 32, if every warp has 16: the order of slots, sums and pieces in memory.
-    __device__ inline int place(int r) const { return ((m2 / 16 + r) * 2 + warp % 2) * kWarp + threadIdx.x % kWarp; }
+    // Where the thread stands that has the same lane of the r-th 16 rows of this warp's 32, if every warp has 16: the order of slots and pieces in memory.
+    __device__ inline int place(int r) const { return ((m2 / 16 + r) * 2 + warp % 2) * kWarp + lane_again(); }
+
+    // The warp's first of the states of a round, counted from the first of the pass; how many of its 16·kRows there are, or less than none.
+    __device__ inline int first_of(int round) const { return kRows * (round * kSide + warp % 4 * 16); }
+    __device__ inline int rows_of(int round) const { return round_up(shape.N, 16) - base() * kSide - first_of(round); }
 
     // Calls visit with the part of dS of a piece of head h and a slice of N of the thread at a place: in shared memory, or else in global.
     template <typename Shared, typename Global>
@@ -110,6 +125,16 @@ struct SsdSweep : SsdChunkBlock<T>
         const int at = (h * pieces() + channel / kPiece<T>) * slices() + slice, part = place * 4;
         if (at < args.sharedSlots) shared(reinterpret_cast<f32*>(before_tile(args.isBeforeKept ? Slices : 0)) + at * kPieceFloats<T> + part);
         else global(args.slots + ((i64)ticket * args.slotsOfBlock + at - args.sharedSlots) * kPieceFloats<T> + part);
+    }
+
+    // Calls visit(16 × 8 of a warp's dS, its distance in a slot from the first).
+    template <typename D, typename Visit>
+    static __device__ inline void for_slot_parts(D& dstate, Visit visit)
+    {
+        #pragma unroll
+        for (int r = 0; r < kRows; r++)
+            #pragma unroll
+            for (int j = 0; j < kChannels; j++) visit(dstate[r][j], j % (kChannels / 2) * kPartFloats + (2 * r + j / (kChannels / 2)) * kWarp * 4);
     }
 
     // Adds this thread's part of a tile or a piece in global memory, which this block or one before wrote.
@@ -154,6 +179,31 @@ struct SsdSweep : SsdChunkBlock<T>
                 #pragma unroll
                 for (int j = 0; j < kPieceParts<T>; j++) store<4>(slot + j * kPartFloats, dstate[j]);
             });
+    }
+
+    // The same of a warp's rows of a round: the place is that of its first 16 rows and the first half of the channels.
+    __device__ inline int slot_place(int n) const { return n % kSide / 8 * kWarp + lane_again(); }
+    __device__ inline void take_rows(Rows& dstate, int h, int channel, int n) const
+    {
+        visit_slot(h, channel, base() + n / kSide, slot_place(n),
+            [&](const f32* slot) { for_slot_parts(dstate, [&](f32 (&part)[4], int distance) { load<4>(part, slot + distance); }); },
+            [&](const f32* slot)
+            {
+                for_slot_parts(dstate, [&](f32 (&part)[4], int distance)
+                {
+                    const float4 whole = __ldcg(reinterpret_cast<const float4*>(slot + distance));
+                    part[0] = whole.x;
+                    part[1] = whole.y;
+                    part[2] = whole.z;
+                    part[3] = whole.w;
+                });
+            });
+    }
+    __device__ inline void leave_rows(const Rows& dstate, int h, int channel, int n) const
+    {
+        visit_slot(h, channel, base() + n / kSide, slot_place(n),
+            [&](f32* slot) { for_slot_parts(dstate, [&](const f32 (&part)[4], int distance) { stash<4>(slot + distance, part); }); },
+            [&](f32* slot) { for_slot_parts(dstate, [&](const f32 (&part)[4], int distance) { store<4>(slot + distance, part); }); });
     }
 
     // Calls visit(h, channel, slice) for all slots.
@@ -213,7 +263,8 @@ struct SsdSweep : SsdChunkBlock<T>
     }
 
     // B and C of the pass. Of the last also C·Bᵀ, rows i, columns j ≤ i: the slices before come once more, by the same tiles.
-    __device__ inline void inputs(Sums& products)
+    template <bool hasPairs>
+    __device__ inline void inputs(Pairs& products)
     {
         #pragma unroll 1
         for (int from = is_last_pass() ? 0 : base(); from <= base(); from += Slices)
@@ -222,15 +273,18 @@ struct SsdSweep : SsdChunkBlock<T>
             for (int slice = 0; slice < Slices && from + slice < slices(); slice++)
             {
                 const int n = (from + slice) * kSide;
-                load_b(b_tile(slice), n, first, steps);
-                load_c(c_tile(slice), n);
-                if (from == base() && isBetween && args.isBeforeKept) load_b(before_tile(slice), n, first - shape.Q, shape.Q);
+                const int pair = (warp / 2 + slice) % 4;
+                if (pair == 0) load_b(b_tile(slice), n, first, steps);
+                if (pair == 2) load_c(c_tile(slice), n);
+                if (pair == 1 && from == base() && isBetween && args.isBeforeKept) load_b(before_tile(slice), n, first - shape.Q, shape.Q);
             }
             tile_wait();
             __syncthreads();                                  // B and C are there
+            if (!hasPairs) continue;
+            const int i = isPairedBySecond ? warp % 4 * 16 : m, j = isPairedBySecond ? 0 : c0;
             for (int slice = 0; slice < Slices && is_last_pass(); slice++)
-                multiply_rows<false, false, false, kPitch<T>, kPitch<T>>(products, c_tile(slice) + m * kPitch<T>, b_tile(slice) + c0 * kPitch<T>, 16, round_up(min(kSide, shape.N - (from + slice) * kSide), 16),
-                    m + 16 - c0);
+                multiply_rows<false, false, false, kPitch<T>, kPitch<T>>(reinterpret_cast<f32 (&)[1][sizeof(Pairs) / 16][4]>(products), c_tile(slice) + i * kPitch<T>, b_tile(slice) + j * kPitch<T>, 16,
+                    round_up(min(kSide, shape.N - (from + slice) * kSide), 16), i + 16 - j);
         }
     }
 
@@ -241,9 +295,15 @@ struct SsdSweep : SsdChunkBlock<T>
     {
         const int at = threadIdx.x;
         if (at >= kHandedSums) return;
-        f32& own = at < 2 * kSteps ? sSums.row[2][at / kSteps][at % kSteps] : sSums.warp[0][at - 2 * kSteps];
-        if (isTaken) own = __ldcg(sums + at);
-        else sums[at] = own;
+        if (!isTaken)
+        {
+            sums[at] = at < kSteps ? met_of(at) : sSums.warp[0][at - kSteps];
+            return;
+        }
+        const f32 sum = __ldcg(sums + at);
+        if (at >= kSteps) sSums.warp[0][at - kSteps] = sum;
+        else
+            for (int w = 0; w < kSsdThreads / kWarp / 2; w++) sSums.met[w][at] = w == 0 ? sum : 0.0f;
     }
 
     // Δ and the decays of the chunk, and of the one before where its state is needed.
@@ -252,8 +312,9 @@ struct SsdSweep : SsdChunkBlock<T>
         if (warp >= (isBetween ? 2 : 1)) return;
         SsdDecays& decays = warp == 0 ? sDecays : sBefore;
         decays.fill(shape, row, warp == 0 ? first : first - shape.Q, warp == 0 ? steps : shape.Q, head);
-        if (warp == 0) return;
-        for (int i = threadIdx.x % kWarp; i < kSteps; i += kWarp) decays.toEnd[i] *= decays.delta[i];              // a lane's own
+        f32* end = warp == 0 ? sSums.end : decays.toEnd;
+        #pragma unroll
+        for (int i = threadIdx.x % kWarp; i < kSteps; i += kWarp) end[i] = decays.toEnd[i] * decays.delta[i];     // a lane's own
     }
 
     // dy behind the gate into its tile, and dz.
@@ -271,224 +332,284 @@ struct SsdSweep : SsdChunkBlock<T>
         });
     }
 
-    // What a state gives to rows of dB or dC, times factors of the row: dB of the second team, dC of the first, and there what C meets in it, but for the factor.
-    template <bool isOfC>
-    __device__ __forceinline__ void add_rows(TeamSums& gradient, const E* sRows, const E* sState, int depth, int columns, f32 (&met)[2][2], const E* sC) const
+    // S_0 of the border before the chunk, or before the one before it: this warp's rows of a round, and a piece of its channels. So many lie in registers; of floats in a tile.
+    __device__ __forceinline__ void load_state(Left& state, int head, int n, int channel, E* own) const
     {
-        #pragma unroll
-        for (int from = 0; from < 2; from += kRowsAtOnce)
+        const u32 lane = lane_again();
+        const int at = n_of(0) + n + lane / 4, p = channel + lane % 4 * 2;
+        const E* from = args.chunk.states + shape.border(max(border, 0), head) + (i64)at * shape.P + p;
+        if (border >= 0 && shape.P % 2 == 0 && n_of(0) + n + 16 * kRows <= shape.N && channel + kPiece<T> <= shape.P)
         {
-            const int first = m2 + 16 * from;
-            f32 sums[kRowsAtOnce][J][4] = {};
-            multiply_rows<false, false, false, kPiecePitch<T>, kPiecePitch<T>, kWalk>(sums, sRows + first * kPiecePitch<T>, sState + c0 * kPiecePitch<T>, 16 * kRowsAtOnce, depth, columns);
+            const E* rows[2 * kRows];
             #pragma unroll
-            for (int r = 0; r < kRowsAtOnce; r++)
-            {
-                const int i = first + 16 * r + fragment_row(0);
-                f32 scale[2];
-                #pragma unroll
-                for (int half = 0; half < 2; half++) scale[half] = isOfC ? sDecays.fromStart[i + 8 * half] : sDecays.toEnd[i + 8 * half] * sDecays.delta[i + 8 * half];
-                #pragma unroll
-                for (int j = 0; j < J; j += 2)
-                {
-                    if (8 * j >= columns) break;
-                    f32 other[2][4];
-                    if constexpr (isOfC) load_square<kPitch<T>>(other, sC + (first + 16 * r) * kPitch<T> + c0 + 8 * j);
-                    #pragma unroll
-                    for (int part = 0; part < 8; part++)
-                    {
-                        const f32 term = sums[r][j + part / 4][part % 4];
-                        f32& own = gradient[from + r][j + part / 4][part % 4];
-                        own = fmaf(term, scale[part % 4 / 2], own);
-                        if constexpr (isOfC) met[from + r][part % 4 / 2] = fmaf(term, other[part / 4][part % 4], met[from + r][part % 4 / 2]);
-                    }
-                }
-            }
+            for (int r = 0; r < 2 * kRows; r++) rows[r] = from + (i64)(8 * r) * shape.P;
+            state.fill([&](int row, int column) { return *reinterpret_cast<const Two<E>*>(rows[row / 8] + column); }, own);
         }
+        else state.fill([&](int row, int column)
+        {
+            f32 two[2];
+            #pragma unroll
+            for (int v = 0; v < 2; v++) two[v] = border >= 0 && at + row < shape.N && p + column + v < shape.P ? to_f32(from[(i64)row * shape.P + column + v]) : 0.0f;
+            return two_of<E>(two[0], two[1]);
+        }, own);
+        Left::settle();
     }
 
-    // S_0 of a chunk whose border is not kept, a piece of a slice, rounded as at borders, in the place of the state before the chunk before: by the second team. B of that chunk, where it is
-    // not kept, comes to the place of dS_Q by as many rows as fit.
-    __device__ __forceinline__ void state_between(int slice, int columns)
+    // S_0 of a chunk whose border is not kept, a piece of a round, rounded as at borders, in the place of the state before the chunk before: by the first team. B of that chunk, where it is not
+    // kept, comes to the place of dS_Q by as many rows as fit.
+    template <bool isSecond>
+    __device__ __forceinline__ void state_between(Left& state, int round, int columns)
     {
-        const int n = n_of(slice), rows = args.isBeforeKept ? kSteps : kRowsBefore;
+        const int slice = kRows * round, rows = args.isBeforeKept ? kSteps : kRowsBefore;
         #pragma unroll 1
         for (int step = 0; step < kSteps && step < shape.Q; step += rows)
         {
             if (step > 0) __syncthreads();                    // the rows before have been read by all
-            if (!args.isBeforeKept) load_b<kRowsBefore>(tile(2), n, first - shape.Q + step, shape.Q - step);
-            tile_wait();
-            __syncthreads();                                  // B is there, and with its first rows the state, x and the decays
-            if (!is_second()) continue;
-            #pragma unroll
-            for (int from = 0; from < 2; from += kRowsAtOnce)
-            {
-                f32 state[kRowsAtOnce][kPieceParts<T>][4] = {};
-                E* own = tile(3) + (m2 + 16 * from) * kPiecePitch<T> + p0();
-                const f32 total = step == 0 ? sBefore.total : 1.0f;
+            if (!args.isBeforeKept)
                 #pragma unroll
-                for (int r = 0; r < kRowsAtOnce; r++)
+                for (int s = 0; s < kRows && has(slice + s); s++) load_b<kRowsBefore, kSsdThreads>(tile(2 + s), n_of(slice + s), first - shape.Q + step, shape.Q - step);
+            tile_wait();
+            __syncthreads();                                  // B is there, and with its first rows x and the decays
+            const int n = first_of(round), count = rows_of(round);
+            if (isSecond || count <= 0) continue;
+            Rows sums;
+            const f32 total = step == 0 ? sBefore.total : 1.0f;
+            #pragma unroll
+            for (int r = 0; r < kRows; r++)
+                #pragma unroll
+                for (int j = 0; j < kChannels; j++)
                     #pragma unroll
-                    for (int j = 0; j < kPieceParts<T>; j += 2)
-                    {
-                        if (8 * j >= columns) break;
-                        f32 before[2][4];
-                        load_square<kPiecePitch<T>>(before, own + 16 * r * kPiecePitch<T> + 8 * j);
-                        #pragma unroll
-                        for (int part = 0; part < 8; part++) state[r][j + part / 4][part % 4] = before[part / 4][part % 4] * total;
-                    }
-                multiply_rows<true, true, true, kPitch<T>, kPiecePitch<T>, kWalk>(state, (args.isBeforeKept ? before_tile(slice) : tile(2)) + m2 + 16 * from, tile(4) + step * kPiecePitch<T> + p0(),
-                    depth_of(slice) - m2 - 16 * from, min(rows, round_up(shape.Q, 16) - step), columns, sBefore.toEnd + step);
-                squares_are_read<E>();                        // S_0 takes the place of the state before
-                put_rows<kPiecePitch<T>>(own, state);
-            }
+                    for (int v = 0; v < 4; v++) sums[r][j][v] = state.value(r, j, v) * total;
+            multiply_rows<true, true, true, kPitch<T>, kPiecePitch<T>, kWalk>(sums, (args.isBeforeKept ? before_tile(n / kSide) : tile(2 + n / kSide - slice)) + n % kSide, tile(4) + step * kPiecePitch<T>,
+                count, min(rows, round_up(shape.Q, 16) - step), columns, sBefore.toEnd + step);
+            state.set(sums, own_rows(3));
         }
         if (!args.isBeforeKept) __syncthreads();              // B has been read by all: dS takes its place
     }
 
-    // The first team: dS before the chunk, of a piece and a slice, in its slot; what C meets in dC, and dS_Q·S_0.
-    __device__ __forceinline__ void walk_state(TeamPiece& dstate, int h, int channel, int slice, int columns, f32& product)
+    // This warp's rows of a piece of dS or a state.
+    __device__ inline E* own_rows(int i) const { return tile(i) + warp % 4 * 16 * kRows * kPiecePitch<T>; }
+
+    // 16 steps of what follows.
+    template <int Step, typename C, typename B, typename Across>
+    __device__ __forceinline__ void state_step(const Left& state, Rows& dstate, Gradient& gradient, C c, B b, Across across, int rows, int columns, bool isMore)
     {
-        const int rows = depth_of(slice) - m2;
+        const u32 lane = lane_again();
+        f32 sums[kRows][2][4], factor[2][2], met[4] = {};
+        state.template multiply<Step>(sums, b, columns);
         #pragma unroll
-        for (int r = 0; r < 2; r++)
-        {
-            if (16 * r >= rows) break;
+        for (int j = 0; j < 2; j++) load<2>(factor[j], sDecays.fromStart + Step + 8 * j + lane % 4 * 2);
+        LeftColumns<E, kRows, kPitch<T>> own;
+        own.template load<Step>(c, rows);
+        #pragma unroll
+        for (int r = 0; r < kRows; r++)
             #pragma unroll
-            for (int j = 0; j < kPieceParts<T>; j += 2)
-            {
-                if (8 * j >= columns) break;
-                f32 state[2][4];
-                load_square<kPiecePitch<T>>(state, tile(3) + (m2 + 16 * r) * kPiecePitch<T> + p0() + 8 * j);
+            for (int j = 0; j < 2; j++)
                 #pragma unroll
-                for (int part = 0; part < 8; part++)
+                for (int v = 0; v < 4; v++)
                 {
-                    f32& own = dstate[r][j + part / 4][part % 4];
-                    product = fmaf(own, state[part / 4][part % 4], product);
-                    own *= sDecays.total;
+                    met[2 * j + v % 2] = fmaf(sums[r][j][v], own.value(r, j, v), met[2 * j + v % 2]);
+                    f32& to = gradient[r][Step / 8 + j][v];
+                    to = fmaf(sums[r][j][v], factor[j][v % 2], to);
                 }
-            }
-        }
-        multiply_rows<true, true, true, kPitch<T>, kPiecePitch<T>, kWalk>(dstate, c_tile(slice) + m2, tile(0) + p0(), rows, round_up(steps, 16), columns, sDecays.fromStart);
+        own.template multiply<Step, kPiecePitch<T>>(dstate, across, columns, factor, sDecays.fromStart);
         #pragma unroll
-        for (int r = 0; r < 2; r++) leave(dstate[r], h, channel, base() + slice, place(r));
+        for (int v = 0; v < 4; v++) met[v] *= factor[v / 2][v % 2];
+        const f32 sum = column_sums(met, lane);
+        if (has_column_sum(lane)) put_sum(sSums.met[warp][Step + summed_column(lane)], sum, isMore);
+        if constexpr (Step + 16 < kSteps) state_step<Step + 16>(state, dstate, gradient, c, b, across, rows, columns, isMore);
     }
 
-    // What slices of a state gave.
-    __device__ inline void put_state_sums(f32& product, f32 (&met)[2][2], bool isMore)
+    // The first team: dS before the chunk, of a piece and a round, in its slot; what the state gives to dC, what C meets in that, and dS_Q·S_0.
+    __device__ __forceinline__ void walk_state(const Left& state, Rows& dstate, Gradient& gradient, int h, int channel, int round, int columns, bool isMore)
     {
+        const int n = first_of(round), rows = rows_of(round);
+        const f32 total = sDecays.total;
+        f32 product = 0;
         #pragma unroll
-        for (int r = 0; r < 2; r++)
-        {
-            const int i = m2 + 16 * r + fragment_row(0);
-            met[r][0] *= sDecays.fromStart[i];
-            met[r][1] *= sDecays.fromStart[i + 8];
-            put_row_sums(2, m2 + 16 * r, met[r], isMore);
-            met[r][0] = met[r][1] = 0;
-        }
-        put_warp_sum(0, warp, product, isMore);
-        product = 0;
-    }
-
-    // Slices of a piece, from one on: a loop of them is too long to be unrolled.
-    template <int Slice>
-    __device__ __forceinline__ void walk_slices(int h, int channel, int depth, int columns, TeamPiece& part, TeamSums (&gradient)[Slices], f32& product, f32 (&met)[2][2])
-    {
-        if (!has(Slice)) return;
-        this->find_warp();
-        const int wide = depth_of(Slice) - c0;
-        if (Slice > 0) __syncthreads();                       // the states of the slice before have been read by all
-        load_state(tile(3), firstHead + h, n_of(Slice), channel);
-        if (isBetween) state_between(Slice, columns);
-        if (!is_second())
-        {
+        for (int r = 0; r < kRows; r++)
             #pragma unroll
-            for (int r = 0; r < 2; r++) take(part[r], h, channel, base() + Slice, place(r));
-            put_rows<kPiecePitch<T>>(tile(2) + m2 * kPiecePitch<T> + p0(), part);
-        }
-        tile_wait();
-        __syncthreads();                                      // the states are there, and with the first slice the other tiles and the decays
-        if (!is_second())
+            for (int j = 0; j < kChannels; j++)
+                #pragma unroll
+                for (int v = 0; v < 4; v++)
+                {
+                    f32& own = dstate[r][j][v];
+                    product = fmaf(own, state.value(r, j, v), product);
+                    own *= total;
+                }
+        put_warp_sum(0, warp, product, isMore);
+        using Columns = LeftColumns<E, kRows, kPitch<T>>;
+        state_step<0>(state, dstate, gradient, Columns::place(c_tile(n / kSide) + n % kSide), Left::right(tile(0)), Columns::template right<kPiecePitch<T>>(tile(0)), rows, columns, isMore);
+        leave_rows(dstate, h, channel, n);
+    }
+
+    // Where a warp has no states, and nothing was handed to it.
+    __device__ inline void put_nothing()
+    {
+        const int lane = lane_again();
+        sSums.met[warp][lane] = sSums.met[warp][lane + kWarp] = 0;
+        if (lane == 0) sSums.warp[0][warp] = 0;
+    }
+
+    // The second team: what dS gives to dB, 16 steps at a time. Where there are rounds d(Δx) stands in registers meanwhile, and dS is read anew.
+    template <int Step, typename B>
+    __device__ __forceinline__ void walk_steps(const Left& dstate, Gradient& gradient, B b, int depth)
+    {
+        f32 sums[kRows][2][4] = {}, factor[2][2];
+        if constexpr (kRounds == 1) dstate.template multiply<Step>(sums, b, depth);
+        else multiply_rows<false, false, false, kPiecePitch<T>, kPiecePitch<T>, kLooped>(sums, own_rows(2), tile(1) + Step * kPiecePitch<T>, 16 * kRows, depth, 16);
+        #pragma unroll
+        for (int j = 0; j < 2; j++) load<2>(factor[j], sSums.end + Step + 8 * j + lane_again() % 4 * 2);
+        #pragma unroll
+        for (int r = 0; r < kRows; r++)
+            #pragma unroll
+            for (int j = 0; j < 2; j++)
+                #pragma unroll
+                for (int v = 0; v < 4; v++)
+                {
+                    f32& to = gradient[r][Step / 8 + j][v];
+                    to = fmaf(sums[r][j][v], factor[j][v % 2], to);
+                }
+        if constexpr (Step + 16 < kSteps) walk_steps<Step + 16>(dstate, gradient, b, depth);
+    }
+
+    // Rounds of a piece, from one on: a loop of them is too long to be unrolled. The first team.
+    template <int Round>
+    __device__ __forceinline__ void walk_first(int h, int channel, int depth, Gradient (&gradient)[kRounds])
+    {
+        if (!has(kRows * Round)) return;
+        this->find_warp();
+        if (Round > 0) __syncthreads();                       // dS of the round before has been read by all
+        const bool isMore = Round > 0 || channel > 0 || !is_first_pass(), hasRows = rows_of(Round) > 0;
+        Left state;
+        if (hasRows) load_state(state, firstHead + h, first_of(Round), channel, own_rows(3));
+        else state.clear();
+        if (isBetween) state_between<false>(state, Round, depth);
+        Rows dstate;
+        if (hasRows)
         {
-            walk_state(part, h, channel, Slice, columns, product);
-            add_rows<true>(gradient[Slice], tile(0), tile(3), depth, wide, met, c_tile(Slice));
-            if (kPutsEach) put_state_sums(product, met, Slice > 0 || channel > 0 || !is_first_pass());
+            take_rows(dstate, h, channel, first_of(Round));
+            put_rows<kPiecePitch<T>>(own_rows(2), dstate);
         }
         else
+            #pragma unroll
+            for (int r = 0; r < kRows; r++)
+                #pragma unroll
+                for (int j = 0; j < kChannels; j++) dstate[r][j][0] = dstate[r][j][1] = dstate[r][j][2] = dstate[r][j][3] = 0;
+        __syncthreads();                                      // dS is there, and in the first round the other tiles and the decays
+        if (hasRows) walk_state(state, dstate, gradient[Round], h, channel, Round, depth, isMore);
+        else if (!isMore) put_nothing();
+        if constexpr (Round + 1 < kRounds) walk_first<Round + 1>(h, channel, depth, gradient);
+    }
+
+    // The second team.
+    template <int Round>
+    __device__ __forceinline__ void walk_second(int h, int channel, int depth, int columns, const Pairs& products, Pairs& dproducts, TeamPiece& part, Gradient (&gradient)[kRounds])
+    {
+        if (!has(kRows * Round)) return;
+        this->find_warp();
+        if (Round > 0) __syncthreads();                       // dS of the round before has been read by all
+        Left left;
+        if (isBetween) state_between<true>(left, Round, depth);
+        tile_wait();
+        __syncthreads();                                      // dS is there, and in the first round the other tiles and the decays
+        if constexpr (isPairedFirst && Round == 0)
         {
-            multiply_rows<false, true, false, kPitch<T>, kPiecePitch<T>, kWalk>(part, b_tile(Slice) + m2 * kPitch<T>, tile(2) + p0(), 32, depth_of(Slice), columns);
-            add_rows<false>(gradient[Slice], tile(1), tile(2), depth, wide, met, nullptr);
+            pairs(products, dproducts, tile(kPairTile), depth, channel > 0);
+            this->find_warp();
         }
-        if constexpr (Slice + 1 < Slices) walk_slices<Slice + 1>(h, channel, depth, columns, part, gradient, product, met);
+        if (rows_of(Round) > 0)
+        {
+            if constexpr (kRounds == 1) left.load(own_rows(2), depth);
+            walk_steps<0>(left, gradient[Round], Left::right(tile(1)), depth);
+        }
+        this->find_warp();
+        if (Round == 0)
+            #pragma unroll
+            for (int r = 0; r < 2; r++)
+            {
+                #pragma unroll
+                for (int j = 0; j < kPieceParts<T>; j++) part[r][j][0] = part[r][j][1] = part[r][j][2] = part[r][j][3] = 0;
+                if (!is_first_pass()) add_global(part[r], handed_piece(h, channel, r));
+            }
+        #pragma unroll
+        for (int s = 0; s < kRows; s++)
+            if (has(kRows * Round + s))
+                multiply_rows<false, true, false, kPitch<T>, kPiecePitch<T>, kWalk>(part, b_tile(kRows * Round + s) + m2 * kPitch<T>, tile(2) + s * kSide * kPiecePitch<T> + p0(), 32,
+                    depth_of(kRows * Round + s), columns);
+        if constexpr (Round + 1 < kRounds) walk_second<Round + 1>(h, channel, depth, columns, products, dproducts, part, gradient);
     }
 
     // dS before the chunk of a head, and what the states give to dB, dC and d(C·Bᵀ); in the last pass dx and ddt.
-    __device__ __forceinline__ void head(int h, const Sums& products, Sums& dproducts, TeamSums (&gradient)[Slices])
+    template <bool isSecond>
+    __device__ __forceinline__ void head(int h, const Pairs& products, Pairs& dproducts, Gradient (&gradient)[kRounds])
     {
         const int head = firstHead + h;
         #pragma unroll 1
         for (int channel = 0; channel < shape.P; channel += kPiece<T>)
         {
             this->find_warp();
-            TeamPiece part = {};                              // of the second team d(Δx), rows j; of the first dS of a slice, rows n
-            if (is_second() && !is_first_pass())
-                #pragma unroll
-                for (int r = 0; r < 2; r++) add_global(part[r], handed_piece(h, channel, r));
+            TeamPiece part;                                   // of the second team d(Δx), rows j
             const int depth = round_up(min(kPiece<T>, shape.P - channel), 16), columns = depth - p0();
             __syncthreads();                                  // the tiles, decays and sums before have been read by all
-            if (!shape.z) load_dy(tile(0), head, channel);
+            if (!shape.z)
+            {
+                if (isSecond && warp % 4 < 2) load_dy(tile(0), head, channel);
+            }
             else if (shape.isYWide) gate_dy<16 / sizeof(T)>(head, channel);
             else gate_dy<1>(head, channel);
-            load_x(tile(1), head, channel, first, steps);
-            if (isBetween) load_x(tile(4), head, channel, first - shape.Q, shape.Q);
-            load_skip(head, channel);
-            if (channel == 0)
+            if (isSecond && warp % 4 >= 2) load_x(tile(1), head, channel, first, steps);
+            if (!isSecond)
             {
-                fill_decays(head);
-                if (!is_first_pass()) visit_sums(handed(h) + pieces() * kPieceFloats<T>, true);
+                if (isBetween && warp >= 2) load_x(tile(4), head, channel, first - shape.Q, shape.Q);
+                load_skip(head, channel);
+                if (channel == 0)
+                {
+                    fill_decays(head);
+                    if (!is_first_pass()) visit_sums(handed(h) + pieces() * kPieceFloats<T>, true);
+                }
+                walk_first<0>(h, channel, depth, gradient);
             }
-            f32 product = 0, met[2][2] = {};
-            walk_slices<0>(h, channel, depth, columns, part, gradient, product, met);
-            this->find_warp();
-            const bool isMore = channel > 0;
-            if (!is_second())
-            {
-                if (!kPutsEach) put_state_sums(product, met, isMore || !is_first_pass());
-            }
-            else if (is_last_pass()) meet_channels(part, columns, isMore);
             else
-                #pragma unroll
-                for (int r = 0; r < 2; r++)
+            {
+                walk_second<0>(h, channel, depth, columns, products, dproducts, part, gradient);
+                this->find_warp();
+                if (is_last_pass()) meet_channels(part, columns, channel > 0);
+                else
                     #pragma unroll
-                    for (int j = 0; j < kPieceParts<T>; j++) store<4>(handed_piece(h, channel, r) + j * kPartFloats, part[r][j]);
-            __syncthreads();                                  // the state has been read by all: C·Bᵀ takes its place
+                    for (int r = 0; r < 2; r++)
+                        #pragma unroll
+                        for (int j = 0; j < kPieceParts<T>; j++) store<4>(handed_piece(h, channel, r) + j * kPartFloats, part[r][j]);
+            }
+            if (!isPairedFirst) __syncthreads();              // dS and S_0 have been read by all: C·Bᵀ takes their place
             this->find_warp();
-            pairs<0, 32 / kRounds>(products, dproducts, tile(3), depth, isMore);
-            if constexpr (kRounds > 1) pairs<16, 16>(products, dproducts, tile(3), depth, isMore);
+            if (isSecond ? !isPairedFirst : !isPairedBySecond) pairs(products, dproducts, tile(kPairTile), depth, channel > 0);
             if (!is_last_pass()) continue;
             __syncthreads();                                  // C·Bᵀ with its decay is there, x has been read, and the sums of all warps are there
             this->find_warp();
-            if (is_second()) finish_channels(head, channel, part, tile(3), columns);
-            else if (channel + kPiece<T> >= shape.P) exponents(head);
+            if (isSecond) finish_channels(head, channel, part, tile(kPairTile), columns);
+            else if (channel + kPiece<T> >= shape.P) exponents<isPairedBySecond>(head);
         }
         if (is_last_pass()) return;
         __syncthreads();                                      // the sums of all warps are there
-        visit_sums(handed(h) + pieces() * kPieceFloats<T>, false);
+        if (!isSecond) visit_sums(handed(h) + pieces() * kPieceFloats<T>, false);
     }
 
     // Adds d(C·Bᵀ)·B to dC and d(C·Bᵀ)ᵀ·C to dB.
-    __device__ inline void add_pairs(const Sums& dproducts, TeamSums (&gradient)[Slices])
+    template <bool isSecond>
+    __device__ inline void add_pairs(const Pairs& dproducts, Gradient (&gradient)[kRounds])
     {
         __syncthreads();                                      // the tiles of the last head have been read by all
-        put_rows<kPitch<T>>(tile(0) + m * kPitch<T> + c0, dproducts);
+        if (isSecond || !isPairedBySecond)
+            put_rows<kPitch<T>>(tile(0) + (isPairedBySecond ? warp % 4 * 16 * kPitch<T> : m * kPitch<T> + c0), reinterpret_cast<const f32 (&)[1][sizeof(Pairs) / 16][4]>(dproducts));
         __syncthreads();                                      // d(C·Bᵀ) is there
         #pragma unroll
-        for (int slice = 0; slice < Slices; slice++)
+        for (int round = 0; round < kRounds; round++)
         {
-            if (!has(slice)) break;
-            const int columns = depth_of(slice) - c0;
-            if (!is_second()) multiply_rows<false, true, false, kPitch<T>, kPitch<T>, kLowerTriangle>(gradient[slice], tile(0) + m2 * kPitch<T>, b_tile(slice) + c0, 32, m2 + 32, columns);
-            else multiply_rows<true, true, false, kPitch<T>, kPitch<T>, kUpperTriangle>(gradient[slice], tile(0) + m2 * kPitch<T> + m2, c_tile(slice) + m2 * kPitch<T> + c0, 32, kSteps - m2, columns);
+            const int n = first_of(round), rows = rows_of(round);
+            if (rows <= 0) break;
+            if (!isSecond) multiply_rows<true, false, false, kPitch<T>, kPitch<T>, kToColumn>(gradient[round], b_tile(n / kSide) + n % kSide, tile(0), rows, kSteps, kSteps);
+            else multiply_rows<true, true, false, kPitch<T>, kPitch<T>, kFromColumn>(gradient[round], c_tile(n / kSide) + n % kSide, tile(0), rows, kSteps, kSteps);
         }
     }
 
@@ -496,24 +617,28 @@ struct SsdSweep : SsdChunkBlock<T>
     __device__ inline bool is_last_turn() const { return share == args.chunk.shares - 1; }
 
     // Adds the team's sums to those of the shares before; leaves them, or the whole in the places of B or C.
-    __device__ inline void add_turn(TeamSums (&gradient)[Slices]) const
+    template <bool isSecond>
+    __device__ inline void add_turn(Gradient (&gradient)[kRounds]) const
     {
-        const int matrix = is_second() ? 0 : 1;
-        f32* sums = args.turnSums + ((((i64)chunk * shape.G + group) * 2 + matrix) * slices() + base()) * kTileFloats;
+        const int matrix = isSecond ? 0 : 1;
+        const bool isFirst = share == 0, isLast = is_last_turn();
+        f32* sums = args.turnSums + ((((i64)chunk * shape.G + group) * 2 + matrix) * slices() + base()) * kTileFloats + lane_again() * 4;
         #pragma unroll
-        for (int slice = 0; slice < Slices; slice++)
+        for (int round = 0; round < kRounds; round++)
         {
-            if (!has(slice)) break;
+            const int n = first_of(round);
+            if (rows_of(round) <= 0) break;
             #pragma unroll
-            for (int r = 0; r < 2; r++)
-            {
-                f32* at = sums + slice * kTileFloats + place(r) * 4;
-                if (share > 0) add_global(gradient[slice][r], at);
-                if (!is_last_turn())
-                    #pragma unroll
-                    for (int j = 0; j < J; j++) store<4>(at + j * kPartFloats, gradient[slice][r][j]);
-            }
-            if (is_last_turn()) put_rows<kPitch<T>>(group_tile(2 * slice + matrix) + m2 * kPitch<T> + c0, gradient[slice]);
+            for (int r = 0; r < kRows; r++)
+                #pragma unroll
+                for (int j = 0; j < kColumns; j++)
+                {
+                    f32 (&own)[1][4] = reinterpret_cast<f32 (&)[1][4]>(gradient[round][r][j]);
+                    f32* at = sums + (n / 16 + r) * 16 * kSteps + j * kWarp * 4;
+                    if (!isFirst) add_global(own, at);
+                    if (!isLast) store<4>(at, own[0]);
+                }
+            if (isLast) put_columns<kPitch<T>>(group_tile(2 * (n / kSide) + matrix) + n % kSide, gradient[round]);
         }
     }
 
@@ -525,18 +650,26 @@ struct SsdSweep : SsdChunkBlock<T>
             store_tile<kSide>(to + slice * kSide, group_tile(2 * slice + matrix), steps, step, min(kSide, shape.N - n_of(slice)), args.isGroupWide);
     }
 
+    // A team's sums of some slices of N of a chunk: each team has registers of its own. Both come to the same barriers of the block in the same order: those count warps, from whichever instruction.
+    template <bool isSecond>
+    __device__ __forceinline__ void walk_team()
+    {
+        Pairs products = {}, dproducts = {};
+        Gradient gradient[kRounds] = {};                      // dC of the first team, dB of the second
+        inputs<isSecond || !isPairedBySecond>(products);
+        #pragma unroll 1
+        for (int h = 0; h < heads; h++) head<isSecond>(h, products, dproducts, gradient);
+        add_pairs<isSecond>(dproducts, gradient);
+        if (!isSecond) await_turn(turn(), share);
+        __syncthreads();                                      // B and C have been read by all
+        add_turn<isSecond>(gradient);
+    }
+
     // Some slices of N of a chunk.
     __device__ __forceinline__ void walk_pass()
     {
-        Sums products = {}, dproducts = {};
-        TeamSums gradient[Slices] = {};                       // dC of the first team, dB of the second
-        inputs(products);
-        #pragma unroll 1
-        for (int h = 0; h < heads; h++) head(h, products, dproducts, gradient);
-        add_pairs(dproducts, gradient);
-        await_turn(turn(), share);
-        __syncthreads();                                      // B and C have been read by all
-        add_turn(gradient);
+        if (is_second()) walk_team<true>();
+        else walk_team<false>();
         __syncthreads();                                      // all have added theirs
         if (!is_last_turn())
         {

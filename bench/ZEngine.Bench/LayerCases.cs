@@ -42,7 +42,7 @@ internal static class LayerCases
         SsdSweepPlan sweep = SsdSweepPlan.For((int)n, (int)p, (int)heads, 1, DType.BFloat16, (int)sequences, steps, (int)chunk, 132, 227 << 10);
         // Blocks backward have as many heads each as in the layer, and there is one for each multiprocessor.
         return new("SsdScan", [new("B", 1, 2, sequences), new("L", 256, 384, steps), new("H", 2 * sweep.Heads, 4 * sweep.Heads, heads)], $"P {p} N {n}", [2, 512, 2 * sweep.Heads], sizes => (int)(sizes[0] * sizes[2] / sweep.Heads),
-            [new("forward", forward, 2.2), new("forward in training", forward, 2.2), new("backward", backward, 2.5, sweep.Shares - 1, Held: 3.5)],
+            [new("forward", forward, 2.2), new("forward in training", forward, 2.2), new("backward", backward, 2.5, sweep.Shares - 1)],
             (counter, sizes) =>
             {
                 var make = new Operands(counter.Device);

@@ -1,11 +1,23 @@
-// SsdProducts.cuh: what a warp of SsdScanBackward.cu makes of tiles in shared memory: products of R times 16 rows, by which each fragment of B serves R products, and parts of tiles in the
-// order of their sums.
+// SsdProducts.cuh: what a warp of SsdScanBackward.cu makes of tiles in shared memory: products of R times 16 rows, by which each fragment of B serves R products; left sides that a warp keeps
+// for several products; and parts of tiles in the order of their sums.
 #pragma once
 #include "common/Ssd.cuh"
 
-// How a product walks the inner axis: in a loop, or without one where all is wanted. With a triangle the last of the R times 16 rows ends with the depth, each before it 16 earlier; or the
-// first begins with it, each behind it 16 later.
-enum SsdWalk { kUnrolled, kLooped, kLowerTriangle, kUpperTriangle };
+// How a product walks the inner axis: in a loop, or without one where all is wanted. With a triangle the first of the R times 16 rows begins with the depth, each behind it 16 later; or a
+// column of the right side ends, or begins, where the inner axis is at its number.
+enum SsdWalk { kUnrolled, kLooped, kUpperTriangle, kToColumn, kFromColumn };
+
+// The lane's number, anew: registers are short.
+__device__ inline u32 lane_again() { return (u32)thread_again() % kWarp; }
+
+// Bytes from a tile's element to this lane's row of the four 8 × 8 matrices of a load. isRowFirst: the second matrix is 8 rows below the first, and the third 8 columns to the right; else the
+// other way round.
+template <bool isRowFirst, int Pitch, typename E>
+__device__ inline u32 matrix_lane()
+{
+    const u32 lane = lane_again();
+    return isRowFirst ? (lane % 16 * Pitch + lane / 16 * 8) * (u32)sizeof(E) : ((lane / 16 * 8 + lane % 8) * Pitch + (lane & 8)) * (u32)sizeof(E);
+}
 
 // A product as multiply_rows takes it, 16 of the inner axis at a time; addresses are those of a lane's rows of the tiles.
 template <bool isAAcross, bool isBAcross, bool isScaled, int APitch, int BPitch, int Walk, typename E, int R, int J>
@@ -20,13 +32,14 @@ struct RowProduct
     template <bool isWhole>
     __device__ inline bool has(int r, int k) const
     {
-        return (isWhole || 16 * r < rows) && (Walk != kLowerTriangle || k < depth - 16 * (R - 1 - r)) && (Walk != kUpperTriangle || k >= 16 * r);
+        return (isWhole || 16 * r < rows) && (Walk != kUpperTriangle || k >= 16 * r);
     }
 
     template <bool isWhole, int K, int Row = 0>
     __device__ __forceinline__ void load_left(u32 (&left)[R][4], u32 a, int k) const
     {
         if (has<isWhole>(Row, k)) load_matrices_at<K * kAStep + Row * kNextRows, isAAcross>(left[Row], a);
+        else left[Row][0] = left[Row][1] = left[Row][2] = left[Row][3] = 0;               // or the compiler keeps what was there
         if constexpr (Row + 1 < R) load_left<isWhole, K, Row + 1>(left, a, k);
     }
 
@@ -34,14 +47,17 @@ struct RowProduct
     __device__ __forceinline__ void multiply_columns(const u32 (&left)[R][4], u32 b, int k) const
     {
         if (!isWhole && 16 * Column >= columns) return;
-        u32 right[4];
-        load_matrices_at<K * kBStep + Column * kNextColumns, isBAcross>(right, b);
-        #pragma unroll
-        for (int r = 0; r < R; r++)
+        if ((Walk != kToColumn || 16 * Column >= k) && (Walk != kFromColumn || 16 * Column <= k))
         {
-            if (!has<isWhole>(r, k)) continue;
-            mma_16x8x16<E>(sum[r][2 * Column], left[r], right[0], right[1]);
-            mma_16x8x16<E>(sum[r][2 * Column + 1], left[r], right[2], right[3]);
+            u32 right[4];
+            load_matrices_at<K * kBStep + Column * kNextColumns, isBAcross>(right, b);
+            #pragma unroll
+            for (int r = 0; r < R; r++)
+            {
+                if (!has<isWhole>(r, k)) continue;
+                mma_16x8x16<E>(sum[r][2 * Column], left[r], right[0], right[1]);
+                mma_16x8x16<E>(sum[r][2 * Column + 1], left[r], right[2], right[3]);
+            }
         }
         if constexpr (2 * Column + 2 < J) multiply_columns<isWhole, K, Column + 1>(left, b, k);
     }
@@ -80,10 +96,8 @@ struct RowProduct
 template <bool isAAcross, bool isBAcross, bool isScaled, int APitch, int BPitch, int Walk = kUnrolled, int R, int J, typename E>
 __device__ __forceinline__ void multiply_rows(f32 (&sum)[R][J][4], const E* sA, const E* sB, int rows, int depth, int columns, const f32* factors = nullptr)
 {
-    const int lane = thread_again() % kWarp, low = lane % 8, second = lane / 8 % 2 * 8, third = lane / 16 * 8;
-    u32 a = shared_address(isAAcross ? sA + (third + low) * APitch + second : sA + (second + low) * APitch + third);
-    u32 b = shared_address(isBAcross ? sB + (second + low) * BPitch + third : sB + (third + low) * BPitch + second);
-    if constexpr (isScaled) factors += lane % 4 * 2;
+    u32 a = shared_address(sA) + matrix_lane<!isAAcross, APitch, E>(), b = shared_address(sB) + matrix_lane<isBAcross, BPitch, E>();
+    if constexpr (isScaled) factors += (u32)thread_again() % 4 * 2;
     using Product = RowProduct<isAAcross, isBAcross, isScaled, APitch, BPitch, Walk, E, R, J>;
     const Product product{ sum, rows, depth, columns };
     if (Walk == kUnrolled && depth == kSide && rows >= 16 * R && columns >= 8 * J)
@@ -108,9 +122,21 @@ __device__ __forceinline__ void multiply_rows(f32 (&sum)[R][J][4], const f32* sA
     for (int r = 0; r < R; r++)
     {
         if (16 * r >= rows) break;
-        const int from = Walk == kUpperTriangle ? 16 * r : 0, to = Walk == kLowerTriangle ? depth - 16 * (R - 1 - r) : depth;
-        multiply_tiles<isAAcross, isBAcross, isScaled>(sum[r], sA + 16 * r * (isAAcross ? 1 : APitch) + from * (isAAcross ? APitch : 1), APitch, sB + from * (isBAcross ? BPitch : 1), BPitch, to - from,
-            columns, factors);
+        sA += r == 0 ? 0 : 16 * (isAAcross ? 1 : APitch);
+        if constexpr (Walk == kToColumn || Walk == kFromColumn)
+            #pragma unroll
+            for (int j = 0; j < J; j += 2)
+            {
+                if (8 * j >= columns) break;
+                const int from = Walk == kToColumn ? 0 : 8 * j, to = Walk == kToColumn ? min(depth, 8 * j + 16) : depth;
+                multiply_tiles<isAAcross, isBAcross, isScaled>(reinterpret_cast<f32 (&)[2][4]>(sum[r][j]), sA + from * (isAAcross ? APitch : 1), APitch,
+                    sB + from * (isBAcross ? BPitch : 1) + 8 * j * (isBAcross ? 1 : BPitch), BPitch, to - from, 16, factors);
+            }
+        else
+        {
+            const int from = Walk == kUpperTriangle ? 16 * r : 0;
+            multiply_tiles<isAAcross, isBAcross, isScaled>(sum[r], sA + from * (isAAcross ? APitch : 1), APitch, sB + from * (isBAcross ? BPitch : 1), BPitch, depth - from, columns, factors);
+        }
     }
 }
 
@@ -134,21 +160,13 @@ template <int Pitch>
 __device__ inline void load_square(f32 (&to)[2][4], const bf16* from)
 {
     u32 words[4];
-    const int lane = thread_again() % kWarp;
-    load_matrices(words, shared_address(from) + (lane % 16 * Pitch + lane / 16 * 8) * sizeof(bf16));
+    load_matrices(words, shared_address(from) + matrix_lane<true, Pitch, bf16>());
     #pragma unroll
     for (int w = 0; w < 4; w++)
     {
         to[w / 2][w % 2 * 2] = low_of<bf16>(words[w]);
         to[w / 2][w % 2 * 2 + 1] = high_of<bf16>(words[w]);
     }
-}
-
-// Behind it a warp may write where it read squares. Of floats each lane reads what it writes.
-template <typename E>
-__device__ inline void squares_are_read()
-{
-    if constexpr (!kIsSame<E, f32>) __syncwarp();             // all lanes have read theirs
 }
 
 // Two neighbours to a row of shared memory.
@@ -159,11 +177,21 @@ __device__ inline void put_two(f32* to, f32 a, f32 b)
 }
 __device__ inline void put_two(bf16* to, f32 a, f32 b) { *reinterpret_cast<u32*>(to) = pair_of<bf16>(a, b); }
 
+// Two neighbours of a row, as they lie in memory.
+template <typename E> struct TwoOf { using Type = float2; };
+template <> struct TwoOf<bf16> { using Type = u32; };
+template <typename E> using Two = typename TwoOf<E>::Type;
+template <typename E> __device__ inline Two<E> two_of(f32 a, f32 b)
+{
+    if constexpr (kIsSame<E, f32>) return make_float2(a, b);
+    else return pair_of<E>(a, b);
+}
+
 // A thread's part of R times 16 rows by 8·J columns of a warp to a tile; `to` is the warp's element (0, 0).
 template <int Pitch, int R, int J, typename E>
 __device__ inline void put_rows(E* to, const f32 (&x)[R][J][4])
 {
-    const int lane = thread_again() % kWarp;
+    const u32 lane = lane_again();
     to += lane / 4 * Pitch + lane % 4 * 2;
     #pragma unroll
     for (int r = 0; r < R; r++)
@@ -173,6 +201,217 @@ __device__ inline void put_rows(E* to, const f32 (&x)[R][J][4])
             for (int v = 0; v < 4; v += 2) put_two(to + (16 * r + 4 * v) * Pitch + 8 * j, x[r][j][v], x[r][j][v + 1]);
 }
 
+// The same the other way round: a column of the sums is a row of the tile.
+template <int Pitch, int R, int J, typename E>
+__device__ inline void put_columns(E* to, const f32 (&x)[R][J][4])
+{
+    const u32 lane = lane_again();
+    to += lane % 4 * 2 * Pitch + lane / 4;
+    #pragma unroll
+    for (int r = 0; r < R; r++)
+        #pragma unroll
+        for (int j = 0; j < J; j++)
+            #pragma unroll
+            for (int v = 0; v < 4; v++) to[(8 * j + v % 2) * Pitch + 16 * r + v / 2 * 8] = from_f32<E>(x[r][j][v]);
+}
+
+// The left side of a product, 16·R rows by 16·K of the inner axis, that a warp has for itself: fragments of the tensor cores in registers; of floats in a tile, rows Pitch apart.
+template <typename E, int R, int K, int Pitch> struct LeftRows;
+
+template <int R, int K, int Pitch>
+struct LeftRows<bf16, R, K, Pitch>
+{
+    u32 at[R][K][4];
+
+    // From a tile, of which `depth` of the inner axis are wanted.
+    __device__ __forceinline__ void load(const bf16* from, int depth) { load_at(shared_address(from) + matrix_lane<true, Pitch, bf16>(), depth); }
+    template <int I = 0>
+    __device__ __forceinline__ void load_at(u32 from, int depth)
+    {
+        constexpr int k = I / R, r = I % R;
+        if (16 * k < depth) load_matrices_at<(16 * r * Pitch + 16 * k) * (int)sizeof(bf16), false>(at[r][k], from);
+        else at[r][k][0] = at[r][k][1] = at[r][k][2] = at[r][k][3] = 0;               // the same
+        if constexpr (I + 1 < K * R) load_at<I + 1>(from, depth);
+    }
+
+    // Two neighbours at a time: get(row, column) has this lane's of those distances from its first. Before others read them they settle.
+    template <typename Get>
+    __device__ __forceinline__ void fill(const Get& get, bf16*)
+    {
+        #pragma unroll
+        for (int r = 0; r < R; r++)
+            #pragma unroll
+            for (int k = 0; k < K; k++)
+                #pragma unroll
+                for (int v = 0; v < 4; v++) at[r][k][v] = get(16 * r + v % 2 * 8, 16 * k + v / 2 * 8);
+    }
+    static __device__ inline void settle() { }
+
+    // Where nothing is asked of it: what it had is not kept in registers.
+    __device__ __forceinline__ void clear()
+    {
+        #pragma unroll
+        for (int r = 0; r < R; r++)
+            #pragma unroll
+            for (int k = 0; k < K; k++) at[r][k][0] = at[r][k][1] = at[r][k][2] = at[r][k][3] = 0;
+    }
+
+    // Sums as they are, rounded.
+    __device__ __forceinline__ void set(const f32 (&x)[R][2 * K][4], bf16*)
+    {
+        #pragma unroll
+        for (int r = 0; r < R; r++)
+            #pragma unroll
+            for (int k = 0; k < K; k++)
+                #pragma unroll
+                for (int v = 0; v < 4; v++) at[r][k][v] = pair_of<bf16>(x[r][2 * k + v / 2][v % 2 * 2], x[r][2 * k + v / 2][v % 2 * 2 + 1]);
+    }
+
+    // Part v of sums [16, 8] of the same place.
+    __device__ inline f32 value(int r, int j, int v) const
+    {
+        const u32 word = at[r][j / 2][j % 2 * 2 + v / 2];
+        return v % 2 ? high_of<bf16>(word) : low_of<bf16>(word);
+    }
+
+    // Its product with a right side of 16 columns, the rows of a tile from Row on: anew. b: the tile's address and what matrix_lane<false> says.
+    template <int Row, int k = 0>
+    __device__ __forceinline__ void multiply(f32 (&sum)[R][2][4], u32 b, int depth) const
+    {
+        if (k > 0 && 16 * k >= depth) return;
+        u32 right[4];
+        load_matrices_at<(Row * Pitch + 16 * k) * (int)sizeof(bf16), false>(right, b);
+        #pragma unroll
+        for (int r = 0; r < R; r++)
+        {
+            mma_16x8x16_at<k == 0, bf16>(sum[r][0], at[r][k], right[0], right[1]);
+            mma_16x8x16_at<k == 0, bf16>(sum[r][1], at[r][k], right[2], right[3]);
+        }
+        if constexpr (k + 1 < K) multiply<Row, k + 1>(sum, b, depth);
+    }
+    static __device__ inline u32 right(const bf16* sB) { return shared_address(sB) + matrix_lane<false, Pitch, bf16>(); }
+};
+
+template <int R, int K, int Pitch>
+struct LeftRows<f32, R, K, Pitch>
+{
+    const f32* tile;
+    const f32* own;                                           // this lane's first
+
+    __device__ __forceinline__ void load(const f32* from, int)
+    {
+        const u32 lane = lane_again();
+        tile = from;
+        own = from + lane / 4 * Pitch + lane % 4 * 2;
+    }
+    __device__ __forceinline__ void clear() { tile = own = nullptr; }
+    template <typename Get>
+    __device__ __forceinline__ void fill(const Get& get, f32* to)
+    {
+        load(to, 0);
+        #pragma unroll
+        for (int r = 0; r < R; r++)
+            #pragma unroll
+            for (int j = 0; j < 4 * K; j++) *reinterpret_cast<float2*>(const_cast<f32*>(own) + (16 * r + j % 2 * 8) * Pitch + j / 2 * 8) = get(16 * r + j % 2 * 8, j / 2 * 8);
+    }
+    static __device__ inline void settle() { __syncwarp(); }  // the warp's rows are there
+    __device__ __forceinline__ void set(const f32 (&x)[R][2 * K][4], f32* to)
+    {
+        fill([&](int row, int column) { return make_float2(x[row / 16][column / 8][row % 16 / 8 * 2], x[row / 16][column / 8][row % 16 / 8 * 2 + 1]); }, to);
+        settle();
+    }
+    __device__ inline f32 value(int r, int j, int v) const { return own[(16 * r + v / 2 * 8) * Pitch + 8 * j + v % 2]; }
+    template <int Row>
+    __device__ __forceinline__ void multiply(f32 (&sum)[R][2][4], const f32* sB, int depth) const
+    {
+        #pragma unroll
+        for (int r = 0; r < R; r++)
+        {
+            #pragma unroll
+            for (int v = 0; v < 8; v++) sum[r][v / 4][v % 4] = 0;
+            multiply_tiles<false, false, false>(sum[r], tile + 16 * r * Pitch, Pitch, sB + Row * Pitch, Pitch, depth, 16, nullptr);
+        }
+    }
+    static __device__ inline const f32* right(const f32* sB) { return sB; }
+};
+
+// 16 rows of a tile as columns of the left side of a product, 16·R of its rows: the inner axis are the tile's rows.
+template <typename E, int R, int Pitch> struct LeftColumns;
+
+template <int R, int Pitch>
+struct LeftColumns<bf16, R, Pitch>
+{
+    u32 at[R][4];
+
+    static __device__ inline u32 place(const bf16* sA) { return shared_address(sA) + matrix_lane<false, Pitch, bf16>(); }
+
+    // The tile's rows from Row on; zero behind `rows` of the left side.
+    template <int Row, int r = 0>
+    __device__ __forceinline__ void load(u32 own, int rows)
+    {
+        if (r == 0 || 16 * r < rows) load_matrices_at<(Row * Pitch + 16 * r) * (int)sizeof(bf16), true>(at[r], own);
+        else at[r][0] = at[r][1] = at[r][2] = at[r][3] = 0;
+        if constexpr (r + 1 < R) load<Row, r + 1>(own, rows);
+    }
+    __device__ inline f32 value(int r, int j, int v) const
+    {
+        const u32 word = at[r][j * 2 + v / 2];
+        return v % 2 ? high_of<bf16>(word) : low_of<bf16>(word);
+    }
+
+    // sum += each column times its factor, by the rows of sB from Row on, of which `columns` are wanted. b: the right tile's address and what matrix_lane<true> says. factor: this lane's.
+    template <int Row, int BPitch, int J>
+    __device__ __forceinline__ void multiply(f32 (&sum)[R][J][4], u32 b, int columns, const f32 (&factor)[2][2], const f32*)
+    {
+        #pragma unroll
+        for (int r = 0; r < R; r++)
+            #pragma unroll
+            for (int v = 0; v < 4; v++) at[r][v] = pair_of<bf16>(low_of<bf16>(at[r][v]) * factor[v / 2][0], high_of<bf16>(at[r][v]) * factor[v / 2][1]);
+        multiply_columns<Row, BPitch>(sum, b, columns);
+    }
+    template <int Row, int BPitch, int j = 0, int J>
+    __device__ __forceinline__ void multiply_columns(f32 (&sum)[R][J][4], u32 b, int columns) const
+    {
+        if (8 * j >= columns) return;
+        u32 right[4];
+        load_matrices_at<(Row * BPitch + 8 * j) * (int)sizeof(bf16), true>(right, b);
+        #pragma unroll
+        for (int r = 0; r < R; r++)
+        {
+            mma_16x8x16<bf16>(sum[r][j], at[r], right[0], right[1]);
+            mma_16x8x16<bf16>(sum[r][j + 1], at[r], right[2], right[3]);
+        }
+        if constexpr (j + 2 < J) multiply_columns<Row, BPitch, j + 2>(sum, b, columns);
+    }
+    template <int BPitch>
+    static __device__ inline u32 right(const bf16* sB) { return shared_address(sB) + matrix_lane<true, BPitch, bf16>(); }
+};
+
+template <int R, int Pitch>
+struct LeftColumns<f32, R, Pitch>
+{
+    const f32* tile;
+    const f32* own;                                           // this lane's first
+
+    static __device__ inline const f32* place(const f32* sA) { return sA; }
+    template <int Row>
+    __device__ __forceinline__ void load(const f32* from, int)
+    {
+        const u32 lane = lane_again();
+        tile = from + Row * Pitch;
+        own = tile + lane % 4 * 2 * Pitch + lane / 4;
+    }
+    __device__ inline f32 value(int r, int j, int v) const { return own[(8 * j + v % 2) * Pitch + 16 * r + v / 2 * 8]; }
+    template <int Row, int BPitch, int J>
+    __device__ __forceinline__ void multiply(f32 (&sum)[R][J][4], const f32* sB, int columns, const f32 (&)[2][2], const f32* factors)
+    {
+        #pragma unroll
+        for (int r = 0; r < R; r++) multiply_tiles<true, true, true>(sum[r], tile + 16 * r, Pitch, sB + Row * BPitch, BPitch, 16, columns, factors + Row);
+    }
+    template <int BPitch>
+    static __device__ inline const f32* right(const f32* sB) { return sB; }
+};
+
 // Starts copying 16 bytes of each of Count rows, Step bytes apart in shared memory.
 template <int Count, int Step, int Row = 0, typename T>
 __device__ inline void copy_rows(u32 to, const T* from, i64 stride)
@@ -181,26 +420,25 @@ __device__ inline void copy_rows(u32 to, const T* from, i64 stride)
     if constexpr (Row + 1 < Count) copy_rows<Count, Step, Row + 1>(to, from + stride, stride);
 }
 
-// A block starts loading a tile as load_tile does; a tile without gaps by few instructions.
-template <int Width, int Rows, typename T, typename E>
+// A team of Threads starts loading a tile as load_tile does; a tile without gaps by few instructions.
+template <int Width, int Rows, int Threads = kSsdThreads, typename T, typename E>
 __device__ inline void load_rows(E* sTile, const T* from, i64 rowStride, int rows, int columns, bool isWide)
 {
     if constexpr (kIsSame<T, E>)
         if (isWide && rows >= Rows && columns >= Width)
         {
-            constexpr int kPitch = Width + kRowPad<E>, V = 16 / sizeof(T), kNext = kSsdThreads / (Width / V);
+            constexpr int kPitch = Width + kRowPad<E>, V = 16 / sizeof(T), kNext = Threads / (Width / V);
             static_assert(Rows % kNext == 0, "whole rounds");
-            const int thread = thread_again(), r = thread / (Width / V), c = thread % (Width / V) * V;
-            copy_rows<Rows / kNext, kNext * kPitch * (int)sizeof(E)>(shared_address(sTile) + (r * kPitch + c) * (int)sizeof(E), from + r * rowStride + c, kNext * rowStride);
+            const u32 thread = (u32)thread_again() % Threads, r = thread / (Width / V), c = thread % (Width / V) * V;
+            copy_rows<Rows / kNext, kNext * kPitch * (int)sizeof(E)>(shared_address(sTile) + (r * kPitch + c) * (u32)sizeof(E), from + r * rowStride + c, kNext * rowStride);
             return;
         }
-    load_tile<Width, Rows>(sTile, from, rowStride, rows, columns, isWide);
+    load_tile<Width, Rows, Threads>(sTile, from, rowStride, rows, columns, isWide);
 }
 
 // Of four columns the sums over the eight lanes that share them, each to two of these lanes: the column's number is that of the lane's bits 4 and 3.
-__device__ inline f32 column_sums(const f32 (&x)[4])
+__device__ inline f32 column_sums(const f32 (&x)[4], u32 lane)
 {
-    const int lane = threadIdx.x % kWarp;
     const bool isHigh = lane & 16, isOdd = lane & 8;
     f32 y[2];
     #pragma unroll
@@ -209,8 +447,8 @@ __device__ inline f32 column_sums(const f32 (&x)[4])
     return z + __shfl_xor_sync(kAllLanes, z, 4);
 }
 // Where that column of 16 stands, of sums of two times 16 × 8: x is { tile 0's columns, tile 1's }.
-__device__ inline int summed_column() { return threadIdx.x % kWarp / 16 * 8 + threadIdx.x % 4 * 2 + (threadIdx.x >> 3 & 1); }
-__device__ inline bool has_column_sum() { return (threadIdx.x & 4) == 0; }
+__device__ inline u32 summed_column(u32 lane) { return lane / 16 * 8 + lane % 4 * 2 + (lane >> 3 & 1); }
+__device__ inline bool has_column_sum(u32 lane) { return (lane & 4) == 0; }
 
 // Half of a block's warps wait for each other.
 __device__ inline void team_barrier(int team) { asm volatile("bar.sync %0, %1;" :: "r"(team + 1), "n"(kSsdThreads / 2) : "memory"); }

@@ -27,7 +27,7 @@ internal readonly record struct SsdSweepPlan(
     public const int StaticBytes = 14 << 10;
 
     /// <summary>Floats of sums that a pass hands to the next of a head, besides the gradient of its steps.</summary>
-    public const int HandedSums = (2 * SsdPlan.Steps) + (SsdPlan.Threads / 64);
+    public const int HandedSums = SsdPlan.Steps + (SsdPlan.Threads / 64);
 
     public static SsdSweepPlan For(int states, int channels, int heads, int groups, DType type, int sequences, long longest, int chunk, int multiprocessors, int sharedBytesPerBlock)
     {

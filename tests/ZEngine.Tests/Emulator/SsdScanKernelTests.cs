@@ -140,7 +140,7 @@ public sealed class SsdScanKernelTests
         bool isTensor = SsdPlan.ElementBytes(type) == 2;
         Assert.Equal((cost.Written, isTensor ? cost.Flops : 0), (launches[0].GlobalBytesWritten, launches[0].MatrixFlops));
         if (!isTensor) Assert.InRange(launches[0].Of("fma").Threads, cost.Flops / 2, 1.1 * cost.Flops / 2);
-        Assert.Equal(cost.Read, launches[0].GlobalBytesRead - launches[0].Of("ld.volatile").Bytes);          // but for looks at whose turn it is
+        Assert.Equal(cost.Read, launches[0].GlobalBytesRead - launches[0].Of("ld.volatile.global").Bytes);          // but for looks at whose turn it is
         Assert.Equal(plan.Shares, launches[0][InstructionClass.Atomic].Executions);        // a ticket each
     }
 
@@ -157,11 +157,11 @@ public sealed class SsdScanKernelTests
     [Theory]
     [InlineData(DType.BFloat16, 64, 108, 163, 1.20, 1.70, 0.86, 0.08), InlineData(DType.BFloat16, 64, 84, 99, 1.23, 2.03, 0.85, 0.11), InlineData(DType.BFloat16, 64, 128, 99, 1.22, 2.19, 0.87, 0.10), InlineData(DType.BFloat16, 64, 132, 227, 1.19, 1.54, 0.87, 0.05)]
     [InlineData(DType.BFloat16, 128, 108, 163, 1.43, 2.99, 0.90, 0.20), InlineData(DType.BFloat16, 128, 84, 99, 1.44, 3.46, 0.89, 0.23), InlineData(DType.BFloat16, 128, 128, 99, 1.44, 3.74, 0.91, 0.23), InlineData(DType.BFloat16, 128, 132, 227, 1.39, 2.59, 0.91, 0.14)]
-    [InlineData(DType.BFloat16, 256, 108, 163, 1.85, 5.91, 0.92, 0.43), InlineData(DType.BFloat16, 256, 84, 99, 1.90, 7.49, 0.94, 0.52), InlineData(DType.BFloat16, 256, 128, 99, 1.90, 8.14, 0.97, 0.52), InlineData(DType.BFloat16, 256, 132, 227, 1.84, 5.60, 0.94, 0.41)]
+    [InlineData(DType.BFloat16, 256, 108, 163, 1.85, 5.91, 0.92, 0.43), InlineData(DType.BFloat16, 256, 84, 99, 1.90, 7.48, 0.94, 0.51), InlineData(DType.BFloat16, 256, 128, 99, 1.90, 8.13, 0.97, 0.51), InlineData(DType.BFloat16, 256, 132, 227, 1.84, 5.60, 0.94, 0.41)]
     [InlineData(DType.Float32, 64, 108, 163, 1.18, 1.52, 0.86, 0.04), InlineData(DType.Float32, 64, 84, 99, 1.19, 1.93, 0.85, 0.06), InlineData(DType.Float32, 64, 128, 99, 1.19, 2.03, 0.87, 0.06), InlineData(DType.Float32, 64, 132, 227, 1.17, 1.41, 0.87, 0.03)]
-    [InlineData(DType.Float32, 128, 108, 163, 1.37, 2.46, 0.90, 0.11), InlineData(DType.Float32, 128, 84, 99, 1.39, 4.21, 0.94, 0.15), InlineData(DType.Float32, 128, 128, 99, 1.39, 4.45, 0.96, 0.15), InlineData(DType.Float32, 128, 132, 227, 1.36, 2.35, 0.91, 0.09)]
-    [InlineData(DType.Float32, 256, 108, 163, 1.74, 5.28, 0.95, 0.26), InlineData(DType.Float32, 256, 84, 99, 1.74, 8.55, 1.00, 0.26), InlineData(DType.Float32, 256, 128, 99, 1.74, 9.06, 1.02, 0.26), InlineData(DType.Float32, 256, 132, 227, 1.71, 5.26, 0.94, 0.21)]
-    [InlineData(DType.Float16, 128, 108, 163, 1.74, 3.88, 0.90, 0.23), InlineData(DType.Float16, 128, 84, 99, 1.78, 5.93, 0.94, 0.29), InlineData(DType.Float16, 128, 128, 99, 1.78, 6.26, 0.96, 0.29), InlineData(DType.Float16, 128, 132, 227, 1.71, 3.58, 0.91, 0.18)]
+    [InlineData(DType.Float32, 128, 108, 163, 1.37, 2.46, 0.90, 0.11), InlineData(DType.Float32, 128, 84, 99, 1.39, 4.20, 0.94, 0.14), InlineData(DType.Float32, 128, 128, 99, 1.39, 4.44, 0.96, 0.14), InlineData(DType.Float32, 128, 132, 227, 1.36, 2.35, 0.91, 0.09)]
+    [InlineData(DType.Float32, 256, 108, 163, 1.74, 5.27, 0.95, 0.26), InlineData(DType.Float32, 256, 84, 99, 1.74, 8.54, 1.00, 0.26), InlineData(DType.Float32, 256, 128, 99, 1.74, 9.05, 1.02, 0.26), InlineData(DType.Float32, 256, 132, 227, 1.71, 5.26, 0.94, 0.21)]
+    [InlineData(DType.Float16, 128, 108, 163, 1.74, 3.88, 0.90, 0.23), InlineData(DType.Float16, 128, 84, 99, 1.78, 5.92, 0.94, 0.29), InlineData(DType.Float16, 128, 128, 99, 1.78, 6.25, 0.96, 0.29), InlineData(DType.Float16, 128, 132, 227, 1.71, 3.58, 0.91, 0.18)]
     public void Backward_of_a_layer_costs_what_the_targets_allow(DType type, int states, int multiprocessors, int kibibytes, double memory, double read, double flops, double scratch)
     {
         const int sequences = 8, steps = 2048, heads = 80;

@@ -11,7 +11,7 @@ internal abstract class SsdScanScenario : KernelScenario
     private const long P = 72;
 
     /// <summary>States in one slice of shared memory, and in several.</summary>
-    protected const long FewStates = 8, OneSlice = 40, SeveralSlices = 136, AllSlices = 200, OddDistances = 72;
+    protected const long FewStates = 8, OneSlice = 40, TwoSlices = 96, SeveralSlices = 136, AllSlices = 200, OddDistances = 72;
 
     /// <summary>States that fill a tile, and all that a kernel holds.</summary>
     protected const long OneTile = 64, AllTiles = 256;
@@ -142,13 +142,17 @@ internal abstract class SsdScanBackwardScenario(string file) : SsdScanScenario
 internal sealed class SsdScanSweepBackwardScenario() : SsdScanBackwardScenario("SsdScanBackward.cu")
 {
     public override IEnumerable<Survivor> Survivors =>
-        [new("ssd_scan_backward", "the turn is seen before the sums", "seeing the turn orders what came before it here; on a GPU the fence does that")];
+        [
+            new("ssd_scan_backward", "the turn is seen before the sums", "seeing the turn orders what came before it here; on a GPU the fence does that"),
+            new("ssd_scan_backward", "this warp's turn has come", "a barrier of the block follows"),
+        ];
 
     public override void Run(EmulatorOptions options)
     {
         Backward(options, OneSlice, heads: 5);                // two blocks that take turns, dS in shared and in global memory, and B of the chunk before kept
         Backward(options with { Architecture = 86 }, OneSlice);                            // which has no shared memory for that
         Backward(options with { Architecture = 86 }, OddDistances, heads: 5);              // nor for any dS
+        Backward(options with { Architecture = 86 }, TwoSlices);                           // the same with x by copies
         Backward(options with { Architecture = 86 }, SeveralSlices, heads: 5);             // nor for B and C of all states: two passes
     }
 }
