@@ -4,10 +4,12 @@
 //            g = dy·silu(z): G[n] += g·C[t,n]; dC[t,n] = Σ_d g·h[n]; dB[t,n] = Σ_d Δ·u·G[n]; d(Δ·u) = Σₙ B[t,n]·G[n]; G[n] becomes G[n]·exp(Δ·A[d,n]), the
 //            gradient before step t; with that and h before it dΔ = Σₙ A·G·h + u·d(Δ·u), dA[d,n] = Σ_t Δ·G·h; du = Δ·d(Δ·u) + D·g.
 // Source     Gu and Dao 2023, arXiv:2312.00752, section 3.2 and algorithm 2, as src/ZEngine/Ops/SelectiveScan.cs defines it.
-// Method     a block walks one sequence back with kWidth channels, an interval of kInterval steps at a time and of that a half, a stretch of kStretch steps: a lane has
-//            2 channels × 4 states, a warp 16 channels. The interval's first half runs forward from the kept state, and the states before its quarters remain in shared
-//            memory; so do those of the second half, on the way to its last quarter. Then each quarter, from the last on, runs again with its states and decays in registers,
-//            and back. Sums over states (4 lanes) and over channels (8 lanes, 4 warps) halve the values at each exchange of lanes.
+// Method     a block walks one sequence back with kWidth channels, an interval of kInterval steps at a time: a lane has 2 channels × 4 states, a warp 16 channels. From the kept state the
+//            interval runs forward once, and the states before its quarters of a half (kQuarter steps) remain in shared memory. Then each quarter, from the last on, runs again with its
+//            states and decays in registers, and back; the state behind it is that before the one walked back last. What the halves of an interval (kStretch steps) need of z and dy, and
+//            what they give, is prepared and finished a half at a time.
+//            Sums over channels (8 lanes, 4 warps) halve the values at each exchange of lanes; lanes have their states in such orders that nothing is chosen but at the last. Sums over
+//            states (4 lanes) are products of the tensor cores: on the left the lanes' sums, a channel to a row and in two parts of TF32, on the right ones in the column of a step.
 //            The sums for B and C of a group's blocks are added in the order of their channels: each block waits, stretch by stretch, for the turn of the one before in its chain of
 //            kChain, and the last of a chain for that of the chain before; those began before it, because blocks take their numbers by a ticket. The last leaves dB and dC. So what goes
 //            between is 4·N floats of a step in the L2 cache and no partial sums in memory, and with 80 blocks the last waits for 19 others in a row.
@@ -15,31 +17,38 @@
 //            A kept state is 4·N / kInterval bytes a step and channel, written and read; 16 steps in place of 32 were 1.57 times the least of memory with 1.75 exponentials a step,
 //            channel and state. States at every 64th or 128th step, and those between made by one more walk into shared memory, were built and counted: memory falls by 6 and 9 in a
 //            hundred, exponentials rise to 2.4 and 2.6, and the walk is bound by instructions: bench/README.md.
-//            N > kBand in bands of kBand states; their gradients wait in `carry` between stretches, and the first half of an interval is walked forward twice.
+//            N > kBand in bands of kBand states; their gradients wait in `carry` between stretches, and an interval is walked forward again before its first half.
 // Layout     u, dt, z [B, L, D] and B, C [B, L, G, N] with the given strides, the last axis dense; dy, du, ddt, dz [B, L, D]; dB, dC [B, L, G, N]; states, starts
 //            as in SelectiveScanForward.cu; A, dA [D, N], D, dtBias and their gradients [D], dfinal, dinitial [sequences, D, N] float; partial
-//            [2, chains, B·L, G, N] with chains = ceil(blocksPerGroup / 16), or null where a group has one block, sums [sequences·segments, N + 2, D] float; carry 24 floats
+//            [2, chains, B·L, G, N] with chains = ceil(blocksPerGroup / 16), or null where a group has one block, sums [sequences·segments, N + 2, D] float; carry 16 floats
 //            for each thread and band, or null; turns [2·intervals, G, bands, chains], zero before, and the ticket.
 // Launch     selective_scan_backward: grid sequences·segments·G·blocksPerGroup with blocksPerGroup = ceil(D / G / 64), block 128, dynamic shared memory of 6144 elements
-//            and 69,856 bytes. selective_scan_sum_backward: grid ceil((N + 2)·D / 32), block 256.
+//            and 70,592 bytes. selective_scan_sum_backward: grid ceil((N + 2)·D / 32), block 256.
 // Traffic    reads (3, or 4 with z)·D + 2·G·N·blocksPerGroup elements a step and N·D floats an interval (N > kBand: twice, and B of the first half), writes (2, or 3)·D elements and
 //            2·G·N; 2·G·N·(blocksPerGroup − 1) floats a step go from block to block, and a word a stretch and band; each sequence reads A, D, dtBias and dfinal, writes dinitial and
 //            (N + 2)·D floats of sums; each segment the same, but with N·D + D floats for each one behind it instead of dfinal.
 //            selective_scan_sum_backward reads the sums and writes the gradients. Of a layer of 5120 channels 1.14 times the least of memory, 1.49 to the multiprocessors.
 // Precision  loads T, computes and accumulates f32, stores T. exp as in SelectiveScanForward.cu; 1.875 of them for each step, channel and state where N ≤ kBand, else 2.25; 15 float operations.
+//            Sums over states are of numbers that are right but for 2⁻²², so what is not finite makes the same gradients of its channel at the other steps of its quarter NaN.
 //            Deterministic: no float atomics, turns fix the order of additions; segments are other roundings, by the sizes of the call alone.
 // Limits     N ≤ 256. isWide: addresses, strides, D / G and N are multiples of 16 bytes.
 // Variants   selective_scan_backward<{f32|bf16|f16}, {true|false}>; selective_scan_sum_backward
 #include "common/Columns.cuh"
 #include "common/Grid.cuh"
+#include "common/Mma.cuh"
 #include "common/SelectiveScan.cuh"
 #include "common/Turns.cuh"
+#include "common/Words.cuh"
 
 constexpr int kBackWarps = 4, kBackThreads = kBackWarps * kWarp, kBackBlocks = 3;
-constexpr int kWidth = 64;                                    // channels of a block, 16 of a warp
+constexpr int kWidth = 64, kPairs = kWidth / 2;               // channels of a block, 16 of a warp
+constexpr int kRow = 4 * kPairs;                              // floats of a row of the tile: four for each pair of channels
+constexpr int kToSums = kInterval * kRow, kToParts = 2 * kToSums; // from a row of sInputs of the tile to the same of the arrays behind it
+constexpr int kNext = kRow / kBackWarps;                      // from a pair of eight channels to the next
 constexpr int kBand = 16;                                     // states that are walked together
+constexpr int kOrders = 4;                                    // in which lanes have four states
 constexpr int kChain = 16;                                    // blocks of a group that add to the same sums for B and C
-constexpr int kStretch = kInterval / 2;                       // steps that are walked back at a time
+constexpr int kStretch = kInterval / 2;                       // steps whose gradients are prepared and finished at a time
 constexpr int kQuarters = 4, kQuarter = kStretch / kQuarters; // of a stretch; steps whose states and decays stand in registers
 
 template <typename T>
@@ -51,48 +60,103 @@ struct SelectiveScanBackwardArgs                              // mirrored in Cud
     SelectiveScanShape shape;
 };
 
-// The shared memory of a backward block; behind it the rows of u, dt, z and dy as they are.
-struct alignas(16) BackwardTile
+// Where the segment of a block begins in what it reads and writes, in elements; its last stretch; its place among those that add to the same sums.
+struct ScanBegin
 {
-    f32 sScaled[kStretch][kWidth], sInput[kStretch][kWidth], sOutput[kStretch][kWidth]; // Δ·log2 e, Δ·u, and dy behind the gate; 0 behind the last step and channel
-    f32 sY[kStretch][kWidth];                                 // y before the gate and without the skip
-    f32 sSums[2][kStretch * kWidth + 16];                     // the gradients of Δ·u and, through the decay, of Δ; later what steps add to those of D and dtBias. 16: other banks
-    f32 sB[kInterval][kBand], sC[kStretch][kBand];
-    f32 sDelta[kStretch][kWidth];                             // Δ of an interval's first half, from one walk through it to the other
-    f32 sPart[kBackWarps][kStretch][2 * kBand];               // what each warp adds to dB and dC
-    f32 sState[2 * kQuarters - 1][2][kBackThreads][4];        // each thread's states before each quarter of an interval but the last
-    f32 sBias[kWidth], sSkip[kWidth], sSum[kBackThreads];     // every array begins at a multiple of 16 bytes
-    ScanPlace place;                                          // here it takes no registers
+    i64 u, dt, z, output, B, C, states, partial[2], turn;     // output: of dy and the gradients of u, dt and z; states: of those of B and C, partial: of the chain's sums for them
+    i32 last, rows;                                           // the last stretch, and its steps
+    u32 chain, link;
+    bool isEnd, isJoining;                                    // whether it is the last of all, or of a chain that is not the first
+
+    __device__ inline ScanBegin(const SelectiveScanShape& shape, const ScanPlace& place, i64 allRows, i32 bands)
+    {
+        u = place.row * shape.uBatch + place.begin * shape.uStep + place.first;
+        dt = place.row * shape.dtBatch + place.begin * shape.dtStep + place.first;
+        z = place.row * shape.zBatch + place.begin * shape.zStep + place.first;
+        output = (place.row * shape.L + place.begin) * shape.channels + place.first;
+        B = place.row * shape.bBatch + place.begin * shape.bStep + place.group * shape.bGroup;
+        C = place.row * shape.cBatch + place.begin * shape.cStep + place.group * shape.cGroup;
+        last = (i32)((place.end - place.begin + kStretch - 1) / kStretch) - 1;
+        rows = (i32)(place.end - place.begin - (i64)last * kStretch);
+        const u32 part = (u32)place.part, chains = chains_of(shape);
+        chain = part / kChain;
+        link = part % kChain;
+        isEnd = part + 1 == shape.blocksPerGroup;
+        isJoining = chain > 0 && (isEnd || link + 1 == kChain);
+        const i64 all = allRows * shape.G * shape.N;
+        states = ((place.row * shape.L + place.begin) * shape.G + place.group) * shape.N;
+        partial[0] = chain * all + states;
+        partial[1] = (chains + chain) * all + states;
+        turn = (2 * place.kept * shape.G + place.group) * bands * chains + chain;
+    }
+
+    __device__ inline static u32 chains_of(const SelectiveScanShape& shape) { return (shape.blocksPerGroup + kChain - 1u) / kChain; }
 };
 
-// Where a channel stands in a row of sSums: neighbouring quads of the upper half have changed places, so that lanes with 8 neighbouring channels each reach all banks.
-__device__ inline int place_of(int channel) { return channel ^ (channel >> 3 & 4); }
-
-// V neighbouring channels of such a row, the first a multiple of V.
-template <int V>
-__device__ inline void load_sums(f32 (&to)[V], const f32* row, int column)
+// The shared memory of a backward block; behind it the rows of u, dt, z and dy as they are. Of a row of an interval's steps, floats for pairs of channels at place_of. Before a quarter is walked
+// back its rows of sSums and sParts hold the states before it, each warp's in its own columns.
+struct alignas(16) BackwardTile
 {
-    f32 part[V < 4 ? V : 4];
-    #pragma unroll
-    for (int v = 0; v < V; v += 4)
+    f32 sInputs[kInterval][kPairs][4];                        // Δ·log2 e and Δ·u; 0 behind the last step and channel; where there is one band the gradient of Δ·u takes its place
+    f32 sSums[kInterval][kPairs][4];                          // the gradient of Δ through the decay, and y before the gate and without the skip; then what steps add to the gradients of dtBias and D
+    f32 sParts[kInterval][kPairs][4];                         // what each warp adds to dB and dC, in its quarter
+    f32 sOutputs[kStretch][kPairs][4];                        // dy behind the gate, and dy times the gate's slope
+    f32 sParameters[kPairs][4];                               // dtBias and D
+    f32 sB[kInterval][kOrders][kBand], sC[kStretch][kOrders][kBand];
+    f32 sOnes[8][2 * kQuarter];                               // every array begins at a multiple of 16 bytes; the unit matrix: for each column of a product, and so for four lanes, the steps whose it is
+    ScanPlace place;                                          // here it takes no registers
+    ScanBegin begin;
+};
+
+// Where a pair of channels stands in a row: those of eight neighbouring channels at constant distances, and beside them those of the next eight, so that threads with eight channels each reach
+// all banks. A quarter of a row is a warp's.
+__device__ inline u32 place_of(u32 pair) { return pair % 4 * 8 + pair / 4; }
+
+// The first and the second two of the four numbers of each pair, of V neighbouring channels, the first a multiple of V. `at` is the place of the first in the row.
+template <int V>
+__device__ inline void load_pairs(f32 (&first)[V], f32 (&second)[V], const f32* at)
+{
+    if constexpr (V == 1)
     {
-        load(part, row + (place_of(column) ^ v));
-        #pragma unroll
-        for (int i = 0; i < 4 && i < V; i++) to[v + i] = part[i];
+        first[0] = at[0];
+        second[0] = at[2];
     }
+    else
+        #pragma unroll
+        for (int v = 0; v < V; v += 2)
+        {
+            f32 four[4];
+            load<4>(four, at + v / 2 * kNext);
+            first[v] = four[0];
+            first[v + 1] = four[1];
+            second[v] = four[2];
+            second[v + 1] = four[3];
+        }
+}
+
+// Two of the four.
+template <int V>
+__device__ inline void load_twos(f32 (&two)[V], const f32* at)
+{
+    #pragma unroll
+    for (int v = 0; v < V; v++) two[v] = at[v / 2 * kNext + v % 2];
 }
 
 template <int V>
-__device__ inline void stash_sums(f32* row, int column, const f32 (&from)[V])
+__device__ inline void stash_pairs(f32* at, const f32 (&first)[V], const f32 (&second)[V])
 {
-    f32 part[V < 4 ? V : 4];
-    #pragma unroll
-    for (int v = 0; v < V; v += 4)
+    if constexpr (V == 1)
     {
-        #pragma unroll
-        for (int i = 0; i < 4 && i < V; i++) part[i] = from[v + i];
-        stash(row + (place_of(column) ^ v), part);
+        at[0] = first[0];
+        at[2] = second[0];
     }
+    else
+        #pragma unroll
+        for (int v = 0; v < V; v += 2)
+        {
+            const f32 four[4] = {first[v], first[v + 1], second[v], second[v + 1]};
+            stash<4>(at + v / 2 * kNext, four);
+        }
 }
 
 // One of two values, added over this lane and the one that differs in `bit`: lanes with the bit take b, the others a.
@@ -103,135 +167,233 @@ __device__ inline f32 half_sum(f32 a, f32 b, int bit)
     return (isUpper ? b : a) + other;
 }
 
-// The states of one lane: 2 neighbouring channels × 4 neighbouring states.
+// Adds to a column of sums what the four lanes of a pair of channels have for each of the two: rows are channels. A number is the sum of two of TF32 but for 2 to the -22, and all others of
+// the column are ones.
+__device__ inline void add_lanes(f32 (&sums)[4], const f32 (&x)[2], f32 one)
+{
+    const u32 first = to_tf32(x[0]), second = to_tf32(x[1]);
+    const u32 parts[4] = {first, second, bits_of(x[0] - __uint_as_float(first)), bits_of(x[1] - __uint_as_float(second))};
+    mma_16x8x8_tf32(sums, parts, bits_of(one), bits_of(one));
+}
+
+// The states of one lane: 2 neighbouring channels × 4 neighbouring states, in the order in which an exchange with another lane needs no choice: the s-th is state s ^ order().
 struct BackwardLane
 {
     f32 a[2][4], dh[2][4], dA[2][4];                          // A; the gradient of the state; the sum for A, times log2 e
 
-    // The channels and the first state of this lane, in its block and band.
-    __device__ static int channel(int thread = threadIdx.x) { return thread / kWarp * 16 + thread % kWarp / 4 * 2; }
-    __device__ static int state(int thread = threadIdx.x) { return thread % 4 * 4; }
+    // The pair of channels, the first of them, the first state and the order of states of this lane, in its block and band.
+    __device__ static u32 pair(u32 thread) { return thread / 4 % 8 * 4 + thread / kWarp; }
+    __device__ static int channel(u32 thread) { return 2 * pair(thread); }
+    __device__ static int state(u32 thread) { return thread % 4 * 4; }
+    __device__ static int order(u32 thread) { return thread / 8 % 4; }
 
-    // Forward through step t of the stretch, `row` of the interval.
-    __device__ inline void advance(const BackwardTile& tile, int row, int t, f32 (&h)[2][4], f32 (&decay)[2][4]) const
+    // States as they follow each other to those of this lane, or back.
+    __device__ static void reorder(f32 (&x)[4])
     {
-        f32 scaled[2], input[2], B[4];
-        load<2>(scaled, &tile.sScaled[t][channel()]);
-        load<2>(input, &tile.sInput[t][channel()]);
-        load<4>(B, &tile.sB[row][state()]);
+        const int thread = thread_again();
+        const bool areHalves = order(thread) & 2, areNeighbours = order(thread) & 1;
+        const f32 y[4] = {areHalves ? x[2] : x[0], areHalves ? x[3] : x[1], areHalves ? x[0] : x[2], areHalves ? x[1] : x[3]};
+        #pragma unroll
+        for (int s = 0; s < 4; s++) x[s] = areNeighbours ? y[s ^ 1] : y[s];
+    }
+
+    // Where this lane's pair of channels stands in rows of the tile, and its states in those of B and C.
+    __device__ static u32 pair_at(u32 thread) { return thread / 4 * 4; }
+    __device__ static u32 states_at(u32 thread) { return order(thread) * kBand + state(thread); }
+    // In its warp's quarter of a row: there, the states before a quarter of a stretch, from its first row on, and what the warp adds to dB and dC: of that the sum that add_channels leaves here.
+    __device__ static u32 own_at(u32 thread) { return thread / kWarp * kNext + thread % 8 * 4; }
+    __device__ static u32 stash_at(u32 thread) { return own_at(thread) + thread / 8 % 4 * kRow; }
+    __device__ static u32 part_at(u32 thread) { return own_at(thread) + order(thread); }
+
+    // The decay of a step, and the state behind it.
+    __device__ inline void decay_by(f32 (&decay)[2][4], const f32 (&scaled)[2]) const
+    {
         #pragma unroll
         for (int c = 0; c < 2; c++)
             #pragma unroll
-            for (int s = 0; s < 4; s++)
-            {
-                decay[c][s] = power_of_two(scaled[c] * a[c][s]);
-                h[c][s] = fmaf(decay[c][s], h[c][s], input[c] * B[s]);
-            }
+            for (int s = 0; s < 4; s++) decay[c][s] = power_of_two(scaled[c] * a[c][s]);
     }
 
-    // One step back: before and after are the states around it.
-    __device__ inline void retreat(BackwardTile& tile, int row, int t, const f32 (&before)[2][4], const f32 (&after)[2][4], const f32 (&decay)[2][4], bool hasGate, bool isAdding)
+    __device__ static void advance(f32 (&h)[2][4], const f32 (&before)[2][4], const f32 (&decay)[2][4], const f32 (&input)[2], const f32 (&B)[4])
     {
-        f32 scaled[2], input[2], output[2], B[4], C[4], dB[4] = {}, dC[4] = {}, dInput[2] = {}, dDelta[2] = {}, y[2] = {};
-        load<2>(scaled, &tile.sScaled[t][channel()]);
-        load<2>(input, &tile.sInput[t][channel()]);
-        load<2>(output, &tile.sOutput[t][channel()]);
-        load<4>(B, &tile.sB[row][state()]);
-        load<4>(C, &tile.sC[t][state()]);
         #pragma unroll
         for (int c = 0; c < 2; c++)
             #pragma unroll
-            for (int s = 0; s < 4; s++)
-            {
-                dh[c][s] = fmaf(output[c], C[s], dh[c][s]);
-                dC[s] = fmaf(output[c], after[c][s], dC[s]);
-                dB[s] = fmaf(input[c], dh[c][s], dB[s]);
-                dInput[c] = fmaf(B[s], dh[c][s], dInput[c]);
-                dh[c][s] *= decay[c][s];
-                const f32 dExponent = dh[c][s] * before[c][s];                  // of Δ·A
-                dDelta[c] = fmaf(a[c][s], dExponent, dDelta[c]);
-                dA[c][s] = fmaf(scaled[c], dExponent, dA[c][s]);
-            }
-        if (hasGate)
-            #pragma unroll
-            for (int c = 0; c < 2; c++)
-                #pragma unroll
-                for (int s = 0; s < 4; s++) y[c] = fmaf(C[s], after[c][s], y[c]);
-        add_states(tile, t, dInput, dDelta, y, hasGate, isAdding);
-        add_channels(tile, t, dB, dC);
+            for (int s = 0; s < 4; s++) h[c][s] = fmaf(decay[c][s], before[c][s], input[c] * B[s]);
     }
 
-private:
-    // Over the 4 lanes of a pair of channels. Of these lanes bit 0 chooses the channel and bit 1 the sum.
-    __device__ inline static void add_states(BackwardTile& tile, int t, const f32 (&dInput)[2], const f32 (&dDelta)[2], const f32 (&y)[2], bool hasGate, bool isAdding)
+    // Over the 8 lanes of the same states: one of the sums for B and C.
+    __device__ static f32 add_channels(const f32 (&dB)[4], const f32 (&dC)[4])
     {
-        const int at = channel() + (threadIdx.x & 1), which = threadIdx.x >> 1 & 1;
-        const f32 sum = half_sum(half_sum(dInput[0], dInput[1], 1), half_sum(dDelta[0], dDelta[1], 1), 2);
-        f32* sSum = &tile.sSums[which][t * kWidth + place_of(at)];
-        *sSum = isAdding ? *sSum + sum : sum;
-        if (!hasGate) return;
-        f32 output = half_sum(y[0], y[1], 1);
-        output += __shfl_xor_sync(kAllLanes, output, 2);
-        if (which == 0) tile.sY[t][at] = isAdding ? tile.sY[t][at] + output : output;
-    }
-
-    // Over the 8 lanes of the same states. Of these bit 4 chooses B or C, bits 3 and 2 the state.
-    __device__ inline static void add_channels(BackwardTile& tile, int t, const f32 (&dB)[4], const f32 (&dC)[4])
-    {
-        f32 four[4];
+        f32 two[2][2];
         #pragma unroll
-        for (int s = 0; s < 4; s++) four[s] = half_sum(dB[s], dC[s], 16);
-        const f32 sum = half_sum(half_sum(four[0], four[2], 8), half_sum(four[1], four[3], 8), 4);
-        const int lane = threadIdx.x % kWarp;
-        tile.sPart[threadIdx.x / kWarp][t][lane / 16 * kBand + state() + lane / 8 % 2 * 2 + lane / 4 % 2] = sum;
+        for (int s = 0; s < 2; s++)
+        {
+            two[0][s] = dB[s] + __shfl_xor_sync(kAllLanes, dB[s + 2], 16);
+            two[1][s] = dC[s] + __shfl_xor_sync(kAllLanes, dC[s + 2], 16);
+        }
+        const f32 ofB = two[0][0] + __shfl_xor_sync(kAllLanes, two[0][1], 8), ofC = two[1][0] + __shfl_xor_sync(kAllLanes, two[1][1], 8);
+        return half_sum(ofB, ofC, 4);
     }
 };
 
-// The first quarters of a stretch forward; isStashing: their states before each remain.
-__device__ inline void advance_quarters(BackwardTile& tile, const BackwardLane& own, f32 (&h)[2][4], int half, int quarters, bool isStashing)
+// The states before a quarter.
+__device__ inline void load_saved(f32 (&h)[2][4], const f32* saved)
 {
+    load<4>(h[0], saved);
+    load<4>(h[1], saved + kToParts - kToSums);
+}
+
+// Forward through quarters of an interval. isStashing: the states before each remain.
+template <bool isStashing>
+__device__ inline void advance_quarters(BackwardTile& tile, const BackwardLane& own, f32 (&h)[2][4], u32 quarter, u32 end)
+{
+    const u32 thread = thread_again(), row = quarter * kQuarter;
+    const f32 *pairs = tile.sInputs[row][0] + BackwardLane::pair_at(thread), *states = tile.sB[row][0] + BackwardLane::states_at(thread);
+    f32* saved = tile.sSums[row][0] + BackwardLane::stash_at(thread);
     #pragma unroll 1
-    for (int quarter = 0; quarter < quarters; quarter++)
+    for (; quarter < end; quarter++)
     {
-        if (isStashing)
+        if constexpr (isStashing)
         {
-            stash<4>(tile.sState[half * kQuarters + quarter][0][threadIdx.x], h[0]);
-            stash<4>(tile.sState[half * kQuarters + quarter][1][threadIdx.x], h[1]);
+            stash<4>(saved, h[0]);
+            stash<4>(saved + kToParts - kToSums, h[1]);
+            saved += kQuarter * kRow;
         }
         #pragma unroll
         for (int i = 0; i < kQuarter; i++)
         {
-            f32 decay[2][4];
-            own.advance(tile, half * kStretch + quarter * kQuarter + i, quarter * kQuarter + i, h, decay);
+            f32 four[4], B[4], decay[2][4];
+            load<4>(four, pairs + i * kRow);
+            load<4>(B, states + i * kOrders * kBand);
+            own.decay_by(decay, {four[0], four[1]});
+            BackwardLane::advance(h, h, decay, {four[2], four[3]}, B);
         }
+        pairs += kQuarter * kRow;
+        states += kQuarter * kOrders * kBand;
     }
 }
 
-// A stretch from the state before it, quarter by quarter, and back. areStashed: the states before its quarters, all of them, are there.
-__device__ inline void walk_stretch(BackwardTile& tile, BackwardLane& own, f32 (&h)[2][4], int half, i32 rows, bool hasGate, bool isAdding, bool areStashed)
+// A stretch from its last quarter back, whose state before it is h; those before the others are stashed. isBanded: sums stand in the rows of the other half of the interval, of y in sParts.
+template <bool hasGate>
+__device__ inline void walk_stretch(BackwardTile& tile, BackwardLane& own, const f32 (&begin)[2][4], int half, int last, bool isInHand, bool isBanded, bool isAdding)
 {
-    const int last = (rows - 1) / kQuarter;
-    if (!areStashed) advance_quarters(tile, own, h, half, last, true);
-    #pragma unroll 1
-    for (int quarter = last; quarter >= 0; quarter--)
-    {
-        f32 before[kQuarter + 1][2][4], decay[kQuarter][2][4];
-        if (quarter < last || areStashed)
-        {
-            load<4>(h[0], tile.sState[half * kQuarters + quarter][0][threadIdx.x]);
-            load<4>(h[1], tile.sState[half * kQuarters + quarter][1][threadIdx.x]);
-        }
+    const u32 thread = thread_again(), row = half * kStretch + last * kQuarter, column = thread % 4;
+    f32* rows = tile.sInputs[row][0];
+    const f32 *pairs = rows + BackwardLane::pair_at(thread), *outputs = tile.sOutputs[last * kQuarter][0] + BackwardLane::pair_at(thread), *saved = rows + kToSums + BackwardLane::stash_at(thread);
+    const f32 *statesB = tile.sB[row][0] + BackwardLane::states_at(thread), *statesC = tile.sC[last * kQuarter][0] + BackwardLane::states_at(thread);
+    f32* part = rows + kToParts + BackwardLane::part_at(thread);
+    // Of the products' columns, steps of the quarter and then the same again, a lane has two neighbours: of the gradient of Δ·u and, behind it, of y, or of that of Δ.
+    f32* sum = (isBanded ? tile.sSums[row ^ kStretch][0] : column < 2 ? rows : rows + kToSums) + (column % 2 * 2 * kRow + BackwardLane::pair_at(thread) + (column < 2 ? 2 : 0));
+    const u32 hasY = kept(column < 2 ? 1u : 0u);
+    f32 after[2][4], ones[2][kQuarter];
+    load<4>(ones[0], tile.sOnes[thread / 4 % 8]);
+    load<4>(ones[1], tile.sOnes[thread / 4 % 8] + kQuarter);
+    f32 h[2][4];
+    if (!isInHand) load_saved(h, saved);
+    else
         #pragma unroll
-        for (int i = 0; i <= kQuarter; i++)
+        for (int c = 0; c < 2; c++)
+            #pragma unroll
+            for (int s = 0; s < 4; s++) h[c][s] = begin[c][s];
+    #pragma unroll 1
+    for (int quarter = last;; quarter--)
+    {
+        f32 scaled[kQuarter][2], input[kQuarter][2], before[kQuarter][2][4], decay[kQuarter][2][4], sums[4] = {}, sumsY[4] = {};
+        const bool isFirst = quarter == last;
+        #pragma unroll
+        for (int i = 0; i < kQuarter; i++)
         {
+            f32 four[4], B[4];
+            load<4>(four, pairs + i * kRow);
+            scaled[i][0] = four[0];
+            scaled[i][1] = four[1];
+            input[i][0] = four[2];
+            input[i][1] = four[3];
             #pragma unroll
             for (int c = 0; c < 2; c++)
                 #pragma unroll
-                for (int s = 0; s < 4; s++) before[i][c][s] = h[c][s];
-            if (i < kQuarter) own.advance(tile, half * kStretch + quarter * kQuarter + i, quarter * kQuarter + i, h, decay[i]);
+                for (int s = 0; s < 4; s++) before[i][c][s] = kept_float(h[c][s]);
+            own.decay_by(decay[i], scaled[i]);
+            if (i + 1 < kQuarter || isFirst)                  // else it is known: the state before the quarter behind
+            {
+                load<4>(B, statesB + i * kOrders * kBand);
+                BackwardLane::advance(i + 1 < kQuarter ? h : after, before[i], decay[i], input[i], B);
+            }
+        }
+        __syncwarp();                                         // the warp's states and inputs have been read
+        f32* sumY = sum + kToSums;
+        if (__builtin_expect(isAdding, false))                // a lane has of two steps, the columns, both channels
+            #pragma unroll
+            for (int i = 0; i < 2; i++)
+            {
+                sums[i] = sum[i * kRow];
+                sums[i + 2] = sum[i * kRow + 1];
+                if (!hasGate || !hasY) continue;
+                sumsY[i] = sumY[i * kRow];
+                sumsY[i + 2] = sumY[i * kRow + 1];
+            }
+        #pragma unroll
+        for (int i = kQuarter - 1; i >= 0; i--)
+        {
+            f32 output[2], B[4], C[4], dB[4] = {}, dC[4] = {}, dInput[2] = {}, dDelta[2] = {}, y[2] = {};
+            load<2>(output, outputs + i * kRow);
+            load<4>(B, statesB + i * kOrders * kBand);
+            load<4>(C, statesC + i * kOrders * kBand);
+            #pragma unroll
+            for (int c = 0; c < 2; c++)
+                #pragma unroll
+                for (int s = 0; s < 4; s++)
+                {
+                    const f32 behind = i + 1 < kQuarter ? before[i + 1][c][s] : after[c][s];
+                    f32& dh = own.dh[c][s];
+                    dh = fmaf(output[c], C[s], dh);
+                    dC[s] = fmaf(output[c], behind, dC[s]);
+                    dB[s] = fmaf(input[i][c], dh, dB[s]);
+                    dInput[c] = fmaf(B[s], dh, dInput[c]);
+                    dh *= decay[i][c][s];
+                    const f32 dExponent = dh * before[i][c][s];                  // of Δ·A
+                    dDelta[c] = fmaf(own.a[c][s], dExponent, dDelta[c]);
+                    own.dA[c][s] = fmaf(scaled[i][c], dExponent, own.dA[c][s]);
+                }
+            add_lanes(sums, dInput, ones[0][i]);
+            add_lanes(sums, dDelta, ones[1][i]);
+            if constexpr (hasGate)
+            {
+                #pragma unroll
+                for (int c = 0; c < 2; c++)
+                    #pragma unroll
+                    for (int s = 0; s < 4; s++) y[c] = fmaf(C[s], i + 1 < kQuarter ? before[i + 1][c][s] : after[c][s], y[c]);
+                add_lanes(sumsY, y, ones[0][i]);
+            }
+            part[i * kRow] = BackwardLane::add_channels(dB, dC);
         }
         #pragma unroll
-        for (int i = kQuarter - 1; i >= 0; i--) own.retreat(tile, half * kStretch + quarter * kQuarter + i, quarter * kQuarter + i, before[i], before[i + 1], decay[i], hasGate, isAdding);
+        for (int c = 0; c < 2; c++)
+            #pragma unroll
+            for (int s = 0; s < 4; s++) after[c][s] = before[0][c][s];
+        #pragma unroll
+        for (int i = 0; i < 2; i++)
+        {
+            const f32 two[2] = {sums[i], sums[i + 2]};
+            stash<2>(sum + i * kRow, two);
+        }
+        if (hasGate && hasY)
+            #pragma unroll
+            for (int i = 0; i < 2; i++)
+            {
+                const f32 two[2] = {sumsY[i], sumsY[i + 2]};
+                stash<2>(sumY + i * kRow, two);
+            }
+        if (quarter == 0) break;
+        pairs -= kQuarter * kRow;
+        outputs -= kQuarter * kRow;
+        statesB -= kQuarter * kOrders * kBand;
+        statesC -= kQuarter * kOrders * kBand;
+        saved -= kQuarter * kRow;
+        part -= kQuarter * kRow;
+        sum -= kQuarter * kRow;
+        load_saved(h, saved);
     }
 }
 
@@ -239,147 +401,206 @@ __device__ inline void walk_stretch(BackwardTile& tile, BackwardLane& own, f32 (
 template <typename T, bool isWide>
 struct BackwardStretch
 {
-    static constexpr int V = kVector<T, isWide>, kChunks = kWidth / V;
+    static constexpr int V = kVector<T, isWide>, kChunks = kWidth / V, kRounds = kStretch * kChunks / kBackThreads;
     const SelectiveScanBackwardArgs<T>& args;
     BackwardTile& tile;
     const ScanPlace& place;
     T* sRows;
-    i32 interval, half;
+    u32 number, half;
 
-    __device__ inline BackwardStretch(const SelectiveScanBackwardArgs<T>& args, BackwardTile& tile, T* sRows, i32 interval, i32 half)
-        : args(args), tile(tile), place(tile.place), sRows(sRows), interval(interval), half(half)
-    {
-    }
+    __device__ inline BackwardStretch(const SelectiveScanBackwardArgs<T>& args, BackwardTile& tile, T* sRows, u32 number) : args(args), tile(tile), place(tile.place), sRows(sRows), number(number), half(number % 2) { }
 
-    // The first step, and how many of the segment there are.
-    __device__ inline i64 step() const { return place.begin + (i64)interval * kInterval + half * kStretch; }
-    __device__ inline i32 rows() const { return (i32)min((i64)kStretch, place.end - step()); }
+    // Its first step and that of its interval, of the segment. `rows` of functions are its steps, of which that before the last has all; an interval has whole stretches before it.
+    __device__ inline u32 step() const { return number * kStretch; }
+    __device__ inline u32 interval_step() const { return (number - half) * kStretch; }
+    __device__ inline u32 rows() const { return number == tile.begin.last ? tile.begin.rows : kStretch; }
 
     // Rows of u and dt of the interval, and z and dy of the stretch.
-    __device__ inline T* u() const { return sRows + half * kStretch * kWidth; }
-    __device__ inline T* dt() const { return u() + kInterval * kWidth; }
+    __device__ inline T* u() const { return sRows; }
+    __device__ inline T* dt() const { return sRows + kInterval * kWidth; }
     __device__ inline T* z() const { return sRows + 2 * kInterval * kWidth; }
     __device__ inline T* dy() const { return z() + kStretch * kWidth; }
 
-    __device__ inline void fetch_inputs()
+    // The row and the first channel of a thread's accesses.
+    struct Access
     {
-        const i64 step = this->step();
-        const i32 rows = this->rows();
-        const SelectiveScanShape& shape = args.shape;         // B·L·D may exceed 2³¹
-        fetch_channels<isWide>(u(), kWidth, args.u + place.row * shape.uBatch + step * shape.uStep + place.first, shape.uStep, rows, place.columns);
-        fetch_channels<isWide>(dt(), kWidth, args.dt + place.row * shape.dtBatch + step * shape.dtStep + place.first, shape.dtStep, rows, place.columns);
-    }
-
-    __device__ inline void fetch_gradients()
-    {
-        const i64 step = this->step();
-        const i32 rows = this->rows();
-        const SelectiveScanShape& shape = args.shape;
-        if (args.z) fetch_channels<isWide>(z(), kWidth, args.z + place.row * shape.zBatch + step * shape.zStep + place.first, shape.zStep, rows, place.columns);
-        fetch_channels<isWide>(dy(), kWidth, args.dy + (place.row * shape.L + step) * shape.channels + place.first, shape.channels, rows, place.columns);
-        copy_async_commit();
-    }
-
-    // isForward: nothing of the gradients, and Δ remains; isAgain: it is there.
-    __device__ inline void prepare(bool isForward, bool isAgain)
-    {
-        const i32 rows = this->rows();
-        for (int i = threadIdx.x; i < kStretch * kChunks; i += kBackThreads)
+        u32 row, column;
+        __device__ inline Access(u32 thread, u32 round)
         {
-            const int t = i / kChunks, column = i % kChunks * V;
-            f32 scaled[V] = {}, input[V] = {}, output[V] = {};
-            if (t < rows && column < place.columns)
+            const u32 i = thread + round * kBackThreads;
+            row = i / kChunks;
+            column = i % kChunks * V;
+        }
+
+        // In a row of the tile.
+        __device__ inline u32 place() const { return 4 * place_of(column / 2) + (V == 1 ? column % 2 : 0); }
+    };
+
+    // The rows of u and dt of the interval up to this stretch.
+    __device__ inline void fetch_inputs(u32 thread, u32 rows)
+    {
+        const SelectiveScanShape& shape = args.shape;         // B·L·D may exceed 2³¹
+        #pragma unroll
+        for (int round = 0; round < 2 * kRounds; round++)
+        {
+            const Access at(thread, round);
+            if (at.row >= half * kStretch + rows || at.column >= place.columns) continue;
+            const u32 to = at.row * kWidth + at.column;
+            const i64 step = interval_step() + at.row;
+            fetch_access<isWide>(u() + to, args.u + tile.begin.u + step * shape.uStep + at.column);
+            fetch_access<isWide>(dt() + to, args.dt + tile.begin.dt + step * shape.dtStep + at.column);
+        }
+    }
+
+    __device__ inline void fetch_gradients(u32 rows)
+    {
+        const SelectiveScanShape& shape = args.shape;
+        const u32 thread = thread_again();
+        #pragma unroll
+        for (int round = 0; round < kRounds; round++)
+        {
+            const Access at(thread, round);
+            if (at.row >= rows || at.column >= place.columns) continue;
+            const u32 to = at.row * kWidth + at.column;
+            const i64 step = this->step() + at.row;
+            if (args.z) fetch_access<isWide>(z() + to, args.z + tile.begin.z + step * shape.zStep + at.column);
+            fetch_access<isWide>(dy() + to, args.dy + tile.begin.output + step * shape.channels + at.column);
+        }
+    }
+
+    // What the walks need of u and dt, of the interval up to this stretch.
+    __device__ inline void prepare_inputs(u32 thread, u32 rows)
+    {
+        #pragma unroll 1
+        for (u32 round = 0; round < (half + 1) * kRounds; round++)
+        {
+            const Access at(thread, round);
+            const u32 place = at.place();
+            f32 scaled[V] = {}, input[V] = {};
+            if (at.row < half * kStretch + rows && at.column < this->place.columns)
             {
-                f32 u[V], z[V], bias[V];
-                load<V>(bias, &tile.sBias[column]);
-                load<V>(u, this->u() + t * kWidth + column);
-                if (isAgain) load<V>(scaled, &tile.sDelta[t][column]);
-                else load<V>(scaled, dt() + t * kWidth + column);
-                if (!isForward) load<V>(output, dy() + t * kWidth + column);
-                if (!isForward && args.z) load<V>(z, this->z() + t * kWidth + column);
+                f32 bias[V];
+                load_twos(bias, tile.sParameters[0] + place);
+                load<V>(input, u() + at.row * kWidth + at.column);
+                load<V>(scaled, dt() + at.row * kWidth + at.column);
+                #pragma unroll
+                for (int v = 0; v < V; v++) scaled[v] += bias[v];
+                if (args.shape.hasSoftplus)
+                    #pragma unroll
+                    for (int v = 0; v < V; v++) scaled[v] = softplus(scaled[v]);
                 #pragma unroll
                 for (int v = 0; v < V; v++)
                 {
-                    if (!isAgain) scaled[v] = args.shape.hasSoftplus ? softplus(scaled[v] + bias[v]) : scaled[v] + bias[v];
-                    input[v] = scaled[v] * u[v];
-                    if (!isForward && args.z) output[v] *= silu(z[v]);
+                    input[v] *= scaled[v];
+                    scaled[v] = scale_exponent(scaled[v]);
                 }
             }
-            if (isForward) stash<V>(&tile.sDelta[t][column], scaled);
-            #pragma unroll
-            for (int v = 0; v < V; v++) scaled[v] = scale_exponent(scaled[v]);
-            stash<V>(&tile.sScaled[t][column], scaled);
-            stash<V>(&tile.sInput[t][column], input);
-            stash<V>(&tile.sOutput[t][column], output);
+            stash_pairs(tile.sInputs[at.row][0] + place, scaled, input);
         }
     }
 
-    // B and C of a band, or the one of them that is wanted: 4 states to a thread.
-    __device__ inline void load_band(i32 band, bool hasB, bool hasC)
+    // What the walk back needs of z and dy.
+    __device__ inline void prepare_outputs(u32 thread, u32 rows)
     {
-        const i64 step = this->step();
-        const i32 rows = this->rows();
-        const SelectiveScanShape& shape = args.shape;
-        const int thread = thread_again(), t = thread / 8, quad = thread % 4 * 4, n = band * kBand + quad;
-        const bool isC = thread & 4;
-        if (isC ? !hasC : !hasB) return;
-        const T* from = isC ? args.C + place.row * shape.cBatch + (step + t) * shape.cStep + place.group * shape.cGroup
-                            : args.B + place.row * shape.bBatch + (step + t) * shape.bStep + place.group * shape.bGroup;
-        f32 four[4] = {};
-        if (t < rows)
+        #pragma unroll 1
+        for (u32 round = 0; round < kRounds; round++)
         {
-            if constexpr (isWide)
+            const Access at(thread, round);
+            f32 output[V] = {}, slope[V] = {};
+            if (at.row < rows && at.column < place.columns)
             {
-                if (n < shape.N) load<4>(four, from + n);
+                load<V>(output, dy() + at.row * kWidth + at.column);
+                if (args.z)
+                {
+                    f32 z[V];
+                    load<V>(z, this->z() + at.row * kWidth + at.column);
+                    #pragma unroll
+                    for (int v = 0; v < V; v++)
+                    {
+                        const f32 s = sigmoid(z[v]), gate = z[v] * s;
+                        slope[v] = output[v] * fmaf(gate, 1.0f - s, s);
+                        output[v] *= gate;
+                    }
+                }
             }
-            else
-                #pragma unroll
-                for (int i = 0; i < 4; i++)
-                    if (n + i < shape.N) four[i] = to_f32(from[n + i]);
+            stash_pairs(tile.sOutputs[at.row][0] + at.place(), output, slope);
         }
-        stash<4>(isC ? &tile.sC[t][quad] : &tile.sB[half * kStretch + t][quad], four);
+    }
+
+    // C of a band, and where states are walked to B of the interval up to this stretch: 4 states to a thread, in the orders of all lanes.
+    __device__ inline void load_band(i32 band, bool isWalking, u32 thread, u32 rows)
+    {
+        const SelectiveScanShape& shape = args.shape;
+        const u32 t = thread / 4 % kStretch, quad = thread % 4 * 4, n = band * kBand + quad;
+        #pragma unroll 1
+        for (u32 i = thread / (4 * kStretch); i < (isWalking ? half + 2 : 1); i += kBackThreads / (4 * kStretch))
+        {
+            const bool isC = i == 0;
+            const u32 row = t + (isC ? half : i - 1) * kStretch;
+            const i64 step = interval_step() + row;
+            const T* from = isC ? args.C + tile.begin.C + step * shape.cStep + n : args.B + tile.begin.B + step * shape.bStep + n;
+            f32 four[4] = {};
+            if (row < half * kStretch + rows)
+            {
+                if constexpr (isWide)
+                {
+                    if (n < shape.N) load<4>(four, from);
+                }
+                else
+                    #pragma unroll
+                    for (int k = 0; k < 4; k++)
+                        if (n + k < shape.N) four[k] = to_f32(from[k]);
+            }
+            f32* to = (isC ? &tile.sC[t][0][0] : &tile.sB[row][0][0]) + quad;
+            #pragma unroll
+            for (int order = 0; order < kOrders; order++)
+            {
+                const f32 ordered[4] = {four[order], four[1 ^ order], four[2 ^ order], four[3 ^ order]};
+                stash<4>(to + order * kBand, ordered);
+            }
+        }
     }
 
     // Adds the block's sums for B and C of a band to those of the blocks of lower channels, in their order: first of its chain, then, at a chain's end, of the chains before; the last leaves the
     // gradients.
-    __device__ inline void add_turn(i32 band, i32 bands)
+    __device__ inline void add_turn(i32 band, i32 bands, u32 thread, u32 rows)
     {
-        const i64 step = this->step();
-        const i32 rows = this->rows();
         const SelectiveScanShape& shape = args.shape;
-        const i32 chains = (shape.blocksPerGroup + kChain - 1) / kChain, chain = (i32)place.part / kChain, link = (i32)place.part % kChain;
-        const bool isLast = place.part + 1 == shape.blocksPerGroup, isJoining = chain > 0 && (isLast || link + 1 == kChain);
-        u32* turn = args.turns + (((2 * (place.kept + interval) + half) * shape.G + place.group) * bands + band) * chains + chain;
-        const int thread = thread_again(), t = thread / 8, kind = thread / 4 % 2, quad = thread % 4 * 4, n = band * kBand + quad;
-        f32 sum[4];
-        if (t < rows)
+        const ScanBegin& begin = tile.begin;
+        const u32 chains = ScanBegin::chains_of(shape), link = begin.link;
+        u32* turn = args.turns + begin.turn + (u64)number * ((u32)shape.G * bands * chains) + band * chains;
+        const u32 t = thread / 8, kind = thread / 4 % 2, quad = thread % 4 * 4, n = band * kBand + quad;
+        f32 sum[4] = {};
+        const bool hasSums = t < rows && n < shape.N;
+        if (hasSums)
         {
-            load<4>(sum, &tile.sPart[0][t][kind * kBand + quad]);
+            const f32* from = tile.sParts[half * kStretch + t][0] + thread % 8 * 4;
+            load<4>(sum, from);
             #pragma unroll
             for (int warp = 1; warp < kBackWarps; warp++)
             {
                 f32 more[4];
-                load<4>(more, &tile.sPart[warp][t][kind * kBand + quad]);
+                load<4>(more, from + warp * kNext);
                 #pragma unroll
                 for (int i = 0; i < 4; i++) sum[i] += more[i];
             }
         }
-        const bool hasSums = t < rows && n < shape.N;
-        const i64 at = ((place.row * shape.L + step + t) * shape.G + place.group) * shape.N + n, size = args.rows * shape.G * shape.N;
-        f32* sums = args.partial + ((i64)kind * chains + chain) * size + at;
-        await_turn(turn, (u32)link);
+        const u64 at = (u64)(step() + t) * ((u32)shape.G * shape.N) + n;
+        f32* sums = args.partial + begin.partial[kind] + at;
+        await_turn(turn, link);
         if (hasSums && link > 0) add_sums(sum, sums, n);
-        if (isJoining)
+        if (begin.isJoining)
         {
             await_turn(turn - 1, (u32)kChain);
-            if (hasSums) add_sums(sum, sums - size, n);
+            if (hasSums) add_sums(sum, sums - args.rows * ((u32)shape.G * shape.N), n);
         }
+        const bool isEnd = begin.isEnd;
         if (hasSums)
         {
-            T* gradient = (kind == 0 ? args.dB : args.dC) + at;
+            T* gradient = (kind == 0 ? args.dB : args.dC) + begin.states + at;
             if constexpr (isWide)
             {
-                if (isLast) store<4>(gradient, sum);
+                if (isEnd) store<4>(gradient, sum);
                 else store<4>(sums, sum);
             }
             else
@@ -387,13 +608,13 @@ struct BackwardStretch
                 for (int i = 0; i < 4; i++)
                 {
                     if (n + i >= shape.N) break;
-                    if (isLast) gradient[i] = from_f32<T>(sum[i]);
+                    if (isEnd) gradient[i] = from_f32<T>(sum[i]);
                     else sums[i] = sum[i];
                 }
         }
-        if (isLast) return;
+        if (isEnd) return;
         __syncthreads();                                      // all have added theirs
-        if (threadIdx.x == 0) give_turn(turn, (u32)link + 1);
+        if (threadIdx.x == 0) give_turn(turn, link + 1);
     }
 
     // Adds another block's sums of states from n on, past the L1 cache.
@@ -413,59 +634,105 @@ struct BackwardStretch
                 if (n + i < args.shape.N) sum[i] += __ldcg(from + i);
     }
 
-    // The gradients of u, dt and z; that of dt also takes the place of Δ's, and what the step adds to D's that of Δ·u's.
-    __device__ inline void finish()
+    // One word of an access from the elements that follow e.
+    template <int E>
+    __device__ inline static void close_word(PackedWords<T, V>& to, int word, const f32 (&x)[E], int e)
     {
-        const i64 step = this->step();
-        const i32 rows = this->rows();
-        for (int i = threadIdx.x; i < rows * kChunks; i += kBackThreads)
+        constexpr int kEach = PackedWords<T, V>::kEach;
+        f32 elements[kEach];
+        #pragma unroll
+        for (int k = 0; k < kEach; k++) elements[k] = x[e + k];
+        to.close(word, elements);
+    }
+
+    // Where there are several bands, the sums of all of them to where those of one band stand.
+    __device__ inline void gather_bands(u32 thread, u32 rows)
+    {
+        #pragma unroll 1
+        for (u32 round = 0; round < kRounds; round++)
         {
-            const int t = i / kChunks, column = i % kChunks * V;
-            if (column >= place.columns) continue;
-            const i64 at = (place.row * args.shape.L + step + t) * args.shape.channels + place.first + column;
-            f32 u[V], dt[V], bias[V], skip[V], scaled[V], output[V], dInput[V], ddt[V], du[V];
-            load<V>(u, this->u() + t * kWidth + column);
-            load<V>(dt, this->dt() + t * kWidth + column);
-            load<V>(bias, &tile.sBias[column]);
-            load<V>(skip, &tile.sSkip[column]);
-            load<V>(scaled, &tile.sScaled[t][column]);
-            load<V>(output, &tile.sOutput[t][column]);
-            load_sums(dInput, tile.sSums[0] + t * kWidth, column);
-            load_sums(ddt, tile.sSums[1] + t * kWidth, column);
-            #pragma unroll
-            for (int v = 0; v < V; v++)
-            {
-                du[v] = fmaf(skip[v], output[v], dInput[v] * (scaled[v] * kLn2));
-                ddt[v] = fmaf(dInput[v], u[v], ddt[v]);
-                if (args.shape.hasSoftplus) ddt[v] *= sigmoid(dt[v] + bias[v]);
-            }
-            stash_sums(tile.sSums[1] + t * kWidth, column, ddt);
-            #pragma unroll
-            for (int v = 0; v < V; v++) dInput[v] = output[v] * u[v];
-            stash_sums(tile.sSums[0] + t * kWidth, column, dInput);
-            store<V>(args.du + at, du);
-            store<V>(args.ddt + at, ddt);
-            if (!args.z) continue;
-            f32 z[V], dz[V], y[V];
-            load<V>(z, this->z() + t * kWidth + column);
-            load<V>(dz, dy() + t * kWidth + column);
-            load<V>(y, &tile.sY[t][column]);
-            #pragma unroll
-            for (int v = 0; v < V; v++) dz[v] *= fmaf(skip[v], u[v], y[v]) * silu_slope(z[v]);
-            store<V>(args.dz + at, dz);
+            const Access at(thread, round);
+            if (at.row >= rows) continue;
+            f32* to = tile.sInputs[half * kStretch + at.row][0] + at.place();
+            const f32* from = tile.sSums[(half ^ 1) * kStretch + at.row][0] + at.place();
+            f32 scaled[V], dInput[V], dDelta[V], y[V] = {};
+            load_twos(scaled, to);
+            load_twos(dInput, from + 2);
+            stash_pairs(to, scaled, dInput);
+            load_twos(dDelta, from);
+            if (args.z) load_twos(y, from + kToParts - kToSums + 2);
+            stash_pairs(to + kToSums, dDelta, y);
         }
     }
 
-    // The stretch's sum for D or dtBias of a channel: the upper half of the threads has D.
-    __device__ inline f32 sum_channel() const
+    // The gradients of u, dt and z; what a step adds to those of dtBias and D remains. A few channels at a time: registers are short.
+    __device__ inline void finish(u32 thread, u32 rows)
     {
-        const i32 rows = this->rows();
-        const int thread = thread_again(), c = thread % kWidth;
-        if (c >= place.columns) return 0;
-        const f32* from = &tile.sSums[thread < kWidth][place_of(c)];
+        constexpr int E = V < 4 ? V : 4, kEach = PackedWords<T, V>::kEach;
+        const SelectiveScanShape& shape = args.shape;
+        #pragma unroll 1
+        for (u32 round = 0; round < kRounds; round++)
+        {
+            const Access at(thread, round);
+            const u32 row = half * kStretch + at.row;
+            f32* inputs = tile.sInputs[row][0] + at.place();
+            const f32 *outputs = tile.sOutputs[at.row][0] + at.place(), *parameters = tile.sParameters[0] + at.place();
+            if (at.row >= rows || at.column >= place.columns)
+            {
+                const f32 none[V] = {};
+                stash_pairs(inputs + kToSums, none, none);
+                continue;
+            }
+            PackedWords<T, V> du, ddt, dz;
+            #pragma unroll
+            for (int v = 0; v < V; v += E)
+            {
+                f32 sum[E], added[E], scaled[E], dInput[E], y[E] = {}, output[E], slope[E], u[E], bias[E], skip[E];
+                const int next = v / 2 * kNext;
+                load_pairs(scaled, dInput, inputs + next);
+                if (args.z) load_pairs(sum, y, inputs + kToSums + next);
+                else load_twos(sum, inputs + kToSums + next);
+                load_pairs(output, slope, outputs + next);
+                load_pairs(bias, skip, parameters + next);
+                load<E>(u, this->u() + row * kWidth + at.column + v);
+                #pragma unroll
+                for (int e = 0; e < E; e++)
+                {
+                    added[e] = output[e] * u[e];
+                    sum[e] = fmaf(dInput[e], u[e], sum[e]);
+                    dInput[e] = fmaf(skip[e], output[e], dInput[e] * (scaled[e] * kLn2));
+                    y[e] = slope[e] * fmaf(skip[e], u[e], y[e]);
+                }
+                if (shape.hasSoftplus)
+                {
+                    f32 dt[E];
+                    load<E>(dt, this->dt() + row * kWidth + at.column + v);
+                    #pragma unroll
+                    for (int e = 0; e < E; e++) sum[e] *= sigmoid(dt[e] + bias[e]);
+                }
+                stash_pairs(inputs + kToSums + next, sum, added);
+                #pragma unroll
+                for (int e = 0; e < E; e += kEach)
+                {
+                    close_word(du, (v + e) / kEach, dInput, e);
+                    close_word(ddt, (v + e) / kEach, sum, e);
+                    close_word(dz, (v + e) / kEach, y, e);
+                }
+            }
+            const i64 to = tile.begin.output + (i64)(step() + at.row) * shape.channels + at.column;
+            du.store(args.du + to);
+            ddt.store(args.ddt + to);
+            if (args.z) dz.store(args.dz + to);
+        }
+    }
+
+    // Of the floats of a row, each is of one channel, and of dtBias or D, and of one thread: its sum over the stretch.
+    __device__ inline f32 sum_channel(u32 thread) const
+    {
+        const f32* from = tile.sSums[half * kStretch][0] + thread;
         f32 sum = 0;
-        #pragma unroll 4
-        for (int t = 0; t < rows; t++) sum += from[t * kWidth];
+        #pragma unroll
+        for (int t = 0; t < kStretch; t++) sum += from[t * kRow];
         return sum;
     }
 };
@@ -477,7 +744,7 @@ __device__ inline i64 sum_row(const SelectiveScanShape& shape, const ScanPlace& 
 }
 
 // The states of this thread in one band, from stretch to stretch.
-template <typename T>
+template <typename T, bool isWide>
 struct BackwardBand
 {
     const SelectiveScanBackwardArgs<T>& args;
@@ -499,24 +766,8 @@ struct BackwardBand
             #pragma unroll
             for (int s = 0; s < 4; s++) own.a[c][s] = 0;
             if (has(c)) load_states(own.a[c], args.shape.A + d(c) * args.shape.N, n(), args.shape);
+            BackwardLane::reorder(own.a[c]);
         }
-    }
-
-    // The state in the middle of an interval: it waits where that before the second half's first quarter is to stand.
-    __device__ inline void load_middle(f32 (&h)[2][4]) const
-    {
-        #pragma unroll
-        for (int c = 0; c < 2; c++)
-            if (bands == 1) load<4>(h[c], tile.sState[kQuarters][c][threadIdx.x]);
-            else load<4>(h[c], carried(4 + c));
-    }
-
-    __device__ inline void store_middle(const f32 (&h)[2][4])
-    {
-        #pragma unroll
-        for (int c = 0; c < 2; c++)
-            if (bands == 1) stash<4>(tile.sState[kQuarters][c][threadIdx.x], h[c]);
-            else store<4>(carried(4 + c), h[c]);
     }
 
     __device__ inline void open(BackwardLane& own, bool isFirst)
@@ -535,12 +786,15 @@ struct BackwardBand
             }
             #pragma unroll
             for (int s = 0; s < 4; s++) own.dh[c][s] = own.dA[c][s] = 0;
-            if (has(c) && !place.isLast) join_ends(own.dh[c], own.a[c], shape, place.sequence, d(c), n(), last - 1, last - place.segment, -1);
+            f32 a[4] = {own.a[c][0], own.a[c][1], own.a[c][2], own.a[c][3]};
+            BackwardLane::reorder(a);
+            if (has(c) && !place.isLast) join_ends(own.dh[c], a, shape, place.sequence, d(c), n(), last - 1, last - place.segment, -1);
             else if (has(c) && args.dfinal) load_states(own.dh[c], args.dfinal + (place.sequence * shape.channels + d(c)) * shape.N, n(), shape);
+            BackwardLane::reorder(own.dh[c]);
         }
     }
 
-    __device__ inline void close(const BackwardLane& own, bool isLast)
+    __device__ inline void close(BackwardLane& own, bool isLast)
     {
         const SelectiveScanShape& shape = args.shape;
         if (!isLast && bands == 1) return;                    // everything stays in registers
@@ -554,6 +808,8 @@ struct BackwardBand
             }
             else if (has(c))
             {
+                BackwardLane::reorder(own.dh[c]);
+                BackwardLane::reorder(own.dA[c]);
                 if (args.dinitial && place.segment == 0) store_states(args.dinitial + (place.sequence * shape.channels + d(c)) * shape.N, own.dh[c], n(), shape);
                 #pragma unroll
                 for (int s = 0; s < 4; s++)
@@ -562,21 +818,40 @@ struct BackwardBand
         }
     }
 
+    // The states before an interval.
     __device__ inline void load_kept(f32 (&h)[2][4], i64 interval) const
     {
-        const f32* from = args.states + ((place.kept + interval) * args.shape.N + n()) * args.shape.channels + d(0);
-        const bool hasFirst = has(0), hasSecond = has(1);
+        const i64 channels = args.shape.channels;
+        const f32* from = args.states + ((place.kept + interval) * args.shape.N + n()) * channels + d(0);
         const i32 states = args.shape.N - n();
+        const u32 order = BackwardLane::order(thread_again());
+        const bool hasFirst = has(0), hasSecond = has(1);
         #pragma unroll
-        for (int s = 0; s < 4; s++, from += args.shape.channels)
+        for (u32 s = 0; s < 4; s++) h[0][s] = h[1][s] = 0;
+        if constexpr (isWide)                                 // both channels, all four states, or none
         {
-            h[0][s] = hasFirst && s < states ? from[0] : 0.0f;
-            h[1][s] = hasSecond && s < states ? from[1] : 0.0f;
+            if (!hasFirst || states <= 0) return;
+            #pragma unroll
+            for (u32 s = 0; s < 4; s++)
+            {
+                f32 two[2];
+                load<2>(two, from + (s ^ order) * channels);
+                h[0][s] = two[0];
+                h[1][s] = two[1];
+            }
         }
+        else
+            #pragma unroll
+            for (u32 s = 0; s < 4; s++)
+            {
+                const i32 at = s ^ order;
+                if (hasFirst && at < states) h[0][s] = from[at * channels];
+                if (hasSecond && at < states) h[1][s] = from[at * channels + 1];
+            }
     }
 
 private:
-    __device__ inline f32* carried(int which) const { return args.carry + ((((i64)blockIdx.x * bands + band) * 6 + which) * kBackThreads + thread_again()) * 4; }
+    __device__ inline f32* carried(int which) const { return args.carry + ((((i64)blockIdx.x * bands + band) * 4 + which) * kBackThreads + thread_again()) * 4; }
 };
 
 template <typename T, bool isWide>
@@ -586,8 +861,13 @@ __global__ void __launch_bounds__(kBackThreads, kBackBlocks) selective_scan_back
     const SelectiveScanShape& shape = args.shape;
     BackwardTile& tile = *reinterpret_cast<BackwardTile*>(sMemory);
     T* sRows = reinterpret_cast<T*>(sMemory + sizeof(BackwardTile));
+    const i32 bands = max(1, (shape.N + kBand - 1) / kBand);
     // A block that waits for another began after it, in whatever order blocks start.
-    if (threadIdx.x == 0) tile.place = ScanPlace(shape, shape.segments, 0, atomicAdd(args.turns + args.words, 1u));
+    if (threadIdx.x == 0)
+    {
+        tile.place = ScanPlace(shape, shape.segments, 0, atomicAdd(args.turns + args.words, 1u));
+        tile.begin = ScanBegin(shape, tile.place, args.rows, bands);
+    }
     __syncthreads();                                          // the block's place is there
     const ScanPlace& place = tile.place;
     if (!place.exists)                                        // a sequence with fewer segments adds nothing
@@ -596,69 +876,57 @@ __global__ void __launch_bounds__(kBackThreads, kBackBlocks) selective_scan_back
             if (i % kWidth < place.columns) args.sums[sum_row(shape, place, i / kWidth) + place.first + i % kWidth] = 0;
         return;
     }
-    const int c = threadIdx.x % kWidth;
+    const u32 c = threadIdx.x % kWidth;
     const bool isUpper = threadIdx.x >= kWidth;               // the lower half of the threads holds channels' biases, the upper their skips
     const f32* parameter = isUpper ? shape.D : shape.dtBias;
-    (isUpper ? tile.sSkip : tile.sBias)[c] = parameter && c < place.columns ? parameter[place.first + c] : 0.0f;
+    tile.sParameters[place_of(c / 2)][c % 2 + (isUpper ? 2 : 0)] = parameter && c < place.columns ? parameter[place.first + c] : 0.0f;
+    if (threadIdx.x < 8 * 2 * kQuarter) tile.sOnes[0][threadIdx.x] = threadIdx.x / 8 == threadIdx.x % 8;
     BackwardLane own;
-    tile.sSum[threadIdx.x] = 0;                               // of D or dtBias of a channel, only this thread's
-    const i32 bands = max(1, (shape.N + kBand - 1) / kBand);
-    if (bands == 1) BackwardBand<T>(args, tile, 0, 1).open(own, true);
-    for (i32 k = (i32)((place.end - place.begin + kInterval - 1) / kInterval) - 1; k >= 0; k--)
+    f32 sum = 0;                                              // of dtBias or D of a channel
+    const i32 last = tile.begin.last;
+    if (bands == 1) BackwardBand<T, isWide>(args, tile, 0, 1).open(own, true);
+    if (last >= 0) BackwardStretch<T, isWide>(args, tile, sRows, last).fetch_gradients(tile.begin.rows);
+    #pragma unroll 1
+    for (i32 k = last; k >= 0; k--)
     {
-        const i32 last = place.end - place.begin - (i64)k * kInterval > kStretch ? 1 : 0;
-        if (last == 1)
+        BackwardStretch<T, isWide> stretch(args, tile, sRows, k);
+        const bool isOpening = k == tile.begin.last || stretch.half == 1, isBanded = bands > 1, isWalking = isOpening || isBanded;
+        const u32 thread = thread_again(), rows = stretch.rows();
+        if (isOpening) stretch.fetch_inputs(thread, rows);
+        copy_async_commit();
+        copy_async_wait<0>();
+        __syncthreads();                                      // the rows and parameters are there
+        if (isOpening) stretch.prepare_inputs(thread, rows);
+        stretch.prepare_outputs(thread, rows);
+        for (i32 b = 0; b < bands; b++)
         {
-            BackwardStretch<T, isWide> first(args, tile, sRows, k, 0);
-            first.fetch_inputs();
-            copy_async_commit();
-            copy_async_wait<0>();
-            __syncthreads();                                  // the biases are there; a thread prepares what it fetched
-            first.prepare(true, false);
-            for (i32 b = 0; b < bands; b++)
+            BackwardBand<T, isWide> band(args, tile, b, bands);
+            f32 h[2][4] = {};                                 // or it would be kept from turn to turn
+            if (isWalking) band.load_kept(h, k / 2);
+            if (isBanded) band.open(own, k == tile.begin.last);
+            stretch.load_band(b, isWalking, thread_again(), stretch.rows());
+            __syncthreads();                                  // what was prepared, B and C are there, and z and dy have been read by all
+            if (b == 0 && k > 0) BackwardStretch<T, isWide>(args, tile, sRows, k - 1).fetch_gradients(kStretch);
+            const u32 first = stretch.half * kQuarters, quarter = (stretch.rows() - 1) / kQuarter;
+            if (isWalking)
             {
-                BackwardBand<T> band(args, tile, b, bands);
-                f32 h[2][4];
-                band.load_kept(h, k);
-                if (bands > 1) band.load_rates(own);
-                first.load_band(b, true, false);
-                __syncthreads();                              // what prepare made and B are there
-                advance_quarters(tile, own, h, 0, kQuarters, bands == 1);
-                __syncthreads();                              // both have been read by all
-                band.store_middle(h);
+                if (isBanded) advance_quarters<false>(tile, own, h, 0, first);
+                advance_quarters<true>(tile, own, h, isBanded ? first : 0, first + quarter);
             }
+            if (args.z) walk_stretch<true>(tile, own, h, stretch.half, quarter, isWalking, isBanded, b > 0);
+            else walk_stretch<false>(tile, own, h, stretch.half, quarter, isWalking, isBanded, b > 0);
+            __syncthreads();                                  // the sums are there, and B and C have been read by all
+            stretch.add_turn(b, bands, thread_again(), stretch.rows());
+            band.close(own, k == 0);
         }
-        #pragma unroll 1
-        for (i32 half = last; half >= 0; half--)
-        {
-            const bool areStashed = half < last && bands == 1;
-            BackwardStretch<T, isWide> stretch(args, tile, sRows, k, half);
-            if (half == last) stretch.fetch_inputs();
-            stretch.fetch_gradients();
-            copy_async_wait<0>();
-            __syncthreads();                                  // the rows, biases and skips are there
-            stretch.prepare(false, half < last);
-            for (i32 b = 0; b < bands; b++)
-            {
-                BackwardBand<T> band(args, tile, b, bands);
-                f32 h[2][4];
-                if (half == 0 && !areStashed) band.load_kept(h, k);
-                if (half == 1) band.load_middle(h);
-                if (bands > 1) band.open(own, stretch.step() + stretch.rows() == place.end);
-                stretch.load_band(b, !areStashed, true);
-                __syncthreads();                              // what prepare made, B and C are there, and the warps' last sums have been read
-                walk_stretch(tile, own, h, half, stretch.rows(), args.z, b > 0, areStashed);
-                __syncthreads();                              // the sums are there, and B and C have been read by all
-                stretch.add_turn(b, bands);
-                band.close(own, k + half == 0);
-            }
-            stretch.finish();
-            __syncthreads();                                  // what steps add is there, and the rows have been read by all
-            tile.sSum[threadIdx.x] += stretch.sum_channel();
-        }
+        const u32 again = thread_again();
+        if (isBanded) stretch.gather_bands(again, stretch.rows());
+        stretch.finish(again, stretch.rows());
+        __syncthreads();                                      // what steps add is there, and the rows have been read by all
+        sum += stretch.sum_channel(again);
     }
-    const int thread = thread_again(), column = thread % kWidth;
-    if (column < place.columns) args.sums[sum_row(shape, place, shape.N + (thread >= kWidth ? 0 : 1)) + place.first + column] = tile.sSum[thread];
+    const u32 thread = thread_again(), column = thread / 4 % 8 * 8 + thread / kNext * 2 + thread % 2;
+    if (column < place.columns) args.sums[sum_row(shape, place, shape.N + (thread & 2 ? 0 : 1)) + place.first + column] = sum;
 }
 
 struct SelectiveScanSumArgs                                   // mirrored in CudaSelectiveScan.cs, field for field

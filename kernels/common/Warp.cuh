@@ -27,6 +27,12 @@ __device__ inline u32 kept(u32 x)
     return x;
 }
 
+__device__ inline f32 kept_float(f32 x)
+{
+    asm volatile("" : "+f"(x));
+    return x;
+}
+
 // Every lane receives the sum, in the same order of additions. S is f32 or f64.
 template <typename S>
 __device__ inline S warp_sum(S x)

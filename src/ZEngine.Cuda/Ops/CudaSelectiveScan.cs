@@ -35,7 +35,7 @@ internal readonly record struct SelectiveScanPlan(int States, int Parts, int Wid
     public int SharedBytes(int n, int elementSize) => 2 * Steps * (3 * Width + 2 * n) * elementSize + Steps * (2 * States * Parts + Width + Width * Parts) * sizeof(float);
 
     /// <summary>Of a backward block: BackwardTile in kernels/SelectiveScanBackward.cu, an interval of u and dt, and half of one of z and dy.</summary>
-    public static int BackwardSharedBytes(int elementSize) => 69_856 + 3 * ScanSegments.Interval * BackwardWidth * elementSize;
+    public static int BackwardSharedBytes(int elementSize) => 70_592 + 3 * ScanSegments.Interval * BackwardWidth * elementSize;
 
     /// <summary>The same of a block that walks a segment for its end alone.</summary>
     public int SegmentSharedBytes(int n, int elementSize) => 2 * Steps * (3 * Width + n) * elementSize + Steps * (2 * Width + States * Parts) * sizeof(float);
@@ -170,7 +170,7 @@ internal sealed partial class CudaBackend
         int chains = SelectiveScanPlan.BackwardChains(shape.BlocksPerGroup);
         Tensor? partial = shape.BlocksPerGroup == 1 ? null : Tensor.Empty([2, chains, x.B.Count], DType.Float32, dy.Device);
         Tensor sums = Tensor.Empty([shape.Sequences, segments.Count, n + 2, shape.Channels], DType.Float32, dy.Device);
-        Tensor? carry = bands > 1 ? Tensor.Empty([blocks, bands, ScanBackThreads, 24], DType.Float32, dy.Device) : null;
+        Tensor? carry = bands > 1 ? Tensor.Empty([blocks, bands, ScanBackThreads, 16], DType.Float32, dy.Device) : null;
         long words = checked(2 * x.Stretches(SelectiveScanStretch) * shape.G * bands * chains);
         Tensor turns = Tensor.Zeros([words + 1], DType.Int32, dy.Device);
         Kernel(SelectiveScanBackwardFile, $"selective_scan_backward<{dy.DType}, {IsScanWide(x, dy)}>").Launch(blocks, ScanBackThreads, SelectiveScanPlan.BackwardSharedBytes(dy.DType.Size), new SelectiveScanBackwardArgs

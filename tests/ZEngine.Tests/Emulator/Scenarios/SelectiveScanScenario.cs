@@ -3,20 +3,20 @@ using ZEngine.Emulator;
 namespace ZEngine.Tests.Emulator.Scenarios;
 
 /// <summary>A scan whose sequences have several tiles and intervals, and whose states fill more than one band or one in part, against the CPU.</summary>
-internal abstract class SelectiveScanScenario(bool isBackward, params (int Length, int Channels, int States)[] sizes) : KernelScenario
+internal abstract class SelectiveScanScenario(bool isBackward, params (int Length, int Channels, int States, bool HasGate)[] sizes) : KernelScenario
 {
-    private readonly Lazy<float[][]>[] _want = [.. sizes.Select(size => new Lazy<float[][]>(() => Results(Device.Cpu, isBackward, size.Length, size.Channels, size.States)))];
+    private readonly Lazy<float[][]>[] _want = [.. sizes.Select(size => new Lazy<float[][]>(() => Results(Device.Cpu, isBackward, size)))];
 
     public override void Run(EmulatorOptions options)
     {
         for (int i = 0; i < sizes.Length; i++) Run(options, _want[i].Value, sizes[i]);
     }
 
-    private void Run(EmulatorOptions options, float[][] want, (int Length, int Channels, int States) size)
+    private void Run(EmulatorOptions options, float[][] want, (int Length, int Channels, int States, bool HasGate) size)
     {
         using var driver = new EmulatedCudaDriver(options);
         using Device device = Devices.OpenEmulated(driver);
-        float[][] got = Results(device, isBackward, size.Length, size.Channels, size.States);
+        float[][] got = Results(device, isBackward, size);
         for (int k = 0; k < want.Length; k++)
         {
             double scale = Math.Sqrt(want[k].Average(x => (double)x * x));
@@ -25,8 +25,9 @@ internal abstract class SelectiveScanScenario(bool isBackward, params (int Lengt
         Assert.Empty(driver.Faults);
     }
 
-    private static float[][] Results(Device device, bool isBackward, int length, int channels, int states)
+    private static float[][] Results(Device device, bool isBackward, (int Length, int Channels, int States, bool HasGate) size)
     {
+        (int length, int channels, int states, bool hasGate) = size;
         Tensor From(int seed, params long[] shape)
         {
             float[] values = Data.Random((int)shape.Aggregate((a, b) => a * b), seed);
@@ -34,9 +35,10 @@ internal abstract class SelectiveScanScenario(bool isBackward, params (int Lengt
             return Tensor.From<float>(values, shape, device);
         }
         using Tape tape = Tape.Begin();
-        Tensor A = From(0, channels, states), u = From(1, 1, length, channels), dt = From(2, 1, length, channels), z = From(3, 1, length, channels), B = From(4, 1, length, 1, states), C = From(5, 1, length, 1, states);
+        Tensor A = From(0, channels, states), u = From(1, 1, length, channels), dt = From(2, 1, length, channels), B = From(4, 1, length, 1, states), C = From(5, 1, length, 1, states);
+        Tensor? z = hasGate ? From(3, 1, length, channels) : null;
         Tensor D = From(6, channels), bias = From(7, channels), state = From(8, 2, channels, states);
-        Tensor[] inputs = isBackward ? [A, u, dt, z, B, C, D, bias, state] : [];
+        Tensor[] inputs = !isBackward ? [] : z is null ? [A, u, dt, B, C, D, bias, state] : [A, u, dt, z, B, C, D, bias, state];
         foreach (Tensor input in inputs) tape.Watch(input);
         (Tensor y, Tensor final) = ZEngine.Ops.SelectiveScan(u, dt, A, B, C, D, z, bias, state, layout: new SequenceLayout(0, 7, length));
         var results = new List<float[]> { y.ToArray<float>(), final.ToArray<float>() };
@@ -46,16 +48,16 @@ internal abstract class SelectiveScanScenario(bool isBackward, params (int Lengt
     }
 }
 
-internal sealed class SelectiveScanForwardScenario() : SelectiveScanScenario(false, (44, 36, 20))
+internal sealed class SelectiveScanForwardScenario() : SelectiveScanScenario(false, (44, 36, 20, true))
 {
     public override string File => "SelectiveScanForward.cu";
 }
 
 /// <summary>
-/// Two blocks that take turns, with two bands; one band, whose states before the quarters of an interval's first half remain; and a last interval with both halves, of which the first
-/// reads the biases before any other. Seventeen blocks are two chains.
+/// Two blocks that take turns, with two bands, with and without a gate; one band, whose states before the quarters of an interval's first half remain; and a last interval with both halves.
+/// Seventeen blocks are two chains.
 /// </summary>
-internal sealed class SelectiveScanBackwardScenario() : SelectiveScanScenario(true, (44, 68, 20), (44, 68, 8), (59, 68, 8), (9, 1028, 4))
+internal sealed class SelectiveScanBackwardScenario() : SelectiveScanScenario(true, (44, 68, 20, true), (44, 68, 20, false), (44, 68, 8, true), (59, 68, 8, true), (9, 1028, 4, false))
 {
     public override string File => "SelectiveScanBackward.cu";
 
@@ -64,7 +66,7 @@ internal sealed class SelectiveScanBackwardScenario() : SelectiveScanScenario(tr
 }
 
 /// <summary>Long enough, and of so few channels, that time is walked in segments.</summary>
-internal sealed class SelectiveScanStateScenario() : SelectiveScanScenario(true, (1031, 4, 20))
+internal sealed class SelectiveScanStateScenario() : SelectiveScanScenario(true, (1031, 4, 20, true))
 {
     public override string File => "SelectiveScanState.cu";
 
