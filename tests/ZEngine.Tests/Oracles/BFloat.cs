@@ -3,7 +3,7 @@ namespace ZEngine.Tests.Oracles;
 /// <summary>The arithmetic of T where tensors of activations are BFloat16: what is stored is rounded, what is computed between is not.</summary>
 internal readonly record struct BFloat<T>(T Value) : IReal<BFloat<T>> where T : struct, IReal<T>
 {
-    public static BFloat<T> Store(BFloat<T> a) => new((double)(float)(BFloat16)(float)a.Value.ToDouble());
+    public static BFloat<T> Store(BFloat<T> a) => new(T.ToBFloat16(a.Value));
 
     public static implicit operator BFloat<T>(double value) => new(value);
     public double ToDouble() => Value.ToDouble();

@@ -1,7 +1,7 @@
 namespace ZEngine.Tests.Oracles;
 
 /// <summary>
-/// float32 that rounds up or down at random after every step, with the odds of the distance (stochastic rounding), from a seeded generator.
+/// float32 that rounds up or down at random after every step, and to BFloat16 where that is stored, with the odds of the distance (stochastic rounding), from a seeded generator.
 /// </summary>
 /// <remarks>
 /// One run in <see cref="Rounded"/> is one sample of the rounding error. For a tensor of a thousand elements that is plenty; for a loss or a
@@ -13,21 +13,36 @@ internal readonly record struct Dithered(float Value) : IReal<Dithered>
     /// <summary>A float64 has 29 bits of mantissa more than a float32.</summary>
     private const long DroppedBits = (1L << 29) - 1;
 
+    /// <summary>A float32 has 16 bits of mantissa more than a BFloat16.</summary>
+    private const int BFloatDroppedBits = (1 << 16) - 1;
+
     [ThreadStatic] private static ulong s_state;
 
     /// <summary>Starts this thread's noise anew; the same seed gives the same run.</summary>
     public static void Seed(ulong seed) => s_state = seed * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03;
 
-    private static Dithered Step(double exact)
+    private static long Noise()
     {
-        if (!double.IsNormal(exact)) return new((float)exact);
         ulong noise = s_state;
         noise ^= noise << 13;
         noise ^= noise >> 7;
         noise ^= noise << 17;
         s_state = noise;
-        long bits = BitConverter.DoubleToInt64Bits(exact) + ((long)(noise >> 20) & DroppedBits);
+        return (long)(noise >> 20);
+    }
+
+    private static Dithered Step(double exact)
+    {
+        if (!double.IsNormal(exact)) return new((float)exact);
+        long bits = BitConverter.DoubleToInt64Bits(exact) + (Noise() & DroppedBits);
         return new((float)BitConverter.Int64BitsToDouble(bits & ~DroppedBits));
+    }
+
+    public static Dithered ToBFloat16(Dithered a)
+    {
+        if (!float.IsNormal(a.Value)) return a;
+        int bits = BitConverter.SingleToInt32Bits(a.Value) + ((int)Noise() & BFloatDroppedBits);
+        return new(BitConverter.Int32BitsToSingle(bits & ~BFloatDroppedBits));
     }
 
     public static implicit operator Dithered(double value) => new((float)value);

@@ -38,6 +38,9 @@ internal interface IReal<T> where T : struct, IReal<T>
     /// <summary>What a tensor of activations keeps of a number: with 16-bit activations it is rounded, and so is the gradient that comes back.</summary>
     static virtual T Store(T a) => a;
 
+    /// <summary>a as BFloat16, in the way in which this arithmetic rounds.</summary>
+    static virtual T ToBFloat16(T a) => (double)(float)(BFloat16)(float)a.ToDouble();
+
     /// <summary>The smaller one; on a tie the first, which then takes the whole gradient.</summary>
     static virtual T Min(T a, T b) => a <= b ? a : b;
 }

@@ -108,6 +108,10 @@ public sealed class VarTests
         double mean = Enumerable.Range(0, 10_000).Average(_ => (third / three).ToDouble());
         Assert.Equal(1.0 / 3, mean, 1e-9);
         Assert.All(Enumerable.Range(0, 100), _ => Assert.Equal(-0.75f, (-(three / 4.0)).Value));
+        Dithered minusThird = -1.0 / 3;
+        Assert.Equal(-1.0 / 3, Enumerable.Range(0, 10_000).Average(_ => Dithered.ToBFloat16(minusThird).ToDouble()), 4e-5);
+        Assert.Equal([-171f / 512, -170f / 512], Enumerable.Range(0, 100).Select(_ => Dithered.ToBFloat16(minusThird).Value).Distinct().Order());
+        Assert.All(Enumerable.Range(0, 100), _ => Assert.Equal(-0.75f, Dithered.ToBFloat16(-(three / 4.0)).Value));
     }
 
     [Theory]
