@@ -25,16 +25,16 @@ public sealed class BpeTokenizer : Tokenizer
         _roles = roles;
         VocabularySize = vocabularySize;
         (BosToken, EosToken, PadToken) = (roles.Bos, roles.Eos, roles.Pad);
-        foreach (AddedToken token in added)
+        List<(string Text, AddedToken Token)> inText = [], inNormalized = [];
+        foreach (AddedToken token in added.OrderBy(token => !token.IsSpecial))
         {
-            _addedIds.Add(token.Content, token.Id);
             string text = token.IsNormalized ? Normalized(token.Content) : token.Content;
-            _addedById.Add(token.Id, (token, text.Length > 0 ? text : token.Content));
+            if (text.Length > 0) (token.IsNormalized ? inNormalized : inText).Add((text, token));
+            else text = token.Content;                          // of which the normalizer leaves nothing: it is in no text
+            _addedIds.Add(token.Content, token.Id);
+            _addedById.Add(token.Id, (token, text));
         }
-        AddedToken[] bySpecial = [.. added.OrderBy(token => !token.IsSpecial)];
-        _inText = new([.. bySpecial.Where(token => !token.IsNormalized).Select(token => (token.Content, token))]);
-        _inNormalized = new([.. bySpecial.Where(token => token.IsNormalized).Select(token => (Normalized(token.Content), token))
-            .Where(pair => pair.Item1.Length > 0)]);
+        (_inText, _inNormalized) = (new(inText), new(inNormalized));
     }
 
     /// <inheritdoc/>

@@ -81,13 +81,13 @@ public abstract class Tokenizer
     /// <param name="token">The id.</param>
     public string Decode(int token) => Decode([token], skipSpecialTokens: false);
 
-    /// <summary>The token as the vocabulary spells it, before any decoding: <c>Ġthe</c>, <c>▁the</c>, <c>&lt;0x0A&gt;</c>.</summary>
+    /// <summary>The token as the vocabulary spells it, before any decoding: <c>Ġthe</c>, <c>▁the</c>, <c>&lt;0x0A&gt;</c>; an added token that is looked for in normalized text as it stands there.</summary>
     /// <param name="token">The id.</param>
     /// <exception cref="ArgumentOutOfRangeException">The id stands for no token.</exception>
     public abstract string TokenToText(int token);
 
     /// <summary>Finds the token that the vocabulary spells <paramref name="text"/>.</summary>
-    /// <param name="text">The spelling, as <see cref="TokenToText"/> gives it.</param>
+    /// <param name="text">The spelling, as <see cref="TokenToText"/> gives it; an added token's own, before any normalization.</param>
     /// <param name="token">The id, or -1.</param>
     public abstract bool TryGetToken(string text, out int token);
 
