@@ -212,11 +212,7 @@ __device__ inline void add_part(const QueryTurn& turn, const u8* sDs, const u8* 
         for (int j = 0; j < 2 * kUnits && First + j / 2 < Tiles::kUnits; j++)
         {
             if (!tiles.has(First + j / 2)) break;
-            const float4 more = __ldcg(reinterpret_cast<const float4*>(sums + j * kFloats));
-            dq[j][0] += more.x;
-            dq[j][1] += more.y;
-            dq[j][2] += more.z;
-            dq[j][3] += more.w;
+            add_written(dq[j], sums + j * kFloats);
         }
     if (!turn.isLast)
     {

@@ -23,7 +23,7 @@
 //            [2, chains, B·L, G, N] with chains = ceil(blocksPerGroup / 16), or null where a group has one block, sums [sequences·segments, N + 2, D] float; carry 16 floats
 //            for each thread and band, or null; turns [2·intervals, G, bands, chains], zero before, and the ticket.
 // Launch     selective_scan_backward: grid sequences·segments·G·blocksPerGroup with blocksPerGroup = ceil(D / G / 64), block 128, dynamic shared memory of 6144 elements
-//            and 70,592 bytes. selective_scan_sum_backward: grid ceil((N + 2)·D / 32), block 256.
+//            and 70,608 bytes. selective_scan_sum_backward: grid ceil((N + 2)·D / 32), block 256.
 // Traffic    reads (3, or 4 with z)·D + 2·G·N·blocksPerGroup elements a step and N·D floats an interval (N > kBand: twice, and B of the first half), writes (2, or 3)·D elements and
 //            2·G·N; 2·G·N·(blocksPerGroup − 1) floats a step go from block to block, and a word a stretch and band; each sequence reads A, D, dtBias and dfinal, writes dinitial and
 //            (N + 2)·D floats of sums; each segment the same, but with N·D + D floats for each one behind it instead of dfinal.
@@ -35,21 +35,9 @@
 // Variants   selective_scan_backward<{f32|bf16|f16}, {true|false}>; selective_scan_sum_backward
 #include "common/Columns.cuh"
 #include "common/Grid.cuh"
-#include "common/Mma.cuh"
-#include "common/SelectiveScan.cuh"
+#include "common/SelectiveScanWalk.cuh"
 #include "common/Turns.cuh"
 #include "common/Words.cuh"
-
-constexpr int kBackWarps = 4, kBackThreads = kBackWarps * kWarp, kBackBlocks = 3;
-constexpr int kWidth = 64, kPairs = kWidth / 2;               // channels of a block, 16 of a warp
-constexpr int kRow = 4 * kPairs;                              // floats of a row of the tile: four for each pair of channels
-constexpr int kToSums = kInterval * kRow, kToParts = 2 * kToSums; // from a row of sInputs of the tile to the same of the arrays behind it
-constexpr int kNext = kRow / kBackWarps;                      // from a pair of eight channels to the next
-constexpr int kBand = 16;                                     // states that are walked together
-constexpr int kOrders = 4;                                    // in which lanes have four states
-constexpr int kChain = 16;                                    // blocks of a group that add to the same sums for B and C
-constexpr int kStretch = kInterval / 2;                       // steps whose gradients are prepared and finished at a time
-constexpr int kQuarters = 4, kQuarter = kStretch / kQuarters; // of a stretch; steps whose states and decays stand in registers
 
 template <typename T>
 struct SelectiveScanBackwardArgs                              // mirrored in CudaSelectiveScan.cs, field for field
@@ -59,343 +47,6 @@ struct SelectiveScanBackwardArgs                              // mirrored in Cud
     i64 rows, words;                                          // words: the turns of all stretches, groups, bands and chains
     SelectiveScanShape shape;
 };
-
-// Where the segment of a block begins in what it reads and writes, in elements; its last stretch; its place among those that add to the same sums.
-struct ScanBegin
-{
-    i64 u, dt, z, output, B, C, states, partial[2], turn;     // output: of dy and the gradients of u, dt and z; states: of those of B and C, partial: of the chain's sums for them
-    i32 last, rows;                                           // the last stretch, and its steps
-    u32 chain, link;
-    bool isEnd, isJoining;                                    // whether it is the last of all, or of a chain that is not the first
-
-    __device__ inline ScanBegin(const SelectiveScanShape& shape, const ScanPlace& place, i64 allRows, i32 bands)
-    {
-        u = place.row * shape.uBatch + place.begin * shape.uStep + place.first;
-        dt = place.row * shape.dtBatch + place.begin * shape.dtStep + place.first;
-        z = place.row * shape.zBatch + place.begin * shape.zStep + place.first;
-        output = (place.row * shape.L + place.begin) * shape.channels + place.first;
-        B = place.row * shape.bBatch + place.begin * shape.bStep + place.group * shape.bGroup;
-        C = place.row * shape.cBatch + place.begin * shape.cStep + place.group * shape.cGroup;
-        last = (i32)((place.end - place.begin + kStretch - 1) / kStretch) - 1;
-        rows = (i32)(place.end - place.begin - (i64)last * kStretch);
-        const u32 part = (u32)place.part, chains = chains_of(shape);
-        chain = part / kChain;
-        link = part % kChain;
-        isEnd = part + 1 == shape.blocksPerGroup;
-        isJoining = chain > 0 && (isEnd || link + 1 == kChain);
-        const i64 all = allRows * shape.G * shape.N;
-        states = ((place.row * shape.L + place.begin) * shape.G + place.group) * shape.N;
-        partial[0] = chain * all + states;
-        partial[1] = (chains + chain) * all + states;
-        turn = (2 * place.kept * shape.G + place.group) * bands * chains + chain;
-    }
-
-    __device__ inline static u32 chains_of(const SelectiveScanShape& shape) { return (shape.blocksPerGroup + kChain - 1u) / kChain; }
-};
-
-// The shared memory of a backward block; behind it the rows of u, dt, z and dy as they are. Of a row of an interval's steps, floats for pairs of channels at place_of. Before a quarter is walked
-// back its rows of sSums and sParts hold the states before it, each warp's in its own columns.
-struct alignas(16) BackwardTile
-{
-    f32 sInputs[kInterval][kPairs][4];                        // Δ·log2 e and Δ·u; 0 behind the last step and channel; where there is one band the gradient of Δ·u takes its place
-    f32 sSums[kInterval][kPairs][4];                          // the gradient of Δ through the decay, and y before the gate and without the skip; then what steps add to the gradients of dtBias and D
-    f32 sParts[kInterval][kPairs][4];                         // what each warp adds to dB and dC, in its quarter
-    f32 sOutputs[kStretch][kPairs][4];                        // dy behind the gate, and dy times the gate's slope
-    f32 sParameters[kPairs][4];                               // dtBias and D
-    f32 sB[kInterval][kOrders][kBand], sC[kStretch][kOrders][kBand];
-    f32 sOnes[8][2 * kQuarter];                               // every array begins at a multiple of 16 bytes; the unit matrix: for each column of a product, and so for four lanes, the steps whose it is
-    ScanPlace place;                                          // here it takes no registers
-    ScanBegin begin;
-};
-
-// Where a pair of channels stands in a row: those of eight neighbouring channels at constant distances, and beside them those of the next eight, so that threads with eight channels each reach
-// all banks. A quarter of a row is a warp's.
-__device__ inline u32 place_of(u32 pair) { return pair % 4 * 8 + pair / 4; }
-
-// The first and the second two of the four numbers of each pair, of V neighbouring channels, the first a multiple of V. `at` is the place of the first in the row.
-template <int V>
-__device__ inline void load_pairs(f32 (&first)[V], f32 (&second)[V], const f32* at)
-{
-    if constexpr (V == 1)
-    {
-        first[0] = at[0];
-        second[0] = at[2];
-    }
-    else
-        #pragma unroll
-        for (int v = 0; v < V; v += 2)
-        {
-            f32 four[4];
-            load<4>(four, at + v / 2 * kNext);
-            first[v] = four[0];
-            first[v + 1] = four[1];
-            second[v] = four[2];
-            second[v + 1] = four[3];
-        }
-}
-
-// Two of the four.
-template <int V>
-__device__ inline void load_twos(f32 (&two)[V], const f32* at)
-{
-    #pragma unroll
-    for (int v = 0; v < V; v++) two[v] = at[v / 2 * kNext + v % 2];
-}
-
-template <int V>
-__device__ inline void stash_pairs(f32* at, const f32 (&first)[V], const f32 (&second)[V])
-{
-    if constexpr (V == 1)
-    {
-        at[0] = first[0];
-        at[2] = second[0];
-    }
-    else
-        #pragma unroll
-        for (int v = 0; v < V; v += 2)
-        {
-            const f32 four[4] = {first[v], first[v + 1], second[v], second[v + 1]};
-            stash<4>(at + v / 2 * kNext, four);
-        }
-}
-
-// One of two values, added over this lane and the one that differs in `bit`: lanes with the bit take b, the others a.
-__device__ inline f32 half_sum(f32 a, f32 b, int bit)
-{
-    const bool isUpper = threadIdx.x & bit;
-    const f32 other = __shfl_xor_sync(kAllLanes, isUpper ? a : b, bit);
-    return (isUpper ? b : a) + other;
-}
-
-// Adds to a column of sums what the four lanes of a pair of channels have for each of the two: rows are channels. A number is the sum of two of TF32 but for 2 to the -22, and all others of
-// the column are ones.
-__device__ inline void add_lanes(f32 (&sums)[4], const f32 (&x)[2], f32 one)
-{
-    const u32 first = to_tf32(x[0]), second = to_tf32(x[1]);
-    const u32 parts[4] = {first, second, bits_of(x[0] - __uint_as_float(first)), bits_of(x[1] - __uint_as_float(second))};
-    mma_16x8x8_tf32(sums, parts, bits_of(one), bits_of(one));
-}
-
-// The states of one lane: 2 neighbouring channels × 4 neighbouring states, in the order in which an exchange with another lane needs no choice: the s-th is state s ^ order().
-struct BackwardLane
-{
-    f32 a[2][4], dh[2][4], dA[2][4];                          // A; the gradient of the state; the sum for A, times log2 e
-
-    // The pair of channels, the first of them, the first state and the order of states of this lane, in its block and band.
-    __device__ static u32 pair(u32 thread) { return thread / 4 % 8 * 4 + thread / kWarp; }
-    __device__ static int channel(u32 thread) { return 2 * pair(thread); }
-    __device__ static int state(u32 thread) { return thread % 4 * 4; }
-    __device__ static int order(u32 thread) { return thread / 8 % 4; }
-
-    // States as they follow each other to those of this lane, or back.
-    __device__ static void reorder(f32 (&x)[4])
-    {
-        const int thread = thread_again();
-        const bool areHalves = order(thread) & 2, areNeighbours = order(thread) & 1;
-        const f32 y[4] = {areHalves ? x[2] : x[0], areHalves ? x[3] : x[1], areHalves ? x[0] : x[2], areHalves ? x[1] : x[3]};
-        #pragma unroll
-        for (int s = 0; s < 4; s++) x[s] = areNeighbours ? y[s ^ 1] : y[s];
-    }
-
-    // Where this lane's pair of channels stands in rows of the tile, and its states in those of B and C.
-    __device__ static u32 pair_at(u32 thread) { return thread / 4 * 4; }
-    __device__ static u32 states_at(u32 thread) { return order(thread) * kBand + state(thread); }
-    // In its warp's quarter of a row: there, the states before a quarter of a stretch, from its first row on, and what the warp adds to dB and dC: of that the sum that add_channels leaves here.
-    __device__ static u32 own_at(u32 thread) { return thread / kWarp * kNext + thread % 8 * 4; }
-    __device__ static u32 stash_at(u32 thread) { return own_at(thread) + thread / 8 % 4 * kRow; }
-    __device__ static u32 part_at(u32 thread) { return own_at(thread) + order(thread); }
-
-    // The decay of a step, and the state behind it.
-    __device__ inline void decay_by(f32 (&decay)[2][4], const f32 (&scaled)[2]) const
-    {
-        #pragma unroll
-        for (int c = 0; c < 2; c++)
-            #pragma unroll
-            for (int s = 0; s < 4; s++) decay[c][s] = power_of_two(scaled[c] * a[c][s]);
-    }
-
-    __device__ static void advance(f32 (&h)[2][4], const f32 (&before)[2][4], const f32 (&decay)[2][4], const f32 (&input)[2], const f32 (&B)[4])
-    {
-        #pragma unroll
-        for (int c = 0; c < 2; c++)
-            #pragma unroll
-            for (int s = 0; s < 4; s++) h[c][s] = fmaf(decay[c][s], before[c][s], input[c] * B[s]);
-    }
-
-    // Over the 8 lanes of the same states: one of the sums for B and C.
-    __device__ static f32 add_channels(const f32 (&dB)[4], const f32 (&dC)[4])
-    {
-        f32 two[2][2];
-        #pragma unroll
-        for (int s = 0; s < 2; s++)
-        {
-            two[0][s] = dB[s] + __shfl_xor_sync(kAllLanes, dB[s + 2], 16);
-            two[1][s] = dC[s] + __shfl_xor_sync(kAllLanes, dC[s + 2], 16);
-        }
-        const f32 ofB = two[0][0] + __shfl_xor_sync(kAllLanes, two[0][1], 8), ofC = two[1][0] + __shfl_xor_sync(kAllLanes, two[1][1], 8);
-        return half_sum(ofB, ofC, 4);
-    }
-};
-
-// The states before a quarter.
-__device__ inline void load_saved(f32 (&h)[2][4], const f32* saved)
-{
-    load<4>(h[0], saved);
-    load<4>(h[1], saved + kToParts - kToSums);
-}
-
-// Forward through quarters of an interval. isStashing: the states before each remain.
-template <bool isStashing>
-__device__ inline void advance_quarters(BackwardTile& tile, const BackwardLane& own, f32 (&h)[2][4], u32 quarter, u32 end)
-{
-    const u32 thread = thread_again(), row = quarter * kQuarter;
-    const f32 *pairs = tile.sInputs[row][0] + BackwardLane::pair_at(thread), *states = tile.sB[row][0] + BackwardLane::states_at(thread);
-    f32* saved = tile.sSums[row][0] + BackwardLane::stash_at(thread);
-    #pragma unroll 1
-    for (; quarter < end; quarter++)
-    {
-        if constexpr (isStashing)
-        {
-            stash<4>(saved, h[0]);
-            stash<4>(saved + kToParts - kToSums, h[1]);
-            saved += kQuarter * kRow;
-        }
-        #pragma unroll
-        for (int i = 0; i < kQuarter; i++)
-        {
-            f32 four[4], B[4], decay[2][4];
-            load<4>(four, pairs + i * kRow);
-            load<4>(B, states + i * kOrders * kBand);
-            own.decay_by(decay, {four[0], four[1]});
-            BackwardLane::advance(h, h, decay, {four[2], four[3]}, B);
-        }
-        pairs += kQuarter * kRow;
-        states += kQuarter * kOrders * kBand;
-    }
-}
-
-// A stretch from its last quarter back, whose state before it is h; those before the others are stashed. isBanded: sums stand in the rows of the other half of the interval, of y in sParts.
-template <bool hasGate>
-__device__ inline void walk_stretch(BackwardTile& tile, BackwardLane& own, const f32 (&begin)[2][4], int half, int last, bool isInHand, bool isBanded, bool isAdding)
-{
-    const u32 thread = thread_again(), row = half * kStretch + last * kQuarter, column = thread % 4;
-    f32* rows = tile.sInputs[row][0];
-    const f32 *pairs = rows + BackwardLane::pair_at(thread), *outputs = tile.sOutputs[last * kQuarter][0] + BackwardLane::pair_at(thread), *saved = rows + kToSums + BackwardLane::stash_at(thread);
-    const f32 *statesB = tile.sB[row][0] + BackwardLane::states_at(thread), *statesC = tile.sC[last * kQuarter][0] + BackwardLane::states_at(thread);
-    f32* part = rows + kToParts + BackwardLane::part_at(thread);
-    // Of the products' columns, steps of the quarter and then the same again, a lane has two neighbours: of the gradient of Δ·u and, behind it, of y, or of that of Δ.
-    f32* sum = (isBanded ? tile.sSums[row ^ kStretch][0] : column < 2 ? rows : rows + kToSums) + (column % 2 * 2 * kRow + BackwardLane::pair_at(thread) + (column < 2 ? 2 : 0));
-    const u32 hasY = kept(column < 2 ? 1u : 0u);
-    f32 after[2][4], ones[2][kQuarter];
-    load<4>(ones[0], tile.sOnes[thread / 4 % 8]);
-    load<4>(ones[1], tile.sOnes[thread / 4 % 8] + kQuarter);
-    f32 h[2][4];
-    if (!isInHand) load_saved(h, saved);
-    else
-        #pragma unroll
-        for (int c = 0; c < 2; c++)
-            #pragma unroll
-            for (int s = 0; s < 4; s++) h[c][s] = begin[c][s];
-    #pragma unroll 1
-    for (int quarter = last;; quarter--)
-    {
-        f32 scaled[kQuarter][2], input[kQuarter][2], before[kQuarter][2][4], decay[kQuarter][2][4], sums[4] = {}, sumsY[4] = {};
-        const bool isFirst = quarter == last;
-        #pragma unroll
-        for (int i = 0; i < kQuarter; i++)
-        {
-            f32 four[4], B[4];
-            load<4>(four, pairs + i * kRow);
-            scaled[i][0] = four[0];
-            scaled[i][1] = four[1];
-            input[i][0] = four[2];
-            input[i][1] = four[3];
-            #pragma unroll
-            for (int c = 0; c < 2; c++)
-                #pragma unroll
-                for (int s = 0; s < 4; s++) before[i][c][s] = kept_float(h[c][s]);
-            own.decay_by(decay[i], scaled[i]);
-            if (i + 1 < kQuarter || isFirst)                  // else it is known: the state before the quarter behind
-            {
-                load<4>(B, statesB + i * kOrders * kBand);
-                BackwardLane::advance(i + 1 < kQuarter ? h : after, before[i], decay[i], input[i], B);
-            }
-        }
-        __syncwarp();                                         // the warp's states and inputs have been read
-        f32* sumY = sum + kToSums;
-        if (__builtin_expect(isAdding, false))                // a lane has of two steps, the columns, both channels
-            #pragma unroll
-            for (int i = 0; i < 2; i++)
-            {
-                sums[i] = sum[i * kRow];
-                sums[i + 2] = sum[i * kRow + 1];
-                if (!hasGate || !hasY) continue;
-                sumsY[i] = sumY[i * kRow];
-                sumsY[i + 2] = sumY[i * kRow + 1];
-            }
-        #pragma unroll
-        for (int i = kQuarter - 1; i >= 0; i--)
-        {
-            f32 output[2], B[4], C[4], dB[4] = {}, dC[4] = {}, dInput[2] = {}, dDelta[2] = {}, y[2] = {};
-            load<2>(output, outputs + i * kRow);
-            load<4>(B, statesB + i * kOrders * kBand);
-            load<4>(C, statesC + i * kOrders * kBand);
-            #pragma unroll
-            for (int c = 0; c < 2; c++)
-                #pragma unroll
-                for (int s = 0; s < 4; s++)
-                {
-                    const f32 behind = i + 1 < kQuarter ? before[i + 1][c][s] : after[c][s];
-                    f32& dh = own.dh[c][s];
-                    dh = fmaf(output[c], C[s], dh);
-                    dC[s] = fmaf(output[c], behind, dC[s]);
-                    dB[s] = fmaf(input[i][c], dh, dB[s]);
-                    dInput[c] = fmaf(B[s], dh, dInput[c]);
-                    dh *= decay[i][c][s];
-                    const f32 dExponent = dh * before[i][c][s];                  // of Δ·A
-                    dDelta[c] = fmaf(own.a[c][s], dExponent, dDelta[c]);
-                    own.dA[c][s] = fmaf(scaled[i][c], dExponent, own.dA[c][s]);
-                }
-            add_lanes(sums, dInput, ones[0][i]);
-            add_lanes(sums, dDelta, ones[1][i]);
-            if constexpr (hasGate)
-            {
-                #pragma unroll
-                for (int c = 0; c < 2; c++)
-                    #pragma unroll
-                    for (int s = 0; s < 4; s++) y[c] = fmaf(C[s], i + 1 < kQuarter ? before[i + 1][c][s] : after[c][s], y[c]);
-                add_lanes(sumsY, y, ones[0][i]);
-            }
-            part[i * kRow] = BackwardLane::add_channels(dB, dC);
-        }
-        #pragma unroll
-        for (int c = 0; c < 2; c++)
-            #pragma unroll
-            for (int s = 0; s < 4; s++) after[c][s] = before[0][c][s];
-        #pragma unroll
-        for (int i = 0; i < 2; i++)
-        {
-            const f32 two[2] = {sums[i], sums[i + 2]};
-            stash<2>(sum + i * kRow, two);
-        }
-        if (hasGate && hasY)
-            #pragma unroll
-            for (int i = 0; i < 2; i++)
-            {
-                const f32 two[2] = {sumsY[i], sumsY[i + 2]};
-                stash<2>(sumY + i * kRow, two);
-            }
-        if (quarter == 0) break;
-        pairs -= kQuarter * kRow;
-        outputs -= kQuarter * kRow;
-        statesB -= kQuarter * kOrders * kBand;
-        statesC -= kQuarter * kOrders * kBand;
-        saved -= kQuarter * kRow;
-        part -= kQuarter * kRow;
-        sum -= kQuarter * kRow;
-        load_saved(h, saved);
-    }
-}
 
 // What a block does for a stretch, one of the halves of an interval. Steps are those of the row.
 template <typename T, bool isWide>
@@ -411,8 +62,8 @@ struct BackwardStretch
     __device__ inline BackwardStretch(const SelectiveScanBackwardArgs<T>& args, BackwardTile& tile, T* sRows, u32 number) : args(args), tile(tile), place(tile.place), sRows(sRows), number(number), half(number % 2) { }
 
     // Its first step and that of its interval, of the segment. `rows` of functions are its steps, of which that before the last has all; an interval has whole stretches before it.
-    __device__ inline u32 step() const { return number * kStretch; }
-    __device__ inline u32 interval_step() const { return (number - half) * kStretch; }
+    __device__ inline i64 step() const { return (i64)number * kStretch; }
+    __device__ inline i64 interval_step() const { return (i64)(number - half) * kStretch; }
     __device__ inline u32 rows() const { return number == tile.begin.last ? tile.begin.rows : kStretch; }
 
     // Rows of u and dt of the interval, and z and dy of the stretch.
@@ -568,7 +219,7 @@ struct BackwardStretch
         const SelectiveScanShape& shape = args.shape;
         const ScanBegin& begin = tile.begin;
         const u32 chains = ScanBegin::chains_of(shape), link = begin.link;
-        u32* turn = args.turns + begin.turn + (u64)number * ((u32)shape.G * bands * chains) + band * chains;
+        u32* turn = args.turns + begin.turn + number * begin.turnsOfStretch + band * chains;
         const u32 t = thread / 8, kind = thread / 4 % 2, quad = thread % 4 * 4, n = band * kBand + quad;
         f32 sum[4] = {};
         const bool hasSums = t < rows && n < shape.N;
@@ -585,14 +236,14 @@ struct BackwardStretch
                 for (int i = 0; i < 4; i++) sum[i] += more[i];
             }
         }
-        const u64 at = (u64)(step() + t) * ((u32)shape.G * shape.N) + n;
+        const i64 at = (step() + t) * begin.statesOfStep + n;
         f32* sums = args.partial + begin.partial[kind] + at;
         await_turn(turn, link);
         if (hasSums && link > 0) add_sums(sum, sums, n);
         if (begin.isJoining)
         {
             await_turn(turn - 1, (u32)kChain);
-            if (hasSums) add_sums(sum, sums - args.rows * ((u32)shape.G * shape.N), n);
+            if (hasSums) add_sums(sum, sums - args.rows * begin.statesOfStep, n);
         }
         const bool isEnd = begin.isEnd;
         if (hasSums)
@@ -620,14 +271,7 @@ struct BackwardStretch
     // Adds another block's sums of states from n on, past the L1 cache.
     __device__ inline void add_sums(f32 (&sum)[4], const f32* from, i32 n) const
     {
-        if constexpr (isWide)
-        {
-            const float4 before = __ldcg(reinterpret_cast<const float4*>(from));
-            sum[0] += before.x;
-            sum[1] += before.y;
-            sum[2] += before.z;
-            sum[3] += before.w;
-        }
+        if constexpr (isWide) add_written(sum, from);
         else
             #pragma unroll
             for (int i = 0; i < 4; i++)
@@ -719,7 +363,7 @@ struct BackwardStretch
                     close_word(dz, (v + e) / kEach, y, e);
                 }
             }
-            const i64 to = tile.begin.output + (i64)(step() + at.row) * shape.channels + at.column;
+            const i64 to = tile.begin.output + (step() + at.row) * shape.channels + at.column;
             du.store(args.du + to);
             ddt.store(args.ddt + to);
             if (args.z) dz.store(args.dz + to);

@@ -142,14 +142,7 @@ struct SsdSweep : SsdChunkBlock<T>
     static __device__ inline void add_global(f32 (&to)[J][4], const f32* from)
     {
         #pragma unroll
-        for (int j = 0; j < J; j++)
-        {
-            const float4 part = __ldcg(reinterpret_cast<const float4*>(from + j * kPartFloats));
-            to[j][0] += part.x;
-            to[j][1] += part.y;
-            to[j][2] += part.z;
-            to[j][3] += part.w;
-        }
+        for (int j = 0; j < J; j++) add_written(to[j], from + j * kPartFloats);
     }
     __device__ inline void take(Piece& dstate, int h, int channel, int slice, int place) const
     {
@@ -162,8 +155,7 @@ struct SsdSweep : SsdChunkBlock<T>
             [&](const f32* slot)
             {
                 #pragma unroll
-                for (int j = 0; j < kPieceParts<T>; j++) dstate[j][0] = dstate[j][1] = dstate[j][2] = dstate[j][3] = 0;
-                add_global(dstate, slot);
+                for (int j = 0; j < kPieceParts<T>; j++) load_written(dstate[j], slot + j * kPartFloats);
             });
     }
     __device__ inline void leave(const Piece& dstate, int h, int channel, int slice, int place) const
@@ -187,17 +179,7 @@ struct SsdSweep : SsdChunkBlock<T>
     {
         visit_slot(h, channel, base() + n / kSide, slot_place(n),
             [&](const f32* slot) { for_slot_parts(dstate, [&](f32 (&part)[4], int distance) { load<4>(part, slot + distance); }); },
-            [&](const f32* slot)
-            {
-                for_slot_parts(dstate, [&](f32 (&part)[4], int distance)
-                {
-                    const float4 whole = __ldcg(reinterpret_cast<const float4*>(slot + distance));
-                    part[0] = whole.x;
-                    part[1] = whole.y;
-                    part[2] = whole.z;
-                    part[3] = whole.w;
-                });
-            });
+            [&](const f32* slot) { for_slot_parts(dstate, [&](f32 (&part)[4], int distance) { load_written(part, slot + distance); }); });
     }
     __device__ inline void leave_rows(const Rows& dstate, int h, int channel, int n) const
     {
@@ -390,6 +372,22 @@ struct SsdSweep : SsdChunkBlock<T>
     // This warp's rows of a piece of dS or a state.
     __device__ inline E* own_rows(int i) const { return tile(i) + warp % 4 * 16 * kRows * kPiecePitch<T>; }
 
+    // Adds columns of 16 steps, each times its factor.
+    template <int Step>
+    static __device__ __forceinline__ void add_columns(Gradient& gradient, const f32 (&sums)[kRows][2][4], const f32 (&factor)[2][2])
+    {
+        #pragma unroll
+        for (int r = 0; r < kRows; r++)
+            #pragma unroll
+            for (int j = 0; j < 2; j++)
+                #pragma unroll
+                for (int v = 0; v < 4; v++)
+                {
+                    f32& to = gradient[r][Step / 8 + j][v];
+                    to = fmaf(sums[r][j][v], factor[j][v % 2], to);
+                }
+    }
+
     // 16 steps of what follows.
     template <int Step, typename C, typename B, typename Across>
     __device__ __forceinline__ void state_step(const Left& state, Rows& dstate, Gradient& gradient, C c, B b, Across across, int rows, int columns, bool isMore)
@@ -407,11 +405,8 @@ struct SsdSweep : SsdChunkBlock<T>
             for (int j = 0; j < 2; j++)
                 #pragma unroll
                 for (int v = 0; v < 4; v++)
-                {
                     met[2 * j + v % 2] = fmaf(sums[r][j][v], own.value(r, j, v), met[2 * j + v % 2]);
-                    f32& to = gradient[r][Step / 8 + j][v];
-                    to = fmaf(sums[r][j][v], factor[j][v % 2], to);
-                }
+        add_columns<Step>(gradient, sums, factor);
         own.template multiply<Step, kPiecePitch<T>>(dstate, across, columns, factor, sDecays.fromStart);
         #pragma unroll
         for (int v = 0; v < 4; v++) met[v] *= factor[v / 2][v % 2];
@@ -460,16 +455,7 @@ struct SsdSweep : SsdChunkBlock<T>
         else multiply_rows<false, false, false, kPiecePitch<T>, kPiecePitch<T>, kLooped>(sums, own_rows(2), tile(1) + Step * kPiecePitch<T>, 16 * kRows, depth, 16);
         #pragma unroll
         for (int j = 0; j < 2; j++) load<2>(factor[j], sSums.end + Step + 8 * j + lane_again() % 4 * 2);
-        #pragma unroll
-        for (int r = 0; r < kRows; r++)
-            #pragma unroll
-            for (int j = 0; j < 2; j++)
-                #pragma unroll
-                for (int v = 0; v < 4; v++)
-                {
-                    f32& to = gradient[r][Step / 8 + j][v];
-                    to = fmaf(sums[r][j][v], factor[j][v % 2], to);
-                }
+        add_columns<Step>(gradient, sums, factor);
         if constexpr (Step + 16 < kSteps) walk_steps<Step + 16>(dstate, gradient, b, depth);
     }
 
@@ -633,10 +619,10 @@ struct SsdSweep : SsdChunkBlock<T>
                 #pragma unroll
                 for (int j = 0; j < kColumns; j++)
                 {
-                    f32 (&own)[1][4] = reinterpret_cast<f32 (&)[1][4]>(gradient[round][r][j]);
+                    f32 (&own)[4] = gradient[round][r][j];
                     f32* at = sums + (n / 16 + r) * 16 * kSteps + j * kWarp * 4;
-                    if (!isFirst) add_global(own, at);
-                    if (!isLast) store<4>(at, own[0]);
+                    if (!isFirst) add_written(own, at);
+                    if (!isLast) store<4>(at, own);
                 }
             if (isLast) put_columns<kPitch<T>>(group_tile(2 * (n / kSide) + matrix) + n % kSide, gradient[round]);
         }

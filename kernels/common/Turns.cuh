@@ -20,3 +20,21 @@ __device__ inline void give_turn(u32* turn, u32 done)
     __threadfence();                                          // the sums of all threads are seen before the turn
     *const_cast<volatile u32*>(turn) = done;
 }
+
+// Four floats that another block may have written: past the L1 cache.
+__device__ inline void load_written(f32 (&to)[4], const f32* from)
+{
+    const float4 four = __ldcg(reinterpret_cast<const float4*>(from));
+    to[0] = four.x;
+    to[1] = four.y;
+    to[2] = four.z;
+    to[3] = four.w;
+}
+
+__device__ inline void add_written(f32 (&to)[4], const f32* from)
+{
+    f32 four[4];
+    load_written(four, from);
+    #pragma unroll
+    for (int i = 0; i < 4; i++) to[i] += four[i];
+}

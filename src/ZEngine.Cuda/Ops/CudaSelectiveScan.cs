@@ -13,7 +13,7 @@ internal readonly record struct SelectiveScanPlan(int States, int Parts, int Wid
 
     private const int FewStates = 8, ManyStates = 16, MaxStates = 256, MinWidth = 32, MaxWidth = 128;
 
-    /// <summary>Channels of a backward block, and blocks that add to the same sums for B and C; as in kernels/SelectiveScanBackward.cu.</summary>
+    /// <summary>Channels of a backward block, and blocks that add to the same sums for B and C; as in kernels/common/SelectiveScanWalk.cuh.</summary>
     public const int BackwardWidth = 64, BackwardChain = 16;
 
     /// <summary>Chains of backward blocks, of which each waits for the one before it.</summary>
@@ -34,8 +34,8 @@ internal readonly record struct SelectiveScanPlan(int States, int Parts, int Wid
     /// <summary>Dynamic shared memory of a forward block.</summary>
     public int SharedBytes(int n, int elementSize) => 2 * Steps * (3 * Width + 2 * n) * elementSize + Steps * (2 * States * Parts + Width + Width * Parts) * sizeof(float);
 
-    /// <summary>Of a backward block: BackwardTile in kernels/SelectiveScanBackward.cu, an interval of u and dt, and half of one of z and dy.</summary>
-    public static int BackwardSharedBytes(int elementSize) => 70_592 + 3 * ScanSegments.Interval * BackwardWidth * elementSize;
+    /// <summary>Of a backward block: BackwardTile in kernels/common/SelectiveScanWalk.cuh, an interval of u and dt, and half of one of z and dy.</summary>
+    public static int BackwardSharedBytes(int elementSize) => 70_608 + 3 * ScanSegments.Interval * BackwardWidth * elementSize;
 
     /// <summary>The same of a block that walks a segment for its end alone.</summary>
     public int SegmentSharedBytes(int n, int elementSize) => 2 * Steps * (3 * Width + n) * elementSize + Steps * (2 * Width + States * Parts) * sizeof(float);
