@@ -10,6 +10,9 @@ internal sealed class CalmMessages(Action<string> writeLine, bool isColored) : I
     private readonly Dictionary<string, string> _names = [];   // of the tests that run now, by their id
     private int _passed, _failed, _skipped;
 
+    /// <summary>Whether a run has ended that had no test, as where a filter matches none.</summary>
+    public static bool HasRunNothing { get; private set; }
+
     public bool OnMessage(IMessageSinkMessage message)
     {
         lock (_lock)
@@ -32,7 +35,11 @@ internal sealed class CalmMessages(Action<string> writeLine, bool isColored) : I
                 case ITestClassCleanupFailure error: Fail("clean-up of a test class", error); break;
                 case ITestCollectionCleanupFailure error: Fail("clean-up of a test collection", error); break;
                 case ITestAssemblyCleanupFailure error: Fail("clean-up of the test program", error); break;
-                case TestExecutionSummaries: writeLine($"{_passed} passed, {_failed} failed{(_skipped > 0 ? $", {_skipped} skipped" : "")}"); break;
+                case TestExecutionSummaries:
+                    HasRunNothing = _passed + _failed + _skipped == 0;
+                    if (HasRunNothing) writeLine("FAIL the test program: no test of that name");
+                    writeLine($"{_passed} passed, {_failed} failed{(_skipped > 0 ? $", {_skipped} skipped" : "")}");
+                    break;
             }
         }
         return true;
