@@ -57,6 +57,22 @@ public sealed class SsdScanKernelTests
         Assert.Equal(1, backward[0][InstructionClass.Atomic].Executions);                  // a block's ticket
     }
 
+    /// <summary>Of a chunk more, in floats: x, dt, A by each lane, and B and C, of which B comes again but for its last 64.</summary>
+    [Theory, InlineData(64), InlineData(100), InlineData(200)]
+    public void Traffic_of_floats_equals_the_header(long n)
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        long Read(long length)
+        {
+            Tensor x = counted.Normal(1, 1, length, 1, 32), dt = counted.Normal(2, 1, length, 1), B = counted.Normal(3, 1, length, 1, n), C = counted.Normal(4, 1, length, 1, n);
+            counted.Launches();
+            ZEngine.Ops.SsdScan(x, dt, counted.Normal(5, 1), B, C);
+            return counted.Launches()[^1].GlobalBytesRead;
+        }
+        Assert.Equal(Q * (32 + 1 + 2 * n + 64 * ((n - 1) / 64)) * Float + 32 * Float, Read(2 * Q) - Read(Q));
+    }
+
     /// <summary>KERNELS.md's targets for a layer's shapes: two heads of 64 channels and 128 states share B, C and C·Bᵀ.</summary>
     [Fact]
     public void Forward_costs_what_the_targets_allow()
