@@ -308,7 +308,7 @@ public sealed class SsdScanKernelTests
         CountedDevice.Moved(batch * H * perHead, batch * H * (N * P * Float + P * Half), step);
     }
 
-    /// <summary>Rows so far apart that x, B, C and z reach beyond 2³¹ elements, most of which nobody ever touches.</summary>
+    /// <summary>Rows so far apart that x, dt, B, C and z reach beyond 2³¹ elements, most of which nobody ever touches.</summary>
     [Theory]
     [InlineData(3), InlineData(40)]                           // a chunk, and enough of them for segments
     public void Offsets_have_64_bits(long length)
@@ -316,9 +316,9 @@ public sealed class SsdScanKernelTests
         using var counted = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
         const long far = 1L << 31, heads = 2, p = 8, n = 8;
-        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, heads)), -1), dt = counted.Normal(2, 2, length, heads).To(DType.BFloat16);
+        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, heads)), -1);
         Tensor dy = counted.Normal(8, 2, length, heads, p).To(DType.BFloat16), memory = Tensor.Empty([2, far], DType.BFloat16, counted.Device);
-        Tensor[] near = [counted.Normal(1, 2, length, heads, p), counted.Normal(3, 2, length, 1, n), counted.Normal(4, 2, length, 1, n), counted.Normal(6, 2, length, heads, p)];
+        Tensor[] near = [counted.Normal(1, 2, length, heads, p), counted.Normal(3, 2, length, 1, n), counted.Normal(4, 2, length, 1, n), counted.Normal(6, 2, length, heads, p), counted.Normal(2, 2, length, heads)];
         near = [.. near.Select(tensor => tensor.To(DType.BFloat16))];
         long at = 0;
         Tensor Spread(Tensor tensor)
@@ -333,7 +333,7 @@ public sealed class SsdScanKernelTests
         {
             using Tape tape = Tape.Begin();
             foreach (Tensor tensor in x) tape.Watch(tensor);
-            (Tensor y, Tensor final) = Scan(new SsdScanInputs(x[0], dt, A, x[1], x[2], null, x[3], null, null, new SsdScanOptions(ChunkLength: length < 16 ? 0 : 2)));
+            (Tensor y, Tensor final) = Scan(new SsdScanInputs(x[0], x[4], A, x[1], x[2], null, x[3], null, null, new SsdScanOptions(ChunkLength: length < 16 ? 0 : 2)));
             tape.Backward(y, dy);
             var results = new List<float[]> { y.To(DType.Float32).ToArray<float>(), final.ToArray<float>() };
             foreach (Tensor tensor in x) results.Add(tape.GradientOf(tensor).To(DType.Float32).ToArray<float>());
@@ -347,6 +347,42 @@ public sealed class SsdScanKernelTests
             Assert.Equal(want[k], got[k]);
             Assert.NotEqual(0, got[k][0]);
             Assert.NotEqual(0, got[k][^1]);
+        }
+    }
+
+    /// <summary>Gradients whose steps are parts of rows so wide that they reach beyond 2³¹ elements: the bits of those that lie together.</summary>
+    [Theory]
+    [InlineData(DType.BFloat16), InlineData(DType.Float32)]
+    public void Gradients_in_wider_rows_have_64_bits(DType type)
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        const long far = 1L << 30, batch = 2, length = 3, heads = 2, p = 8, n = 8;
+        Tensor Typed(ulong seed, params ReadOnlySpan<long> shape) => counted.Normal(seed, shape).To(type);
+        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, heads)), -1), x = Typed(1, batch, length, heads, p), dy = Typed(6, batch, length, heads, p);
+        var inputs = new SsdScanInputs(x, Typed(2, batch, length, heads), A, Typed(3, batch, length, 1, n), Typed(4, batch, length, 1, n), null, null, null, null, new SsdScanOptions(ChunkLength: 2));
+        Tensor y = Tensor.EmptyLike(x), final = Tensor.Empty([batch, heads, p, n], DType.Float32, counted.Device), states = x.Backend.SsdStates(inputs);
+        x.Backend.SsdScanForward(inputs, y, final, states, null);
+        Tensor memory = Tensor.Empty([batch * length, far], type, counted.Device);
+        long at = 0;
+        Tensor Spread(Tensor like)
+        {
+            long inner = like.Count / (batch * length), first = at;
+            at += (inner + 7) / 8 * 8;
+            return memory.Slice(1, first, inner).Reshape(like.Shape.ToArray());
+        }
+        float[][] Gradients(SsdScanInputs d)
+        {
+            x.Backend.SsdScanBackward(inputs, states, null, dy, null, d);
+            return [.. new[] { d.X, d.Dt, d.B, d.C }.Select(tensor => tensor.To(DType.Float32).ToArray<float>())];
+        }
+        SsdScanInputs near = inputs.EmptyLike(), wide = inputs.EmptyLike() with { X = Spread(inputs.X), Dt = Spread(inputs.Dt), B = Spread(inputs.B), C = Spread(inputs.C) };
+        Assert.True((batch * length - 1) * wide.X.Strides[1] > 1L << 31);
+        float[][] want = Gradients(near), got = Gradients(wide);
+        for (int k = 0; k < want.Length; k++)
+        {
+            Assert.Equal(want[k], got[k]);
+            Assert.True(got[k][0] != 0 && got[k][^1] != 0);
         }
     }
 }
