@@ -219,6 +219,36 @@ public sealed class SsdScanKernelTests
         for (int k = 0; k < one.Length; k++) Assert.Equal(last[k], one[k]);
     }
 
+    /// <summary>So many packed sequences that rows of a batch would have more heads to a block, which rounds sums for B and C in other places; and chunks of several sequences in segments.</summary>
+    [Theory]
+    [InlineData(DType.BFloat16, 16, 5, 3), InlineData(DType.Float32, 16, 5, 3), InlineData(DType.BFloat16, 2, 3, 34)]
+    public void Packed_sequences_have_the_gradients_of_each_alone(DType type, long heads, int sequences, long each)
+    {
+        using var counted = new CountedDevice(87);
+        using TensorScope scope = TensorScope.Enter();
+        const long p = 8, n = 8;
+        int Heads(int rows, bool isPacked) => SsdSweepPlan.For((int)n, (int)p, (int)heads, 1, type, rows, each, (int)each, counted.Device.Multiprocessors, counted.Device.SharedBytesPerBlock, isPacked).Heads;
+        Assert.Equal((Heads(1, false), heads == 16), (Heads(sequences, true), Heads(sequences, false) != Heads(1, false)));
+        long length = sequences * each;
+        Tensor Typed(ulong seed, params ReadOnlySpan<long> shape) => counted.Normal(seed, shape).To(type);
+        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, heads)), -1), state = counted.Normal(8, sequences, heads, p, n), dfinal = counted.Normal(9, sequences, heads, p, n);
+        Tensor[] all = [Typed(1, 1, length, heads, p), Typed(2, 1, length, heads), Typed(3, 1, length, 1, n), Typed(4, 1, length, 1, n), Typed(6, 1, length, heads, p), Typed(7, 1, length, heads, p)];
+        float[][] Run(int first, int count, SequenceLayout? layout)
+        {
+            using Tape tape = Tape.Begin();
+            Tensor[] x = [.. all.Select(tensor => tensor.Slice(1, first * each, count * each).Clone()), state.Slice(0, first, count).Clone()];
+            foreach (Tensor tensor in x) tape.Watch(tensor);
+            (Tensor y, Tensor final) = ZEngine.Ops.SsdScan(x[0], x[1], A, x[2], x[3], z: x[4], initialState: x[6], options: new SsdScanOptions(ChunkLength: each < 16 ? 0 : 2, Layout: layout));
+            tape.Backward([y, final], [x[5], dfinal.Slice(0, first, count).Clone()]);
+            var results = new List<float[]> { y.To(DType.Float32).ToArray<float>(), final.ToArray<float>() };
+            foreach (Tensor tensor in (ReadOnlySpan<Tensor>)[.. x[..5], x[6]]) results.Add(tape.GradientOf(tensor).To(DType.Float32).ToArray<float>());
+            return [.. results];
+        }
+        float[][] packed = Run(0, sequences, new SequenceLayout([.. Enumerable.Range(0, sequences + 1).Select(i => i * each)]));
+        float[][][] alone = [.. Enumerable.Range(0, sequences).Select(i => Run(i, 1, null))];
+        for (int k = 0; k < packed.Length; k++) Assert.Equal(alone.SelectMany(part => part[k]), packed[k]);
+    }
+
     /// <summary>A device with less shared memory walks the states in more passes, by another instance of the kernel: the same gradients, but for how the compiler joins products and sums.</summary>
     [Theory]
     [InlineData(DType.BFloat16, 200, 1, 2), InlineData(DType.Float32, 72, 1, 2), InlineData(DType.Float32, 200, 2, 4)]
