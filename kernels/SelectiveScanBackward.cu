@@ -26,7 +26,8 @@
 //            and 70,608 bytes. selective_scan_sum_backward: grid ceil((N + 2)·D / 32), block 256.
 // Traffic    reads (3, or 4 with z)·D + 2·G·N·blocksPerGroup elements a step and N·D floats an interval (N > kBand: twice, and B of the first half), writes (2, or 3)·D elements and
 //            2·G·N; 2·G·N·(blocksPerGroup − 1) floats a step go from block to block, and a word a stretch and band; each sequence reads A, D, dtBias and dfinal, writes dinitial and
-//            (N + 2)·D floats of sums; each segment the same, but with N·D + D floats for each one behind it instead of dfinal.
+//            (N + 2)·D floats of sums; each segment the same, but with N·D + D floats for each one behind it instead of dfinal. N > kBand: A is read for each stretch, and `carry`, 16 floats
+//            for each thread and band, written and read between stretches: 10·N·D floats an interval, which the L2 cache has.
 //            selective_scan_sum_backward reads the sums and writes the gradients. Of a layer of 5120 channels 1.14 times the least of memory, 1.49 to the multiprocessors.
 // Precision  loads T, computes and accumulates f32, stores T. exp as in SelectiveScanForward.cu; 1.875 of them for each step, channel and state where N ≤ kBand, else 2.25; 15 float operations.
 //            Sums over states are of numbers that are right but for 2⁻²², so what is not finite makes the same gradients of its channel at the other steps of its quarter NaN.

@@ -9,7 +9,7 @@
 //            a thread walks 8 steps of a channel. Multiply-adds need whole rows and columns of both sides in a lane, which sums in registers are not: hence a kernel of its own.
 // Layout     as SsdScanForward.cu; states and carried in floats.
 // Launch     ssd_scan_forward_float grid sequences·segments·H·ceil(P / 32), block 256; dynamic shared memory 61 to 79 KiB, see SsdPlan, and 3.4 KiB besides.
-// Traffic    per step: a block reads its part of P elements (twice with z), 1 of dt, and 2·N of B and C (where N > 64 3·N − 64), and writes its part of P (twice with ungated; with norm also a float);
+// Traffic    per step: a block reads its part of P elements (twice with z), 1 of dt, and 2·N of B and C, and of B 64 more for each 64 of N but the last, and writes its part of P (twice with ungated; with norm also a float);
 //            states, segments and a convolution as SsdScanForward.cu.
 // Precision  loads T, works in f32, stores T. Sums of Δ·A are f64. Deterministic: no atomics; blocks and segments change no bit. A convolution gives the bits of CausalConv1d.cu, x rounded to T.
 // Limits     as SsdScanForward.cu

@@ -8,8 +8,9 @@
 // Layout     x [B, D], dt [B, H], z [B, H·P], rows any distance apart; y [B, H·P]; convolution [S, K − 1, D], states [S, H, P, N] float; tickets [S, G], zero before and
 //            after; slots [B] or null; weight [D, K], bias [D], A, D, dtBias [H] float.
 // Launch     grid B·H·ceil(P / 32), block 256; dynamic shared memory of 2·N + 32 floats.
-// Traffic    per sequence and head: reads and writes N·P floats of the state and (K − 1)·P of the inputs; for every 32 channels reads 2·N·(2·K − 1) floats of inputs and
-//            taps. Per sequence and group reads 2·N·(K − 2) floats once more and writes 2·N·(K − 1). Reads D + 2·H + H·P elements, writes H·P.
+// Traffic    per sequence and head: reads and writes N·P floats of the state and (K − 1)·P of the inputs, reads K·P of the taps, and P of the bias; for every 32 channels reads
+//            2·N·(2·K − 1) floats of inputs and taps, 2·N of the bias, 2·N elements of x, and dt, A and dtBias. Per sequence and group reads 2·N·(K − 2) floats and 2·N elements once more and
+//            writes 2·N·(K − 1) floats. Reads H·P elements of x and of z, writes H·P.
 // Precision  loads T, computes and accumulates f32; c is rounded to T as causal_conv1d_forward does, y is stored as T. Atomics only on tickets, whose order changes
 //            nothing but who moves the inputs of B and C. Deterministic.
 // Limits     N ≤ 256; a slot outside the cache traps.

@@ -160,7 +160,7 @@ internal sealed partial class CudaBackend
         (DType type, Device of) = (dy.DType, dy.Device);
         long chunks = Size32("SsdScan", "chunks", x.Chunks());
         int sumsOfHead = 2 + (x.D is null ? 0 : shape.IsSkipPerChannel != 0 ? shape.P : 1), slotFloats = SsdPlan.SlotFloats(type);
-        SsdSweepPlan plan = SsdSweepPlan.For(shape.N, shape.P, shape.H, shape.G, type, shape.Sequences, LongestSequence(x), shape.Q, device.Multiprocessors, device.SharedBytesPerBlock);
+        SsdSweepPlan plan = SsdSweepPlan.For(shape.N, shape.P, shape.H, shape.G, type, shape.Sequences, LongestSequence(x), shape.Q, device.Multiprocessors, device.SharedBytesPerBlock, x.Options.Layout is not null);
         long blocks = (long)shape.Sequences * plan.Segments * shape.G * plan.Shares, slices = SsdPlan.Slices(shape.N, SsdPlan.Side), pieces = SsdPlan.Slices(shape.P, SsdPlan.Piece(type));
         using Tensor sums = Tensor.Empty([chunks, shape.H, sumsOfHead], DType.Float32, of);
         using Tensor? carried = plan.Segments == 1 ? null : Tensor.Empty([shape.Sequences, plan.Segments - 1, shape.H, pieces, slices, slotFloats], DType.Float32, of);
@@ -187,7 +187,7 @@ internal sealed partial class CudaBackend
                 Shares = plan.Shares, HeadsOfShare = plan.Heads, SumsOfHead = sumsOfHead, IsDyWide = IsWide(dy, shape.P) && HasWideRows(d.X) ? 1 : 0,
             },
             Segments = plan.Segments, ChunksOfSegment = plan.ChunksOfSegment, Passes = plan.Passes, SharedSlots = plan.SharedSlots, SlotsOfBlock = plan.SlotsOfBlock,
-            IsBeforeKept = plan.IsBeforeKept ? 1 : 0, IsGroupWide = HasWideRows(d.B) && HasWideRows(d.C) ? 1 : 0,
+            IsBeforeKept = plan.IsBeforeKept ? 1 : 0, IsGroupWide = HasWideRows(d.B) && HasWideRows(d.C) && shape.N % WideElements(type) == 0 ? 1 : 0,
         });
         Kernel("SsdScanSumBackward.cu", $"ssd_scan_sum_backward").Launch(Blocks("SsdScan", (long)shape.H * sumsOfHead, SsdPlan.ColumnsOfBlock), SsdPlan.Threads, 0, new SsdSumArgs
         {
@@ -218,8 +218,8 @@ internal sealed partial class CudaBackend
         {
             X = Pointer(x.X), Dt = Pointer(x.Dt), B = Pointer(x.B), C = Pointer(x.C), Z = Pointer(x.Z), A = Pointer(x.A), D = Pointer(x.D), DtBias = Pointer(x.DtBias),
             Starts = Pointer(table), FirstChunks = table is null ? 0 : Pointer(table) + (ulong)(sequences + 1) * sizeof(long),
-            XBatch = x.X.Strides[0], XStep = x.X.Strides[1], XHead = x.X.Strides[2], DtBatch = x.Dt.Strides[0], DtStep = x.Dt.Strides[1],
-            BBatch = x.B.Strides[0], BStep = x.B.Strides[1], BGroup = x.B.Strides[2], CBatch = x.C.Strides[0], CStep = x.C.Strides[1], CGroup = x.C.Strides[2],
+            XBatch = x.X.Strides[0], XStep = StepOf(x.X), XHead = x.X.Strides[2], DtBatch = x.Dt.Strides[0], DtStep = x.Dt.Strides[1],
+            BBatch = x.B.Strides[0], BStep = StepOf(x.B), BGroup = x.B.Strides[2], CBatch = x.C.Strides[0], CStep = StepOf(x.C), CGroup = x.C.Strides[2],
             ZBatch = x.Z?.Strides[0] ?? 0, ZStep = x.Z?.Strides[1] ?? 0, ZHead = x.Z?.Strides[2] ?? 0,
             L = x.X.Shape[1], H = heads, P = channels, G = Size32("SsdScan", "G", x.B.Shape[2]), N = states, Q = (int)x.Options.ChunkLength, Sequences = sequences,
             ChunksPerRow = Size32("SsdScan", "chunks of a sequence", SsdPlan.Slices(x.X.Shape[1], x.Options.ChunkLength)),
@@ -228,6 +228,9 @@ internal sealed partial class CudaBackend
             IsYWide = IsWide(y, channels) && (x.Z is null || HasWideRows(x.Z)) ? 1 : 0, IsStateWide = channels * SsdPlan.ElementBytes(y.DType) % WideBytes == 0 ? 1 : 0,
         };
     }
+
+    /// <summary>Elements from a step of an input to the next; 0 where there is one: copies of steps that there are not must begin at a multiple of 16 bytes too.</summary>
+    private static long StepOf(Tensor tensor) => tensor.Shape[1] == 1 ? 0 : tensor.Strides[1];
 
     /// <summary>Whether every row of the last axis begins at a multiple of 16 bytes.</summary>
     private static bool HasWideRows(Tensor tensor)

@@ -1,6 +1,6 @@
 namespace ZEngine.Cuda;
 
-/// <summary>How ssd_scan_backward divides its work: a pure function of sizes, type and the device.</summary>
+/// <summary>How ssd_scan_backward divides its work: a pure function of sizes, type and the device. Heads of a block and passes change roundings, nothing else does.</summary>
 /// <param name="Slices">Of 64 states, of a pass: 1, 2 or 4.</param>
 /// <param name="Passes">Over the heads of a block for each chunk, where shared memory holds B and C of some states only.</param>
 /// <param name="Heads">Of a block, but the last of a group; they share B, C and the sums of their gradients.</param>
@@ -29,11 +29,12 @@ internal readonly record struct SsdSweepPlan(
     /// <summary>Floats of sums that a pass hands to the next of a head, besides the gradient of its steps.</summary>
     public const int HandedSums = SsdPlan.Steps + (SsdPlan.Threads / 64);
 
-    public static SsdSweepPlan For(int states, int channels, int heads, int groups, DType type, int sequences, long longest, int chunk, int multiprocessors, int sharedBytesPerBlock)
+    public static SsdSweepPlan For(int states, int channels, int heads, int groups, DType type, int sequences, long longest, int chunk, int multiprocessors, int sharedBytesPerBlock, bool isPacked = false)
     {
         int slices = (int)SsdPlan.Slices(states, SsdPlan.Side), ofGroup = heads / groups, pieces = (int)SsdPlan.Slices(channels, SsdPlan.Piece(type));
-        // As few heads as leave each multiprocessor one block at most; segments of time where that leaves them idle.
-        long sweeps = Math.Max(1, (long)sequences * groups), wanted = SsdPlan.Slices(ofGroup, Math.Max(1, multiprocessors / sweeps));
+        // As few heads as leave each multiprocessor one block at most; segments of time where that leaves them idle. How heads share blocks is how their sums for B and C round, so packed
+        // sequences share them as each alone does.
+        long sweeps = Math.Max(1, (long)sequences * groups), wanted = SsdPlan.Slices(ofGroup, Math.Max(1, multiprocessors / (isPacked ? groups : sweeps)));
         int own = (int)Math.Min(Math.Clamp(wanted, LeastHeads, MostHeads), Math.Max(1, ofGroup)), shares = (int)SsdPlan.Slices(ofGroup, own);
         (int segments, int chunks) = SsdPlan.SegmentsOf(multiprocessors / (sweeps * shares), SsdPlan.Slices(longest, chunk));
 

@@ -53,6 +53,7 @@ public static partial class Ops
     /// <returns>y [B, L, H, P] and the final state, of the shape of the initial one.</returns>
     /// <remarks>
     /// Δ = clamp(softplus(dt + bias)), S_t = exp(Δ_t·A)·S_{t-1} + Δ_t·x_t·B_tᵀ, y_t = S_t·C_t + D·x_t. For A ≤ 0 no exponent is positive.
+    /// Packed sequences have the bits of each alone. So have rows of a batch, but for the gradients of B and C on CUDA, sums over heads that round by how many heads share a block there.
     /// Dao and Gu 2024, arXiv:2405.21060, section 6.
     /// </remarks>
     public static (Tensor Y, Tensor FinalState) SsdScan(

@@ -155,6 +155,30 @@ public sealed class SelectiveScanKernelTests
         Assert.Equal((segments - 1) * steps * Channels * (States + 2), backward[0].Of("ex2").Threads);
     }
 
+    /// <summary>What 64 steps more cost a block of 64 channels backward: with more states than a band, states twice, B of the first halves, and for each stretch A and what waits in `carry`.</summary>
+    [Theory, InlineData(16), InlineData(32), InlineData(256)]
+    public void Traffic_of_bands_equals_the_header(long n)
+    {
+        using var counted = new CountedDevice();
+        const long channels = 64, steps = 64, half = 2, single = 4;
+        (long Read, long Written) Count(long length)
+        {
+            using Tape tape = Tape.Begin();
+            Tensor Half(ulong seed, params ReadOnlySpan<long> shape) => counted.Normal(seed, shape).To(DType.BFloat16);
+            Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(6, channels, n)), -1), dy = Half(10, 1, length, channels);
+            Tensor y = ZEngine.Ops.SelectiveScan(tape.Watch(Half(1, 1, length, channels)), Half(2, 1, length, channels), A, Half(4, 1, length, 1, n), Half(5, 1, length, 1, n)).Y;
+            counted.Launches();
+            tape.Backward(y, dy);
+            LaunchProfile backward = counted.Launches()[0];
+            return (Read(backward), backward.GlobalBytesWritten);
+        }
+        ((long Read, long Written) one, (long Read, long Written) two) = (Count(steps), Count(2 * steps));
+        long states = n * channels * single, bands = n > 16 ? 1 : 0;
+        Assert.Equal(
+            (steps * (3 * channels + 2 * n) * half + steps / 32 * states + bands * (steps / 32 * (states + 16 * n * half) + steps / 16 * 3 * states), steps * (2 * channels + 2 * n) * half + bands * steps / 16 * 2 * states),
+            (two.Read - one.Read, two.Written - one.Written));
+    }
+
     [Fact]
     public void Segments_are_for_few_channels_and_long_sequences_and_a_function_of_sizes()
     {

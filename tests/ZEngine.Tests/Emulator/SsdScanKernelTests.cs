@@ -57,6 +57,22 @@ public sealed class SsdScanKernelTests
         Assert.Equal(1, backward[0][InstructionClass.Atomic].Executions);                  // a block's ticket
     }
 
+    /// <summary>Of a chunk more, in floats: x, dt, A by each lane, and B and C, of which B comes again but for its last 64.</summary>
+    [Theory, InlineData(64), InlineData(100), InlineData(200)]
+    public void Traffic_of_floats_equals_the_header(long n)
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        long Read(long length)
+        {
+            Tensor x = counted.Normal(1, 1, length, 1, 32), dt = counted.Normal(2, 1, length, 1), B = counted.Normal(3, 1, length, 1, n), C = counted.Normal(4, 1, length, 1, n);
+            counted.Launches();
+            ZEngine.Ops.SsdScan(x, dt, counted.Normal(5, 1), B, C);
+            return counted.Launches()[^1].GlobalBytesRead;
+        }
+        Assert.Equal(Q * (32 + 1 + 2 * n + 64 * ((n - 1) / 64)) * Float + 32 * Float, Read(2 * Q) - Read(Q));
+    }
+
     /// <summary>KERNELS.md's targets for a layer's shapes: two heads of 64 channels and 128 states share B, C and C·Bᵀ.</summary>
     [Fact]
     public void Forward_costs_what_the_targets_allow()
@@ -203,6 +219,36 @@ public sealed class SsdScanKernelTests
         for (int k = 0; k < one.Length; k++) Assert.Equal(last[k], one[k]);
     }
 
+    /// <summary>So many packed sequences that rows of a batch would have more heads to a block, which rounds sums for B and C in other places; and chunks of several sequences in segments.</summary>
+    [Theory]
+    [InlineData(DType.BFloat16, 16, 5, 3), InlineData(DType.Float32, 16, 5, 3), InlineData(DType.BFloat16, 2, 3, 34)]
+    public void Packed_sequences_have_the_gradients_of_each_alone(DType type, long heads, int sequences, long each)
+    {
+        using var counted = new CountedDevice(87);
+        using TensorScope scope = TensorScope.Enter();
+        const long p = 8, n = 8;
+        int Heads(int rows, bool isPacked) => SsdSweepPlan.For((int)n, (int)p, (int)heads, 1, type, rows, each, (int)each, counted.Device.Multiprocessors, counted.Device.SharedBytesPerBlock, isPacked).Heads;
+        Assert.Equal((Heads(1, false), heads == 16), (Heads(sequences, true), Heads(sequences, false) != Heads(1, false)));
+        long length = sequences * each;
+        Tensor Typed(ulong seed, params ReadOnlySpan<long> shape) => counted.Normal(seed, shape).To(type);
+        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, heads)), -1), state = counted.Normal(8, sequences, heads, p, n), dfinal = counted.Normal(9, sequences, heads, p, n);
+        Tensor[] all = [Typed(1, 1, length, heads, p), Typed(2, 1, length, heads), Typed(3, 1, length, 1, n), Typed(4, 1, length, 1, n), Typed(6, 1, length, heads, p), Typed(7, 1, length, heads, p)];
+        float[][] Run(int first, int count, SequenceLayout? layout)
+        {
+            using Tape tape = Tape.Begin();
+            Tensor[] x = [.. all.Select(tensor => tensor.Slice(1, first * each, count * each).Clone()), state.Slice(0, first, count).Clone()];
+            foreach (Tensor tensor in x) tape.Watch(tensor);
+            (Tensor y, Tensor final) = ZEngine.Ops.SsdScan(x[0], x[1], A, x[2], x[3], z: x[4], initialState: x[6], options: new SsdScanOptions(ChunkLength: each < 16 ? 0 : 2, Layout: layout));
+            tape.Backward([y, final], [x[5], dfinal.Slice(0, first, count).Clone()]);
+            var results = new List<float[]> { y.To(DType.Float32).ToArray<float>(), final.ToArray<float>() };
+            foreach (Tensor tensor in (ReadOnlySpan<Tensor>)[.. x[..5], x[6]]) results.Add(tape.GradientOf(tensor).To(DType.Float32).ToArray<float>());
+            return [.. results];
+        }
+        float[][] packed = Run(0, sequences, new SequenceLayout([.. Enumerable.Range(0, sequences + 1).Select(i => i * each)]));
+        float[][][] alone = [.. Enumerable.Range(0, sequences).Select(i => Run(i, 1, null))];
+        for (int k = 0; k < packed.Length; k++) Assert.Equal(alone.SelectMany(part => part[k]), packed[k]);
+    }
+
     /// <summary>A device with less shared memory walks the states in more passes, by another instance of the kernel: the same gradients, but for how the compiler joins products and sums.</summary>
     [Theory]
     [InlineData(DType.BFloat16, 200, 1, 2), InlineData(DType.Float32, 72, 1, 2), InlineData(DType.Float32, 200, 2, 4)]
@@ -292,7 +338,7 @@ public sealed class SsdScanKernelTests
         CountedDevice.Moved(batch * H * perHead, batch * H * (N * P * Float + P * Half), step);
     }
 
-    /// <summary>Rows so far apart that x, B, C and z reach beyond 2³¹ elements, most of which nobody ever touches.</summary>
+    /// <summary>Rows so far apart that x, dt, B, C and z reach beyond 2³¹ elements, most of which nobody ever touches.</summary>
     [Theory]
     [InlineData(3), InlineData(40)]                           // a chunk, and enough of them for segments
     public void Offsets_have_64_bits(long length)
@@ -300,9 +346,9 @@ public sealed class SsdScanKernelTests
         using var counted = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
         const long far = 1L << 31, heads = 2, p = 8, n = 8;
-        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, heads)), -1), dt = counted.Normal(2, 2, length, heads).To(DType.BFloat16);
+        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, heads)), -1);
         Tensor dy = counted.Normal(8, 2, length, heads, p).To(DType.BFloat16), memory = Tensor.Empty([2, far], DType.BFloat16, counted.Device);
-        Tensor[] near = [counted.Normal(1, 2, length, heads, p), counted.Normal(3, 2, length, 1, n), counted.Normal(4, 2, length, 1, n), counted.Normal(6, 2, length, heads, p)];
+        Tensor[] near = [counted.Normal(1, 2, length, heads, p), counted.Normal(3, 2, length, 1, n), counted.Normal(4, 2, length, 1, n), counted.Normal(6, 2, length, heads, p), counted.Normal(2, 2, length, heads)];
         near = [.. near.Select(tensor => tensor.To(DType.BFloat16))];
         long at = 0;
         Tensor Spread(Tensor tensor)
@@ -317,7 +363,7 @@ public sealed class SsdScanKernelTests
         {
             using Tape tape = Tape.Begin();
             foreach (Tensor tensor in x) tape.Watch(tensor);
-            (Tensor y, Tensor final) = Scan(new SsdScanInputs(x[0], dt, A, x[1], x[2], null, x[3], null, null, new SsdScanOptions(ChunkLength: length < 16 ? 0 : 2)));
+            (Tensor y, Tensor final) = Scan(new SsdScanInputs(x[0], x[4], A, x[1], x[2], null, x[3], null, null, new SsdScanOptions(ChunkLength: length < 16 ? 0 : 2)));
             tape.Backward(y, dy);
             var results = new List<float[]> { y.To(DType.Float32).ToArray<float>(), final.ToArray<float>() };
             foreach (Tensor tensor in x) results.Add(tape.GradientOf(tensor).To(DType.Float32).ToArray<float>());
@@ -331,6 +377,42 @@ public sealed class SsdScanKernelTests
             Assert.Equal(want[k], got[k]);
             Assert.NotEqual(0, got[k][0]);
             Assert.NotEqual(0, got[k][^1]);
+        }
+    }
+
+    /// <summary>Gradients whose steps are parts of rows so wide that they reach beyond 2³¹ elements: the bits of those that lie together.</summary>
+    [Theory]
+    [InlineData(DType.BFloat16), InlineData(DType.Float32)]
+    public void Gradients_in_wider_rows_have_64_bits(DType type)
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        const long far = 1L << 30, batch = 2, length = 3, heads = 2, p = 8, n = 8;
+        Tensor Typed(ulong seed, params ReadOnlySpan<long> shape) => counted.Normal(seed, shape).To(type);
+        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, heads)), -1), x = Typed(1, batch, length, heads, p), dy = Typed(6, batch, length, heads, p);
+        var inputs = new SsdScanInputs(x, Typed(2, batch, length, heads), A, Typed(3, batch, length, 1, n), Typed(4, batch, length, 1, n), null, null, null, null, new SsdScanOptions(ChunkLength: 2));
+        Tensor y = Tensor.EmptyLike(x), final = Tensor.Empty([batch, heads, p, n], DType.Float32, counted.Device), states = x.Backend.SsdStates(inputs);
+        x.Backend.SsdScanForward(inputs, y, final, states, null);
+        Tensor memory = Tensor.Empty([batch * length, far], type, counted.Device);
+        long at = 0;
+        Tensor Spread(Tensor like)
+        {
+            long inner = like.Count / (batch * length), first = at;
+            at += (inner + 7) / 8 * 8;
+            return memory.Slice(1, first, inner).Reshape(like.Shape.ToArray());
+        }
+        float[][] Gradients(SsdScanInputs d)
+        {
+            x.Backend.SsdScanBackward(inputs, states, null, dy, null, d);
+            return [.. new[] { d.X, d.Dt, d.B, d.C }.Select(tensor => tensor.To(DType.Float32).ToArray<float>())];
+        }
+        SsdScanInputs near = inputs.EmptyLike(), wide = inputs.EmptyLike() with { X = Spread(inputs.X), Dt = Spread(inputs.Dt), B = Spread(inputs.B), C = Spread(inputs.C) };
+        Assert.True((batch * length - 1) * wide.X.Strides[1] > 1L << 31);
+        float[][] want = Gradients(near), got = Gradients(wide);
+        for (int k = 0; k < want.Length; k++)
+        {
+            Assert.Equal(want[k], got[k]);
+            Assert.True(got[k][0] != 0 && got[k][^1] != 0);
         }
     }
 }

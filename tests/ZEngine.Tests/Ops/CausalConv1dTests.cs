@@ -94,6 +94,27 @@ public sealed class CausalConv1dTests
         Assert.Equal(want, got);
     }
 
+    /// <summary>A gradient whose steps are parts of rows so wide that they reach beyond 2³¹ elements.</summary>
+    [Fact]
+    public void Gradients_in_wider_rows_have_64_bits()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        const long length = 3, width = 24;
+        Tensor x = counted.Normal(1, 2, length, width).To(DType.BFloat16), weight = counted.Normal(2, width, 4), dy = counted.Normal(3, 2, length, width).To(DType.BFloat16);
+        var inputs = new CausalConv1dInputs(x, weight, null, null, HasSilu: true, null);
+        Tensor wide = Tensor.Empty([2 * length, 1L << 30], DType.BFloat16, counted.Device).Slice(1, 0, width).Reshape(2, length, width);
+        Assert.True((2 * length - 1) * wide.Strides[1] > 1L << 31);
+        float[] Gradient(Tensor dx)
+        {
+            x.Backend.CausalConv1dBackward(inputs, dy, null, inputs with { X = dx, Weight = Tensor.EmptyLike(weight) }, null);
+            return dx.To(DType.Float32).ToArray<float>();
+        }
+        float[] want = Gradient(Tensor.EmptyLike(x));
+        Assert.Equal(want, Gradient(wide));
+        Assert.True(want[0] != 0 && want[^1] != 0);
+    }
+
     [Fact]
     public void Taps_that_the_weight_lacks_meet_no_input()
     {

@@ -33,6 +33,39 @@ public sealed class RmsNormTests
         Assert.Equal(ZEngine.Ops.RmsNorm(x.Clone(), w, 1e-5f, z.Clone()).ToArray<float>(), ZEngine.Ops.RmsNorm(x, w, 1e-5f, z).ToArray<float>());
     }
 
+    /// <summary>Rows so far apart that x, z and a residual reach beyond 2³¹ elements, in memory that nothing touches between them, forward and backward.</summary>
+    [Theory, InlineData(null), InlineData(GateOrder.BeforeNorm), InlineData(GateOrder.AfterNorm)]
+    public void Rows_beyond_two_to_the_31_elements_are_found(GateOrder? gate)
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        const long rows = 3, width = 24, far = 1L << 30;
+        Tensor[] near = [counted.Normal(1, rows, width).To(DType.BFloat16), counted.Normal(2, rows, width).To(DType.BFloat16)];
+        Tensor weight = counted.Normal(3, width), dy = counted.Normal(4, rows, width).To(DType.BFloat16), memory = Tensor.Empty([rows, far + 2 * width], DType.BFloat16, counted.Device);
+        Tensor Spread(int k)
+        {
+            Tensor spread = memory.Slice(1, k * width, width);
+            ZEngine.Ops.Copy(near[k], spread);
+            return spread;
+        }
+        float[][] Results(Tensor[] x)
+        {
+            using Tape tape = Tape.Begin();
+            foreach (Tensor tensor in x) tape.Watch(tensor);
+            Tensor y = gate is { } order ? ZEngine.Ops.RmsNorm(x[0], weight, 1e-5f, x[1], order) : ZEngine.Ops.AddRmsNorm(x[0], x[1], weight, 1e-5f).Y;
+            tape.Backward(y, dy);
+            return [Floats(y), .. Gradients(tape, x)];
+        }
+        Tensor[] spread = [Spread(0), Spread(1)];
+        Assert.True(spread[0].Strides[0] * (rows - 1) >= 1L << 31);
+        float[][] want = Results(near), got = Results(spread);
+        for (int k = 0; k < want.Length; k++)
+        {
+            Assert.Equal(want[k], got[k]);
+            Assert.True(got[k][0] != 0 && got[k][^1] != 0);
+        }
+    }
+
     public static TheoryData<string> DeviceNames => [.. Devices.Names];
 
     /// <summary>A sum with its norm is the sum, then the norm, to the bit; its gradient is that of both.</summary>

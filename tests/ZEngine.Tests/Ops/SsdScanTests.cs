@@ -22,6 +22,7 @@ public sealed class SsdScanTests
 
     public static IEnumerable<TheoryDataRow<OpCase, string>> Cases() => Times([
         Scan("one step", 1, 2, 3, 5, batch: 2).Normal("D", [2]).Normal("z", [2, 1, 2, 3]).Normal("initial_state", [2, 2, 3, 5]).Build(),
+        Scan("one step of one sequence, rows of odd sizes", 1, 1, 3, 5).Normal("D", [1]).Build(),
         Scan("one chunk exactly", 64, 2, 8, 16).Build(),
         Scan("one step over a chunk", 65, 2, 8, 6).Normal("dt_bias", [2]).Build(),
         Scan("odd sizes, more heads than a block", 37, 6, 5, 7, groups: 1).Normal("D", [6, 5]).Build(),

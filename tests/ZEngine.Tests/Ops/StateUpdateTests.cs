@@ -108,10 +108,11 @@ public sealed class StateUpdateTests
     {
         using var counted = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
-        const long slots = (1L << 31) / (H * P * N) + 3;
-        var layer = new Layer(counted.Device, DType.BFloat16);
+        const long slots = (1L << 31) / (H * P * N) + 3, taps = 16;
+        var layer = new Layer(counted.Device, DType.BFloat16, taps: taps);
         var near = new StateCache(layer.Convolution, layer.Scan, Tensor.Zeros([3, G], DType.Int32, counted.Device));
-        var far = new StateCache(Tensor.Empty([slots, K - 1, Width], DType.Float32, counted.Device), Tensor.Empty([slots, H, P, N], DType.Float32, counted.Device), Tensor.Zeros([slots, G], DType.Int32, counted.Device));
+        var far = new StateCache(Tensor.Empty([slots, taps - 1, Width], DType.Float32, counted.Device), Tensor.Empty([slots, H, P, N], DType.Float32, counted.Device), Tensor.Zeros([slots, G], DType.Int32, counted.Device));
+        Assert.True(far.Convolution.Count > 1L << 31);
         (Tensor x, Tensor dt, Tensor z) = layer.Step(0);
         StateSlots.FarAreFound(counted.Device, (near.Convolution, near.Scan), (far.Convolution, far.Scan),
             () => ZEngine.Ops.StateUpdate(x, dt, layer.A, layer.Weight, near, z: z), slots => ZEngine.Ops.StateUpdate(x, dt, layer.A, layer.Weight, far, z: z, slots: slots));
