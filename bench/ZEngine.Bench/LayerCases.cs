@@ -8,7 +8,11 @@ internal static class LayerCases
 {
     private const double Half = 2, Float = 4;
 
-    public static LayerCost[] All { get; } = [SelectiveScan(), SsdScan(), CausalConv1d(), GatedRmsNorm(), Decode(64, 8192, 1.12), Decode(1, 131072, 1.3)];
+    /// <summary>Layers with a gate, which tests hold.</summary>
+    public static LayerCost[] All { get; } = [SelectiveScan(), SsdScan(), CausalConv1d(), GatedRmsNorm(), StateUpdate(), Decode(64, 8192, 1.12), Decode(1, 131072, 1.3)];
+
+    /// <summary>Those, and layers without.</summary>
+    public static LayerCost[] Shown { get; } = [.. All, Mamba2Scan()];
 
     private static double Least(double bytes, double flops = 0, double specials = 0, double floats = 0) => GpuRates.H200.LeastSeconds(bytes, flops, specials, floats);
 
@@ -50,6 +54,47 @@ internal static class LayerCases
                 (Tensor x, Tensor dt, Tensor B, Tensor C) = (make.Halves(b, l, h, p), make.Halves(b, l, h), make.Halves(b, l, 1, n), make.Halves(b, l, 1, n));
                 (Tensor A, Tensor skip, Tensor bias) = (make.Rates(h), make.Floats(h), make.Floats(h));
                 Train(counter, make.Halves(b, l, h, p), () => Ops.SsdScan(x, dt, A, B, C, skip, null, bias).Y, x, dt, A, B, C, skip, bias);
+            });
+    }
+
+    /// <summary>What stands between the projections of a Mamba-2 layer: convolution, scan, gate and norm. Rows [z; x; B; C; dt] are whole accesses where H is a multiple of 8.</summary>
+    private static LayerCost Mamba2Scan()
+    {
+        const long n = 128, p = 64, sequences = 8, steps = 2048, heads = 80, taps = 4, chunk = SsdPlan.Steps;
+        const double tokens = sequences * steps, inner = heads * p, projected = 2 * inner + 2 * n + heads;
+        double forward = Least(tokens * Half * (projected + inner), tokens * (heads * (2 * chunk * p + 4 * p * n) + 2 * chunk * n));
+        double backward = Least(tokens * Half * (2 * projected + inner), tokens * (heads * (4 * chunk * p + 10 * p * n) + 6 * chunk * n));
+        SsdSweepPlan sweep = SsdSweepPlan.For((int)n, (int)p, (int)heads, 1, DType.BFloat16, (int)sequences, steps, (int)chunk, 132, 227 << 10);
+        return new("Mamba2Scan", [new("B", 1, 2, sequences), new("L", 256, 384, steps), new("H", 8 * sweep.Heads, 16 * sweep.Heads, heads)], $"P {p} N {n} K {taps}", [2, 512, 8 * sweep.Heads], sizes => (int)(sizes[0] * sizes[2] / sweep.Heads),
+            [new("forward", forward), new("forward in training", forward), new("backward", backward, SerialSteps: sweep.Shares - 1)],
+            (counter, sizes) =>
+            {
+                var make = new Operands(counter.Device);
+                (long b, long l, long h) = (sizes[0], sizes[1], sizes[2]);
+                long mixed = h * p + 2 * n;
+                (Tensor x, Tensor weight, Tensor norm, Tensor bias) = (make.Halves(b, l, h * p + mixed + h), make.Floats(mixed, 1, taps), make.Floats(h * p), make.Floats(mixed));
+                (Tensor A, Tensor skip, Tensor dtBias) = (make.Rates(h), make.Floats(h), make.Floats(h));
+                Train(counter, make.Halves(b, l, h * p), () => Ops.Mamba2Scan(x, A, weight, norm, new Mamba2ScanOptions(1, 1e-5f), bias, skip, dtBias).Y, x, A, weight, norm, bias, skip, dtBias);
+            });
+    }
+
+    /// <summary>A token's step of a Mamba-2 layer: the state is read and written once.</summary>
+    private static LayerCost StateUpdate()
+    {
+        const long n = 128, p = 64, sequences = 128, heads = 80, taps = 4;
+        double states = (double)sequences * heads * p * n, rows = (double)sequences * (heads * p + 2 * n);
+        return new("StateUpdate", [new("B", 1, 2, sequences), new("H", 8, 16, heads)], $"P {p} N {n} K {taps}", [3, 24], _ => 132,
+            [new("step", Least(Float * 2 * states + rows * (Half + Float * 2 * (taps - 1)) + Half * sequences * heads * p * 2), 1.09)],
+            (counter, sizes) =>
+            {
+                var make = new Operands(counter.Device);
+                (long b, long h) = (sizes[0], sizes[1]);
+                long width = h * p + 2 * n;
+                (Tensor x, Tensor dt, Tensor z, Tensor weight, Tensor bias) = (make.Halves(b, width), make.Halves(b, h), make.Halves(b, h * p), make.Floats(width, taps), make.Floats(width));
+                (Tensor A, Tensor skip, Tensor dtBias, StateCache cache) = (make.Rates(h), make.Floats(h), make.Floats(h), StateCache.Zeros(counter.Device, b, h, p, 1, n, taps));
+                counter.Skip();
+                Ops.StateUpdate(x, dt, A, weight, cache, bias, skip, dtBias, z);
+                counter.Take();
             });
     }
 

@@ -9,10 +9,10 @@ internal readonly record struct CostAxis(string Letter, long Low, long High, lon
 /// <summary>What one pass of a layer may take.</summary>
 /// <param name="Name">The pass.</param>
 /// <param name="LeastSeconds">What the definition asks for, at the rates of <see cref="GpuRates.H200"/>.</param>
-/// <param name="Gate">The most that its estimated time may be of that.</param>
+/// <param name="Gate">The most that its estimated time may be of that, where KERNELS.md has one.</param>
 /// <param name="SerialSteps">How often in a row a block waits for the word of another.</param>
 /// <param name="Held">What it is held to where it does not meet the gate; bench/README.md says why it does not.</param>
-internal readonly record struct LayerPass(string Name, double LeastSeconds, double Gate, double SerialSteps = 0, double? Held = null)
+internal readonly record struct LayerPass(string Name, double LeastSeconds, double Gate = double.PositiveInfinity, double SerialSteps = 0, double? Held = null)
 {
     /// <summary>The most that the ratio may be.</summary>
     public double Most => Held ?? Gate;

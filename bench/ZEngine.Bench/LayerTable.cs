@@ -15,7 +15,7 @@ internal static class LayerTable
     public static void Run(string? filter)
     {
         Console.WriteLine(Head);
-        foreach (LayerCost layer in LayerCases.All)
+        foreach (LayerCost layer in LayerCases.Shown)
         {
             if (filter is not null && !layer.ToString().Contains(filter, StringComparison.OrdinalIgnoreCase)) continue;
             LaunchCost[] costs = layer.Extrapolate(driver => CudaDevice.Open(0, driver), layer.Layer);
@@ -28,7 +28,7 @@ internal static class LayerTable
         GpuRates gpu = GpuRates.H200;
         double[] each = [cost.MemoryBytes / gpu.MemoryBytes, cost.L2Bytes / gpu.L2Bytes, cost.Wavefronts / gpu.Wavefronts, cost.Specials / gpu.Specials, cost.Floats / gpu.Floats, cost.Instructions / gpu.Instructions, cost.MatrixFlops / gpu.MatrixFlops];
         return string.Create(CultureInfo.InvariantCulture,
-            $"| {layer.Op} | {layer.Sizes} | {pass.Name} | {cost.Launches} | {string.Join(" | ", each.Select(seconds => Micro(seconds)))} | {pass.SerialSteps} | {Micro(pass.SecondsOf(cost))} | {gpu.Busiest(cost).Unit} | {Micro(pass.LeastSeconds)} | {pass.RatioOf(cost):F2} | {pass.Gate:F2} |");
+            $"| {layer.Op} | {layer.Sizes} | {pass.Name} | {cost.Launches} | {string.Join(" | ", each.Select(seconds => Micro(seconds)))} | {pass.SerialSteps} | {Micro(pass.SecondsOf(cost))} | {gpu.Busiest(cost).Unit} | {Micro(pass.LeastSeconds)} | {pass.RatioOf(cost):F2} | {(double.IsFinite(pass.Gate) ? pass.Gate.ToString("F2", CultureInfo.InvariantCulture) : "")} |");
     }
 
     private static string Micro(double seconds) => (1e6 * seconds).ToString("F0", CultureInfo.InvariantCulture);
