@@ -183,6 +183,46 @@ public sealed class SsdScanTests
         for (int i = 0; i < wantState.Length; i++) Assert.Equal(wantState[i], gotState[i], 2e-5f);
     }
 
+    /// <summary>Sequences whose last chunks are 1 to 4 behind the eighth, in chunks of 4 steps: the backward pass makes the states between those that are kept.</summary>
+    private static readonly int[] s_endings = [0, 33, 73, 117, 165, 168];
+
+    private static OpCase Endings(int states) => Scan("sequences of 9 to 12 chunks and of one", s_endings[^1], 2, 8, states).With("cu_seqlens", s_endings).Normal("initial_state", [5, 2, 8, states]).Normal("z", [1, s_endings[^1], 2, 8]).Build();
+
+    public static IEnumerable<TheoryDataRow<OpCase, string>> EndingCases() => Times([Endings(256), Endings(100)]);
+
+    [Theory]
+    [MemberData(nameof(EndingCases))]
+    public void Sequences_end_anywhere_between_kept_states(OpCase c, string device) => EngineOp.Check(c, device, x => Apply(x, 4));
+
+    /// <summary>What a packed sequence gives, and the gradients of it, are those of the sequence by itself, to the bit.</summary>
+    [Theory]
+    [InlineData("cpu", DType.Float32), InlineData("emulator", DType.Float32), InlineData("emulator", DType.BFloat16), InlineData("emulator", DType.Float16)]
+    public void Packed_gradients_equal_separate(string name, DType type)
+    {
+        const long p = 8, n = 256, heads = 2;
+        Device device = Devices.Open(name);
+        long length = s_endings[^1], count = s_endings.Length - 1;
+        Tensor Random(ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(9, stream)).To(device);
+        using TensorScope scope = TensorScope.Enter();
+        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Random(3, heads)), -1);
+        Tensor[] all = [.. new[] { Random(1, 1, length, heads, p), Random(2, 1, length, heads), Random(4, 1, length, 1, n), Random(5, 1, length, 1, n), Random(6, 1, length, heads, p) }.Select(tensor => tensor.To(type))];
+        Tensor states = Random(7, count, heads, p, n), dStates = Random(8, count, heads, p, n);
+        float[][] Results(long from, long steps, long sequence, long sequences, SequenceLayout? layout)
+        {
+            using Tape tape = Tape.Begin();
+            Tensor[] x = [.. all.Take(4).Select(tensor => tensor.Slice(1, from, steps)), states.Slice(0, sequence, sequences)];
+            foreach (Tensor input in x) tape.Watch(input);
+            (Tensor y, Tensor final) = ZEngine.Ops.SsdScan(x[0], x[1], A, x[2], x[3], initialState: x[4], options: new SsdScanOptions(ChunkLength: 4, Layout: layout));
+            tape.Backward([y, final], [all[4].Slice(1, from, steps), dStates.Slice(0, sequence, sequences)]);
+            var results = new List<float[]> { y.To(DType.Float32).ToArray<float>(), final.ToArray<float>() };
+            foreach (Tensor input in x) results.Add(tape.GradientOf(input).To(DType.Float32).ToArray<float>());
+            return [.. results];
+        }
+        float[][] packed = Results(0, length, 0, count, new SequenceLayout([.. s_endings.Select(at => (long)at)]));
+        float[][][] separate = [.. Enumerable.Range(0, (int)count).Select(i => Results(s_endings[i], s_endings[i + 1] - s_endings[i], i, 1, null))];
+        for (int k = 0; k < packed.Length; k++) Assert.Equal(separate.SelectMany(results => results[k]), packed[k]);
+    }
+
     [Fact]
     public void Rejects_sizes_that_differ()
     {
