@@ -2,12 +2,12 @@
 //
 // Computes   one step of SsdScanForward.cu for each sequence: Δ = clamp(softplus(dt + bias)),  S = exp(Δ·A)·S + Δ·B·xᵀ,  y = Sᵀ·C + D·x, times silu(z)
 // Source     Dao and Gu 2024, arXiv:2405.21060, equation 1 with a scalar A per head.
-// Method     a warp owns kChannelsOfWarp channels of a head and its lanes walk N.
+// Method     a warp owns kChannelsOfWarp channels of a head and its lanes walk N, four neighbours each, in the order of StateUpdate.cu: the same bits, however rows are aligned.
 // Layout     x, z [B, 1, H, P]; dt [B, 1, H]; B, C [B, 1, G, N], any strides but the last; y, ungated [B, 1, H, P]; initial, final [B, H, P, N] float.
 // Launch     grid B·H·ceil(P / 32), block 256.
 // Traffic    reads and writes N·P floats per head, reads 2·N elements for every 4 channels, and P elements (2·P with z), writes P.
 // Precision  loads T, computes and accumulates f32, stores T. Deterministic: no atomics.
-// Limits     none.
+// Limits     N ≤ 256, as for more steps; H, P, G, sequences and the grid below 2³¹. isStateWide: N is a multiple of 4, addresses and strides of B, C and the states are multiples of 16 bytes.
 // Variants   ssd_scan_step<{f32|bf16|f16}>
 #include "common/Ssd.cuh"
 
@@ -20,8 +20,8 @@ struct SsdStepArgs                                            // mirrored in Cud
 
 constexpr int kChannelsOfWarp = 4;
 
-// Brings the state of a warp's channels forward by a step, V neighbours n at a time, and adds this lane's share of S·C.
-template <int V, typename T>
+// Brings the state of a warp's channels forward by a step, four neighbours n at a time, and adds this lane's share of S·C: in the same order, whether isWide or not.
+template <bool isWide, typename T>
 __device__ inline void step_states(f32 (&sum)[kChannelsOfWarp], const SsdStepArgs<T>& args, i64 row, int head, int group, int channel, int channels, f32 step, f32 decay)
 {
     const SsdShape<T>& shape = args.shape;
@@ -29,26 +29,27 @@ __device__ inline void step_states(f32 (&sum)[kChannelsOfWarp], const SsdStepArg
     const T* B = shape.b_at(row, 0, group);
     const T* C = shape.c_at(row, 0, group);
     const T* x = shape.x_at(row, 0, head) + channel;
-    for (int n = threadIdx.x % kWarp * V; n < shape.N; n += kWarp * V)
+    for (int n = threadIdx.x % kWarp * 4; n < shape.N; n += kWarp * 4)
     {
-        f32 b[V], c[V];
-        load<V>(b, B + n);
-        load<V>(c, C + n);
+        const int count = shape.N - n;
+        f32 b[4], c[4];
+        load_four<isWide>(b, B + n, count);
+        load_four<isWide>(c, C + n, count);
         #pragma unroll
         for (int k = 0; k < kChannelsOfWarp; k++)
         {
             if (k >= channels) break;
             const i64 place = at + (i64)k * shape.N + n;
             const f32 input = step * to_f32(x[k]);
-            f32 state[V] = {};
-            if (args.initial) load<V>(state, args.initial + place);
+            f32 state[4] = {};
+            if (args.initial) load_four<isWide>(state, args.initial + place, count);
             #pragma unroll
-            for (int v = 0; v < V; v++)
+            for (int v = 0; v < 4; v++)
             {
                 state[v] = fmaf(decay, state[v], input * b[v]);
                 sum[k] = fmaf(state[v], c[v], sum[k]);
             }
-            store<V>(args.final + place, state);
+            store_four<isWide>(args.final + place, state, count);
         }
     }
 }
@@ -69,8 +70,8 @@ __global__ void __launch_bounds__(kSsdThreads) ssd_scan_step(const SsdStepArgs<T
     const int channels = min(kChannelsOfWarp, shape.P - channel);
     const T* x = shape.x_at(row, 0, head) + channel;
     f32 sum[kChannelsOfWarp] = {};
-    if (shape.isStateWide) step_states<4>(sum, args, row, head, group, channel, channels, step, decay);
-    else step_states<1>(sum, args, row, head, group, channel, channels, step, decay);
+    if (shape.isStateWide) step_states<true>(sum, args, row, head, group, channel, channels, step, decay);
+    else step_states<false>(sum, args, row, head, group, channel, channels, step, decay);
     #pragma unroll
     for (int k = 0; k < kChannelsOfWarp; k++)
     {
