@@ -107,6 +107,25 @@ public sealed class SsdScanTests
         }
     }
 
+    /// <summary>Boundaries in the middle of chunks, with all options.</summary>
+    [Theory]
+    [MemberData(nameof(OpDevices))]
+    public void Packed_sequences_have_the_bits_and_gradients_of_each_alone(string deviceName)
+    {
+        (string name, DType type) = Devices.OfOp(deviceName);
+        Device device = Devices.Open(name);
+        Tensor Random(ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(9, stream)).To(device);
+        foreach ((long heads, long groups, long p, long n, long[] lengths) in (ReadOnlySpan<(long, long, long, long, long[])>)[(4, 2, 8, 16, [20, 70, 2]), (3, 1, 17, 5, [33, 1, 7])])
+        {
+            using TensorScope scope = TensorScope.Enter();
+            long length = lengths.Sum();
+            PackedLaw.Holds(lengths, (x, state, all, layout) => ZEngine.Ops.SsdScan(x[0], x[1], all[0], x[2], x[3], all[1], x[4], all[2], state, new SsdScanOptions(MinDelta: 0.1f, MaxDelta: 2, Layout: layout)),
+                [Random(1, 1, length, heads, p).To(type), Random(2, 1, length, heads).To(type), Random(4, 1, length, groups, n).To(type), Random(5, 1, length, groups, n).To(type), Random(7, 1, length, heads, p).To(type)],
+                Random(6, lengths.Length, heads, p, n), [ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Random(3, heads)), -1), Random(8, heads, p), Random(11, heads)],
+                Random(10, 1, length, heads, p).To(type), Random(12, lengths.Length, heads, p, n));
+        }
+    }
+
     /// <summary>A sequence in three parts, each from the final state of the one before: the bounds of the whole, of outputs and of gradients that go through the parts.</summary>
     [Theory]
     [MemberData(nameof(OpDevices))]
