@@ -20,7 +20,7 @@
 //            of dy before the tile for nothing, which registers would have to tell), writes steps·D; and (K + 1)·D floats of weight and bias. The states are read and written once. Backward writes P·(K + 1)·D floats with P = tiles.
 //            Under way in a warp: 3.5 KiB forward, 3 KiB backward.
 // Precision  loads T, computes and accumulates f32, stores T. Deterministic: no atomics, fixed order of additions.
-// Limits     K ≤ W, and W is 4 or 8; D < 2³¹. isWide: D, strides and addresses are multiples of 16 bytes, and accesses of 16 bytes; else of one element. V is 4
+// Limits     K ≤ W, and W is 4 or 8; D and the grid below 2³¹. isWide: D, strides and addresses are multiples of 16 bytes, and accesses of 16 bytes; else of one element. V is 4
 //            bytes of elements where isWide and W = 4, else 1.
 // Variants   causal_conv1d_forward<{f32|bf16|f16}, 4, true>; causal_conv1d_forward<{f32|bf16|f16}, 8, {true|false}>;
 //            causal_conv1d_backward<{f32|bf16|f16}, 4, true>; causal_conv1d_backward<{f32|bf16|f16}, 8, {true|false}>

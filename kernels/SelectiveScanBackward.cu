@@ -18,21 +18,21 @@
 //            channel and state. States at every 64th or 128th step, and those between made by one more walk into shared memory, were built and counted: memory falls by 6 and 9 in a
 //            hundred, exponentials rise to 2.4 and 2.6, and the walk is bound by instructions: bench/README.md.
 //            N > kBand in bands of kBand states; their gradients wait in `carry` between stretches, and an interval is walked forward again before its first half.
-// Layout     u, dt, z [B, L, D] and B, C [B, L, G, N] with the given strides, the last axis dense; dy, du, ddt, dz [B, L, D]; dB, dC [B, L, G, N]; states, starts
+// Layout     u, dt, z [B, L, D] and B, C [B, L, G, N] with the given strides, the last axis dense; dy, du, ddt, dz [B, L, D]; dB, dC [B, L, G, N]; states, packed
 //            as in SelectiveScanForward.cu; A, dA [D, N], D, dtBias and their gradients [D], dfinal, dinitial [sequences, D, N] float; partial
-//            [2, chains, B·L, G, N] with chains = ceil(blocksPerGroup / 16), or null where a group has one block, sums [sequences·segments, N + 2, D] float; carry 16 floats
+//            [2, chains, B·L, G, N] with chains = ceil(blocksPerGroup / 16), or null where a group has one block, sums [segments, N + 2, D] float, of all sequences; carry 16 floats
 //            for each thread and band, or null; turns [2·intervals, G, bands, chains], zero before, and the ticket.
-// Launch     selective_scan_backward: grid sequences·segments·G·blocksPerGroup with blocksPerGroup = ceil(D / G / 64), block 128, dynamic shared memory of 6144 elements
+// Launch     selective_scan_backward: grid segments·G·blocksPerGroup with the segments of all sequences and blocksPerGroup = ceil(D / G / 64), block 128, dynamic shared memory of 6144 elements
 //            and 70,608 bytes. selective_scan_sum_backward: grid ceil((N + 2)·D / 32), block 256.
 // Traffic    reads (3, or 4 with z)·D + 2·G·N·blocksPerGroup elements a step and N·D floats an interval (N > kBand: twice, and B of the first half), writes (2, or 3)·D elements and
 //            2·G·N; 2·G·N·(blocksPerGroup − 1) floats a step go from block to block, and a word a stretch and band; each sequence reads A, D, dtBias and dfinal, writes dinitial and
-//            (N + 2)·D floats of sums; each segment the same, but with N·D + D floats for each one behind it instead of dfinal. N > kBand: A is read for each stretch, and `carry`, 16 floats
+//            (N + 2)·D floats of sums; each segment the same, but with N·D floats, and 4·D a band, for each one behind it instead of dfinal; a block of packed sequences reads a record of 40 bytes. N > kBand: A is read for each stretch, and `carry`, 16 floats
 //            for each thread and band, written and read between stretches: 10·N·D floats an interval, which the L2 cache has.
 //            selective_scan_sum_backward reads the sums and writes the gradients. Of a layer of 5120 channels 1.14 times the least of memory, 1.49 to the multiprocessors.
 // Precision  loads T, computes and accumulates f32, stores T. exp as in SelectiveScanForward.cu; 1.875 of them for each step, channel and state where N ≤ kBand, else 2.25; 15 float operations.
 //            Sums over states are of numbers that are right but for 2⁻²², so what is not finite makes the same gradients of its channel at the other steps of its quarter NaN.
-//            Deterministic: no float atomics, turns fix the order of additions; segments are other roundings, by the sizes of the call alone.
-// Limits     N ≤ 256. isWide: addresses, strides, D / G and N are multiples of 16 bytes.
+//            Deterministic: no float atomics, turns fix the order of additions; segments are other roundings, as in SelectiveScanForward.cu.
+// Limits     N ≤ 256; D / G, G and the grids below 2³¹. isWide: addresses, strides, D / G and N are multiples of 16 bytes.
 // Variants   selective_scan_backward<{f32|bf16|f16}, {true|false}>; selective_scan_sum_backward
 #include "common/Columns.cuh"
 #include "common/Grid.cuh"
@@ -385,7 +385,7 @@ struct BackwardStretch
 // A row of sums: of a state, or behind the last of D and of dtBias.
 __device__ inline i64 sum_row(const SelectiveScanShape& shape, const ScanPlace& place, i32 n)
 {
-    return ((place.sequence * shape.segments + place.segment) * (shape.N + 2) + n) * shape.channels;
+    return (place.number * (shape.N + 2) + n) * shape.channels;
 }
 
 // The states of this thread in one band, from stretch to stretch.
@@ -419,7 +419,6 @@ struct BackwardBand
     {
         const SelectiveScanShape& shape = args.shape;
         load_rates(own);
-        const i32 last = place.isLast ? place.segment : place.segment + (i32)((place.stop - place.begin - 1) / shape.segmentSteps);
         #pragma unroll
         for (int c = 0; c < 2; c++)
         {
@@ -433,7 +432,7 @@ struct BackwardBand
             for (int s = 0; s < 4; s++) own.dh[c][s] = own.dA[c][s] = 0;
             f32 a[4] = {own.a[c][0], own.a[c][1], own.a[c][2], own.a[c][3]};
             BackwardLane::reorder(a);
-            if (has(c) && !place.isLast) join_ends(own.dh[c], a, shape, place.sequence, d(c), n(), last - 1, last - place.segment, -1);
+            if (has(c) && !place.is_last()) join_ends(own.dh[c], a, shape, place.ends() + place.segments - 2, d(c), n(), place.segments - 1 - place.segment, -1);
             else if (has(c) && args.dfinal) load_states(own.dh[c], args.dfinal + (place.sequence * shape.channels + d(c)) * shape.N, n(), shape);
             BackwardLane::reorder(own.dh[c]);
         }
@@ -510,17 +509,11 @@ __global__ void __launch_bounds__(kBackThreads, kBackBlocks) selective_scan_back
     // A block that waits for another began after it, in whatever order blocks start.
     if (threadIdx.x == 0)
     {
-        tile.place = ScanPlace(shape, shape.segments, 0, atomicAdd(args.turns + args.words, 1u));
+        tile.place = ScanPlace(shape, atomicAdd(args.turns + args.words, 1u));
         tile.begin = ScanBegin(shape, tile.place, args.rows, bands);
     }
     __syncthreads();                                          // the block's place is there
     const ScanPlace& place = tile.place;
-    if (!place.exists)                                        // a sequence with fewer segments adds nothing
-    {
-        for (int i = threadIdx.x; i < (shape.N + 2) * kWidth; i += kBackThreads)
-            if (i % kWidth < place.columns) args.sums[sum_row(shape, place, i / kWidth) + place.first + i % kWidth] = 0;
-        return;
-    }
     const u32 c = threadIdx.x % kWidth;
     const bool isUpper = threadIdx.x >= kWidth;               // the lower half of the threads holds channels' biases, the upper their skips
     const f32* parameter = isUpper ? shape.D : shape.dtBias;

@@ -9,18 +9,18 @@
 //            is given, the state before every kInterval-th step is kept for the backward pass.
 //            Where sequences are few and long they are walked in segments at once, each from the ends that selective_scan_state found before (see there).
 // Layout     u, dt, z [B, L, D] and B, C [B, L, G, N] with the given strides, the last axis dense; y [B, L, D]; A [D, N], D, dtBias [D] float; states
-//            [intervals, N, D] float or null; initial, finalState [sequences, D, N] float; starts [sequences + 1], then the number of intervals before each
-//            sequence [sequences + 1], or null where each row of the batch is a sequence.
-// Launch     grid sequences·segments·G·blocksPerGroup, block width·parts with parts = ceil(N / S) and width 32 to 128; dynamic shared memory of two stages of
+//            [intervals, N, D] float or null; initial, finalState [sequences, D, N] float; packed: a record for each segment, of sequence after
+//            sequence, or null where each row of the batch is a sequence.
+// Launch     grid segments·G·blocksPerGroup with the segments of all sequences, block width·parts with parts = ceil(N / S) and width 32 to 128; dynamic shared memory of two stages of
 //            kSteps·(3·width + 2·N) elements, and kSteps·(2·S·parts + width + width·parts) floats.
-// Traffic    reads (2, or 3 with z)·D + 2·G·N·blocksPerGroup elements a step, writes D; writes N·D floats an interval where states are kept. Each sequence reads
-//            A, D and its initial state, and dtBias for each part, and writes its final state; segment k > 0 reads N·D + D floats for each one before it instead
-//            of the initial state.
+// Traffic    reads (2, or 3 with z)·D + 2·G·N·blocksPerGroup elements a step, writes D; writes N·D floats an interval where states are kept. Each segment reads
+//            A and D, and dtBias for each part; the first of a sequence its initial state, segment k > 0 instead N·D floats, and D for each part, for each one before it; the last writes
+//            the final state. A block of packed sequences reads a record of 40 bytes.
 // Precision  loads T, computes and accumulates f32, stores T. exp by ex2.approx.ftz of (Δ·log2 e)·A: 2 units in the last place, 0 below 2⁻¹²⁶.
 //            Deterministic: no atomics, fixed order of additions, the same bits for a sequence alone or with others, whole or in parts;
-//            not so where the plan cuts it into segments, which join by products of decays: other roundings, and an error against float64 of at most twice that of one walk. The
-//            plan is one of the sizes of the call alone, so every device gives its bits.
-// Limits     N ≤ 256. isWide: addresses, strides, D / G and N are multiples of 16 bytes.
+//            not so where the plan cuts it into segments, which join by products of decays: other roundings, and an error against float64 of at most twice that of one walk. A packed
+//            sequence has the segments that it would have alone, and so its bits; a row of a batch has those of the batch. The plan is one of sizes alone, so every device gives its bits.
+// Limits     N ≤ 256; D / G, G and the grid below 2³¹. isWide: addresses, strides, D / G and N are multiples of 16 bytes.
 // Variants   selective_scan_forward<{f32|bf16|f16}, {8|16}, {true|false}>
 #include "common/SelectiveScan.cuh"
 #include "common/Words.cuh"
@@ -170,8 +170,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1) selective_scan_forward(const S
 {
     extern __shared__ __align__(16) u8 sMemory[];
     const SelectiveScanShape& shape = args.shape;
-    const ScanPlace place(shape, shape.segments, 0);
-    if (!place.exists) return;                                // a sequence with fewer segments
+    const ScanPlace place(shape);
     const int c = threadIdx.x % shape.width, n = threadIdx.x / shape.width * S;
     const bool isActive = c < place.columns;                  // idle threads stay for the barriers
     const i64 d = place.first + c;
@@ -182,7 +181,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1) selective_scan_forward(const S
     if (isActive)
     {
         load_states(a, shape.A + d * shape.N, n, shape);
-        if (place.segment > 0) join_ends(h, a, shape, place.sequence, d, n, 0, place.segment, 1);
+        if (place.segment > 0) join_ends(h, a, shape, place.ends(), d, n, place.segment, 1);
         else if (args.initial) load_states(h, args.initial + (place.sequence * shape.channels + d) * shape.N, n, shape);
     }
     const f32 skip = shape.D && isActive && n == 0 ? shape.D[d] : 0.0f, bias = shape.dtBias && isActive ? shape.dtBias[d] : 0.0f;
@@ -205,6 +204,6 @@ __global__ void __launch_bounds__(kMaxThreads, 1) selective_scan_forward(const S
         __syncthreads();                                      // the parts of y are there
         tile.template finish<isWide>(stage, args, place, args.y + (place.row * shape.L + step) * shape.channels + place.first, rows);
     }
-    const ScanPlace end(shape, shape.segments, 0, block_again());
-    if (isActive && end.isLast) store_states(args.finalState + (end.sequence * shape.channels + end.first + c) * shape.N, h, n, shape);
+    const ScanPlace end(shape, block_again());
+    if (isActive && end.is_last()) store_states(args.finalState + (end.sequence * shape.channels + end.first + c) * shape.N, h, n, shape);
 }

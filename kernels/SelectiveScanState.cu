@@ -8,10 +8,11 @@
 // Method     as SelectiveScanForward.cu: S states of a channel to a thread, B (or C) shared by the channels of a block, the rows of the next tile on their way. No
 //            outputs: 3 float operations and 1 exponential for each step, channel and state. The kernels that come after join the ends, in order.
 // Layout     input [B, L, D] is u or dy, matrix [B, L, G, N] is B or C, dt, z [B, L, D], with the given strides, the last axis dense; z is null forward; first
-//            [sequences, D, N] float or null; ends [sequences, segments − 1, D, N], deltas [sequences, segments − 1, D] float; A, dtBias, starts as in SelectiveScanForward.cu.
-// Launch     grid sequences·(segments − 1)·G·blocksPerGroup, block width·parts with parts = ceil(N / S) and width 32 to 128; dynamic shared memory of two stages of
+//            [sequences, D, N] float or null; ends [segments − sequences, D, N], deltas [segments − sequences, D] float, of all sequences; A, dtBias, packed as in SelectiveScanForward.cu.
+// Launch     grid segments·G·blocksPerGroup, of all segments: blocks of those that need not be walked end at once; block width·parts with parts = ceil(N / S) and width 32 to 128; dynamic shared memory of two stages of
 //            kSteps·(3·width + N) elements, and kSteps·(2·width + S·parts) floats.
-// Traffic    reads (2, or 3 with z)·D + G·N·blocksPerGroup elements a step of its segments; each segment reads A, and dtBias for each part, and writes N·D + D floats.
+// Traffic    reads (2, or 3 with z)·D + G·N·blocksPerGroup elements a step of its segments; each of those reads A, and dtBias for each part, and writes N·D + D floats. A
+//            block of packed sequences reads a record of 40 bytes.
 // Precision  loads T, computes and accumulates f32; exp as in SelectiveScanForward.cu. ΣΔ is added tile by tile and held to ±1e38, so that a state without decay keeps
 //            its 0 in the exponent. Deterministic: no atomics, fixed order of additions.
 // Limits     as SelectiveScanForward.cu; segments are of whole intervals.
@@ -120,11 +121,11 @@ __global__ void __launch_bounds__(kMaxThreads, 1) selective_scan_state(const Sel
 {
     extern __shared__ __align__(16) u8 sMemory[];
     const SelectiveScanShape& shape = args.shape;
-    const ScanPlace place(shape, shape.segments - 1, isBackward ? 1 : 0);
-    if (!place.exists || (!isBackward && place.isLast)) return;                           // nobody waits for its end
+    const ScanPlace place(shape);
+    if (isBackward ? place.segment == 0 : place.is_last()) return;                        // nobody waits for its end
     const int c = threadIdx.x % shape.width, n = threadIdx.x / shape.width * S;
     const bool isActive = c < place.columns;                  // idle threads stay for the barriers
-    const i64 d = place.first + c, to = (place.sequence * (shape.segments - 1) + place.segment - (isBackward ? 1 : 0)) * shape.channels + d;
+    const i64 d = place.first + c, to = (place.ends() + place.segment - (isBackward ? 1 : 0)) * shape.channels + d;
     SegmentTile<T, isBackward> tile(sMemory, shape, S);
     const i64 tiles = (place.end - place.begin + kSteps - 1) / kSteps;
     i64 step = isBackward ? place.begin + (tiles - 1) * kSteps : place.begin;
@@ -134,7 +135,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1) selective_scan_state(const Sel
     if (isActive)
     {
         load_states(a, shape.A + d * shape.N, n, shape);
-        if (args.first && (isBackward ? place.isLast : place.segment == 0)) load_states(h, args.first + (place.sequence * shape.channels + d) * shape.N, n, shape);
+        if (args.first && (isBackward ? place.is_last() : place.segment == 0)) load_states(h, args.first + (place.sequence * shape.channels + d) * shape.N, n, shape);
     }
     const f32 bias = shape.dtBias && isActive ? shape.dtBias[d] : 0.0f;
     f32 sum = 0;

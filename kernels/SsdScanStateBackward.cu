@@ -11,7 +11,7 @@
 // Traffic    per step, for each 64·Tiles of N: a unit reads its part of P elements of dy and 1 of dt (with a gate also its part of z); a block reads its part of N of C. Writes N·P floats
 //            per segment and head.
 // Precision  loads T, accumulates f32, stores float; the decayed C is rounded to bf16 as an operand of products. Deterministic: no atomics.
-// Limits     Q ≤ 64.
+// Limits     Q ≤ 64; as SsdScanForward.cu.
 // Variants   ssd_scan_state_backward<{f32|bf16|f16}, 1, 1>; ssd_scan_state_backward<bf16, {1|2}, 2>
 #include "common/Ssd.cuh"
 

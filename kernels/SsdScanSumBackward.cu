@@ -7,7 +7,7 @@
 // Launch     grid ceil(H·(2 + skips) / 32), block 256.
 // Traffic    reads all sums, and writes the gradients.
 // Precision  float. Deterministic: no atomics, fixed order of additions.
-// Limits     none.
+// Limits     the grid below 2³¹.
 // Variants   ssd_scan_sum_backward
 #include "common/Columns.cuh"
 #include "common/Ssd.cuh"

@@ -42,29 +42,30 @@ __device__ inline void move_up(const StateUpdateArgs<T>& args, f32* inputs, i64 
     if (args.K > 1) inputs[(args.K - 2) * width] = to_f32(x[channel]);
 }
 
-// Brings the state of a warp's channels forward by a step, V neighbours n at a time, and adds this lane's share of S·C.
-template <int V>
+// Brings the state of a warp's channels forward by a step, four neighbours n at a time, and adds this lane's share of S·C: in the same order, whether isWide or not.
+template <bool isWide>
 __device__ inline void step_states(f32 (&sum)[kChannelsOfWarp], f32* states, const f32* sX, const f32* sB, const f32* sC, int N, int channels, f32 step, f32 decay)
 {
-    for (int n = threadIdx.x % kWarp * V; n < N; n += kWarp * V)
+    for (int n = threadIdx.x % kWarp * 4; n < N; n += kWarp * 4)
     {
-        f32 b[V], c[V];
-        load<V>(b, sB + n);
-        load<V>(c, sC + n);
+        const int count = N - n;
+        f32 b[4], c[4];
+        load_four<isWide>(b, sB + n, count);
+        load_four<isWide>(c, sC + n, count);
         #pragma unroll
         for (int k = 0; k < kChannelsOfWarp; k++)
         {
             if (k >= channels) break;
             const f32 input = step * sX[k];
-            f32 state[V];
-            load<V>(state, states + (i64)k * N + n);
+            f32 state[4];
+            load_four<isWide>(state, states + (i64)k * N + n, count);
             #pragma unroll
-            for (int v = 0; v < V; v++)
+            for (int v = 0; v < 4; v++)
             {
                 state[v] = fmaf(decay, state[v], input * b[v]);
                 sum[k] = fmaf(state[v], c[v], sum[k]);
             }
-            store<V>(states + (i64)k * N + n, state);
+            store_four<isWide>(states + (i64)k * N + n, state, count);
         }
     }
 }
@@ -107,8 +108,8 @@ __global__ void __launch_bounds__(kThreads, 4) state_update(const StateUpdateArg
     const int channels = min(kChannelsOfWarp, mine - first);
     f32* states = args.states + ((slot * args.H + head) * args.P + slice + first) * (i64)args.N;
     f32 sum[kChannelsOfWarp] = {};
-    if (args.isStateWide) step_states<4>(sum, states, sX + first, sB, sC, args.N, channels, step, decay);
-    else step_states<1>(sum, states, sX + first, sB, sC, args.N, channels, step, decay);
+    if (args.isStateWide) step_states<true>(sum, states, sX + first, sB, sC, args.N, channels, step, decay);
+    else step_states<false>(sum, states, sX + first, sB, sC, args.N, channels, step, decay);
     #pragma unroll
     for (int k = 0; k < kChannelsOfWarp; k++)
     {

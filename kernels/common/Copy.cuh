@@ -83,3 +83,24 @@ __device__ inline void store(T* to, const f32 (&from)[V])
         for (int w = 0; w < bytes / 4 / words; w++) store_words(reinterpret_cast<u32*>(to) + w * words, split.at[w]);
     }
 }
+
+// Four neighbours, of which there are `count` or more; of fewer the others are 0. isWide: in one access, there are all.
+template <bool isWide, typename T>
+__device__ inline void load_four(f32 (&to)[4], const T* from, int count)
+{
+    if constexpr (isWide) load<4>(to, from);
+    else
+        #pragma unroll
+        for (int i = 0; i < 4; i++) to[i] = i < count ? to_f32(from[i]) : 0.0f;
+}
+
+// To global memory those that there are.
+template <bool isWide, typename T>
+__device__ inline void store_four(T* to, const f32 (&from)[4], int count)
+{
+    if constexpr (isWide) store<4>(to, from);
+    else
+        #pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (i < count) to[i] = from_f32<T>(from[i]);
+}

@@ -10,44 +10,60 @@ constexpr int kInterval = 32;                                 // steps from one 
 constexpr int kSteps = 8;                                     // of a tile of the kernels that walk a channel in a thread
 constexpr int kMaxThreads = 640;                              // of their blocks there are at most 512; so many leave each 96 registers
 
+// A segment of a packed sequence, steps [begin, end): its first kept state, and which of the segments of its sequence it is.
+struct ScanSegment                                            // mirrored in CudaSelectiveScan.cs, field for field
+{
+    i64 begin, end, kept, sequence;
+    i32 segment, segments;
+};
+
 struct SelectiveScanShape                                     // mirrored in CudaSelectiveScan.cs, field for field
 {
-    const f32* A; const f32* D; const f32* dtBias; const i64* starts; const f32* ends; const f32* deltas;
+    const f32* A; const f32* D; const f32* dtBias; const ScanSegment* packed; const f32* ends; const f32* deltas;
     i64 L, channels, uBatch, uStep, dtBatch, dtStep, zBatch, zStep, bBatch, bStep, bGroup, cBatch, cStep, cGroup, segmentSteps;
-    i32 N, G, channelsPerGroup, blocksPerGroup, width, sequences, segments, hasSoftplus, areStatesWide;
+    i32 N, G, channelsPerGroup, blocksPerGroup, width, segments, hasSoftplus, areStatesWide;
 };
 
 // The segment of a sequence and the channels of a block.
 struct ScanPlace
 {
-    i64 sequence, row, begin, end, stop, kept, group, part, first; // the segment is [begin, end) of the row, the sequence ends at stop; its first kept state; the first channel
-    i32 segment, columns;
-    bool exists, isLast;                                      // whether the sequence has this segment, and none behind it
+    i64 sequence, row, begin, end, kept, number, group, part, first; // the segment is [begin, end) of the row; its first kept state; its number among those of all sequences; the first channel
+    i32 segment, segments, columns;
 
-    // A grid with `segments` of each sequence, from firstSegment on.
-    __device__ inline ScanPlace(const SelectiveScanShape& shape, i32 segments, i32 firstSegment, u32 number = blockIdx.x)
+    __device__ inline ScanPlace(const SelectiveScanShape& shape, u32 block = blockIdx.x)
     {
-        const u32 blocks = (u32)shape.G * shape.blocksPerGroup, block = number % blocks, outer = number / blocks;
-        sequence = outer / segments;
-        segment = outer % segments + firstSegment;
-        group = block / shape.blocksPerGroup;
-        part = block % shape.blocksPerGroup;
+        const u32 blocks = (u32)shape.G * shape.blocksPerGroup, inner = block % blocks, outer = block / blocks;
+        number = outer;
+        group = inner / shape.blocksPerGroup;
+        part = inner % shape.blocksPerGroup;
         first = group * shape.channelsPerGroup + part * shape.width;
         columns = (i32)min((i64)shape.width, shape.channelsPerGroup - part * shape.width);
-        row = shape.starts ? 0 : sequence;
-        begin = shape.starts ? shape.starts[sequence] : 0;
-        end = shape.starts ? shape.starts[sequence + 1] : shape.L;
-        kept = shape.starts ? shape.starts[shape.sequences + 1 + sequence] : sequence * ((shape.L + kInterval - 1) / kInterval);
-        if (segment > 0)
+        if (shape.packed)
         {
-            begin += segment * shape.segmentSteps;            // whole intervals
-            kept += segment * (shape.segmentSteps / kInterval);
+            const ScanSegment& own = shape.packed[outer];
+            sequence = own.sequence;
+            row = 0;
+            begin = own.begin;
+            end = own.end;
+            kept = own.kept;
+            segment = own.segment;
+            segments = own.segments;
         }
-        stop = end;
-        exists = segment == 0 || begin < end;
-        isLast = end - begin <= shape.segmentSteps;
-        if (!isLast) end = begin + shape.segmentSteps;
+        else
+        {
+            segments = shape.segments;
+            segment = outer % segments;
+            sequence = row = outer / segments;
+            begin = segment * shape.segmentSteps;             // whole intervals
+            end = min(begin + shape.segmentSteps, shape.L);
+            kept = sequence * ((shape.L + kInterval - 1) / kInterval) + begin / kInterval;
+        }
     }
+
+    __device__ inline bool is_last() const { return segment + 1 == segments; }
+
+    // Of the ends of segments, of which a sequence has one less than segments, the first of this sequence.
+    __device__ inline i64 ends() const { return number - segment - sequence; }
 };
 
 // Δ·log2 e: exp(Δ·A) is 2 to its product with A. A rounding of A·log2 e would be the same at every step and add up; this one differs from step to step.
@@ -92,22 +108,22 @@ __device__ inline void store_states(f32* to, const f32 (&from)[S], i32 n, const 
     }
 }
 
-// The state at the border of a segment: from the ends of those that were walked before it, `count` of them from `slot` on in steps of `way`, in that order. Each
+// The state at the border of a segment: from the ends of those that were walked before it, `count` of them from `end` on in steps of `way`, in that order. Each
 // end but the first was walked to from 0, and takes what came before it times its decay.
 template <int S>
-__device__ inline void join_ends(f32 (&h)[S], const f32 (&a)[S], const SelectiveScanShape& shape, i64 sequence, i64 d, i32 n, i32 slot, i32 count, i32 way)
+__device__ inline void join_ends(f32 (&h)[S], const f32 (&a)[S], const SelectiveScanShape& shape, i64 end, i64 d, i32 n, i32 count, i32 way)
 {
     #pragma unroll
     for (int s = 0; s < S; s++) h[s] = 0;
     #pragma unroll 1
-    for (i32 i = 0; i < count; i++, slot += way)
+    for (i32 i = 0; i < count; i++, end += way)
     {
-        const i64 at = (sequence * (shape.segments - 1) + slot) * shape.channels + d;
+        const i64 at = end * shape.channels + d;
         const f32 scaled = scale_exponent(shape.deltas[at]);
-        f32 end[S];
-        load_states(end, shape.ends + at * shape.N, n, shape);
+        f32 state[S];
+        load_states(state, shape.ends + at * shape.N, n, shape);
         #pragma unroll
-        for (int s = 0; s < S; s++) h[s] = h[s] == 0.0f ? end[s] : fmaf(power_of_two(scaled * a[s]), h[s], end[s]);
+        for (int s = 0; s < S; s++) h[s] = h[s] == 0.0f ? state[s] : fmaf(power_of_two(scaled * a[s]), h[s], state[s]);
     }
 }
 

@@ -44,11 +44,12 @@ internal readonly record struct SelectiveScanPlan(int States, int Parts, int Wid
 /// <summary>
 /// Segments of time that are walked at once, where there are too few sequences and channels to occupy a GPU and the sequences are long. They are other roundings than a walk in one,
 /// and cannot be the same: a segment's end takes what came before it times one decay, exp(A·ΣΔ), where the walk rounds a product at every step; only walking every sequence both ways at
-/// once, whatever its length, would be. So they change bits, and are a function of the sizes of a call alone, of which all its sequences are: every device gives the same bits. The error
-/// against float64 is at most twice that of the walk (SelectiveScanTests).
+/// once, whatever its length, would be. So they change bits, and are a function of sizes alone: every device gives the same bits, and a packed sequence is walked in those that it would
+/// have alone, whatever the others are. Of a batch the rows are counted, which occupy a GPU as channels do: a row alone may have more segments. The error against float64 is at most twice
+/// that of the walk (SelectiveScanTests).
 /// </summary>
-/// <param name="Count">Segments of the longest sequence; 1 where it is walked whole.</param>
-/// <param name="Steps">Steps of a segment, whole intervals; of the last of a sequence what is left.</param>
+/// <param name="Count">Segments of a sequence; 1 where it is walked whole.</param>
+/// <param name="Steps">Steps of a segment, whole intervals; of the last what is left.</param>
 internal readonly record struct ScanSegments(int Count, long Steps)
 {
     /// <summary>As kInterval in kernels/common/SelectiveScan.cuh.</summary>
@@ -60,28 +61,19 @@ internal readonly record struct ScanSegments(int Count, long Steps)
     /// <param name="n">States of a channel.</param>
     /// <param name="channels">Channels of a group.</param>
     /// <param name="groups">Groups.</param>
-    /// <param name="steps">Steps of all sequences.</param>
-    /// <param name="longest">Steps of the longest.</param>
-    public static ScanSegments For(long n, long channels, long groups, long steps, long longest)
+    /// <param name="rows">Rows of the batch; of packed sequences 1.</param>
+    /// <param name="steps">Steps of a sequence.</param>
+    public static ScanSegments For(long n, long channels, long groups, long rows, long steps)
     {
-        if (longest < Least * LeastSteps) return new(1, longest);
-        long warps = (steps + longest - 1) / longest * groups * ((channels + 31) / 32) * ((n + 15) / 16);
-        long count = Math.Min(Math.Min(Most, longest / LeastSteps), Warps / Math.Max(1, warps));
-        if (count < Least) return new(1, longest);
-        long length = ((longest + count - 1) / count + Interval - 1) / Interval * Interval;
-        return new((int)((longest + length - 1) / length), length);
+        if (steps < Least * LeastSteps) return new(1, steps);
+        long warps = rows * groups * ((channels + 31) / 32) * ((n + 15) / 16);
+        long count = Math.Min(Math.Min(Most, steps / LeastSteps), Warps / Math.Max(1, warps));
+        if (count < Least) return new(1, steps);
+        long length = ((steps + count - 1) / count + Interval - 1) / Interval * Interval;
+        return new((int)((steps + length - 1) / length), length);
     }
 
-    public static ScanSegments For(SelectiveScanInputs x)
-    {
-        long longest = x.U.Shape[1];
-        if (x.Layout is { } layout)
-        {
-            longest = 0;
-            for (int i = 0; i < layout.Count; i++) longest = Math.Max(longest, layout.End(i) - layout.Start(i));
-        }
-        return For(x.A.Shape[1], x.U.Shape[2] / x.B.Shape[2], x.B.Shape[2], x.U.Shape[0] * x.U.Shape[1], longest);
-    }
+    public static ScanSegments For(SelectiveScanInputs x, long rows, long steps) => For(x.A.Shape[1], x.U.Shape[2] / x.B.Shape[2], x.B.Shape[2], rows, steps);
 }
 
 internal sealed partial class CudaBackend
@@ -91,13 +83,27 @@ internal sealed partial class CudaBackend
     /// <summary>As in kernels/SelectiveScanBackward.cu: channels and threads of a block, and states of a band.</summary>
     private const int ScanBackWidth = SelectiveScanPlan.BackwardWidth, ScanBackThreads = 128, ScanBand = 16;
 
+    /// <summary>Mirrors ScanSegment in kernels/common/SelectiveScan.cuh, field for field.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    private struct ScanSegment
+    {
+        public long Begin, End, Kept, Sequence;
+        public int Segment, Segments;
+    }
+
+    /// <summary>What a call walks: so many sequences in so many segments, of a row or, where they are packed, as the table on the device has them.</summary>
+    private sealed record ScanWork(long Sequences, long Segments, ScanSegments OfRow, Tensor? Packed)
+    {
+        public bool HasSegments => Segments > Sequences;
+    }
+
     /// <summary>Mirrors SelectiveScanShape in kernels/common/SelectiveScan.cuh, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
     private struct SelectiveScanShape
     {
-        public ulong A, D, DtBias, Starts, Ends, Deltas;
+        public ulong A, D, DtBias, Packed, Ends, Deltas;
         public long L, Channels, UBatch, UStep, DtBatch, DtStep, ZBatch, ZStep, BBatch, BStep, BGroup, CBatch, CStep, CGroup, SegmentSteps;
-        public int N, G, ChannelsPerGroup, BlocksPerGroup, Width, Sequences, Segments, HasSoftplus, AreStatesWide;
+        public int N, G, ChannelsPerGroup, BlocksPerGroup, Width, Segments, HasSoftplus, AreStatesWide;
     }
 
     /// <summary>Mirrors SelectiveScanArgs in kernels/SelectiveScanForward.cu, field for field.</summary>
@@ -140,12 +146,12 @@ internal sealed partial class CudaBackend
 
     internal override void SelectiveScanForward(SelectiveScanInputs x, Tensor y, Tensor finalState, Tensor? states)
     {
-        var segments = ScanSegments.For(x);
-        SelectiveScanPlan plan = ScanPlan(x, segments);
         using TensorScope scope = TensorScope.Enter();
-        SelectiveScanShape shape = ScanShape(x, UploadScanSequences(x.Layout), segments, plan.Width, IsAligned(finalState, 4));
-        if (segments.Count > 1) WalkSegments(x, plan, ref shape, isBackward: false, x.U, x.B, x.InitialState);
-        Kernel(SelectiveScanForwardFile, $"selective_scan_forward<{y.DType}, {plan.States}, {IsScanWide(x, y)}>").Launch(ScanBlocks(shape), plan.Threads, plan.SharedBytes(shape.N, y.DType.Size), new SelectiveScanArgs
+        ScanWork work = WorkOf(x);
+        SelectiveScanPlan plan = ScanPlan(x, work);
+        SelectiveScanShape shape = ScanShape(x, work, plan.Width, IsAligned(finalState, 4));
+        if (work.HasSegments) WalkSegments(x, work, plan, ref shape, isBackward: false, x.U, x.B, x.InitialState);
+        Kernel(SelectiveScanForwardFile, $"selective_scan_forward<{y.DType}, {plan.States}, {IsScanWide(x, y)}>").Launch(ScanBlocks(work, shape), plan.Threads, plan.SharedBytes(shape.N, y.DType.Size), new SelectiveScanArgs
         {
             U = Pointer(x.U), Dt = Pointer(x.Dt), B = Pointer(x.B), C = Pointer(x.C), Z = Pointer(x.Z), Initial = Pointer(x.InitialState),
             Y = Pointer(y), FinalState = Pointer(finalState), States = Pointer(states), Shape = shape,
@@ -160,16 +166,16 @@ internal sealed partial class CudaBackend
             foreach (Tensor? parameter in (ReadOnlySpan<Tensor?>)[d.A, d.D, d.DtBias]) parameter?.Clear();
             return;
         }
-        var segments = ScanSegments.For(x);
         using TensorScope scope = TensorScope.Enter();
-        SelectiveScanShape shape = ScanShape(x, UploadScanSequences(x.Layout), segments, ScanBackWidth, IsAligned(dFinalState, 4) && IsAligned(d.InitialState, 4));
-        if (segments.Count > 1) WalkSegments(x, ScanPlan(x, segments), ref shape, isBackward: true, dy, x.C, dFinalState);
+        ScanWork work = WorkOf(x);
+        SelectiveScanShape shape = ScanShape(x, work, ScanBackWidth, IsAligned(dFinalState, 4) && IsAligned(d.InitialState, 4));
+        if (work.HasSegments) WalkSegments(x, work, ScanPlan(x, work), ref shape, isBackward: true, dy, x.C, dFinalState);
         long n = shape.N;
-        int bands = (int)Math.Max(1, (n + ScanBand - 1) / ScanBand), blocks = ScanBlocks(shape);
+        int bands = (int)Math.Max(1, (n + ScanBand - 1) / ScanBand), blocks = ScanBlocks(work, shape);
         // One block's sums for B and C wait for the next block's.
         int chains = SelectiveScanPlan.BackwardChains(shape.BlocksPerGroup);
         Tensor? partial = shape.BlocksPerGroup == 1 ? null : Tensor.Empty([2, chains, x.B.Count], DType.Float32, dy.Device);
-        Tensor sums = Tensor.Empty([shape.Sequences, segments.Count, n + 2, shape.Channels], DType.Float32, dy.Device);
+        Tensor sums = Tensor.Empty([work.Segments, n + 2, shape.Channels], DType.Float32, dy.Device);
         Tensor? carry = bands > 1 ? Tensor.Empty([blocks, bands, ScanBackThreads, 16], DType.Float32, dy.Device) : null;
         long words = checked(2 * x.Stretches(SelectiveScanStretch) * shape.G * bands * chains);
         Tensor turns = Tensor.Zeros([words + 1], DType.Int32, dy.Device);
@@ -181,61 +187,73 @@ internal sealed partial class CudaBackend
         });
         Kernel(SelectiveScanBackwardFile, $"selective_scan_sum_backward").Launch(Blocks("SelectiveScan", (n + 2) * shape.Channels, ColumnsOfBlock), ColumnSumThreads, 0, new SelectiveScanSumArgs
         {
-            Sums = Pointer(sums), DA = Pointer(d.A), DD = Pointer(d.D), Dbias = Pointer(d.DtBias), Channels = shape.Channels, Segments = (long)shape.Sequences * shape.Segments, N = shape.N,
+            Sums = Pointer(sums), DA = Pointer(d.A), DD = Pointer(d.D), Dbias = Pointer(d.DtBias), Channels = shape.Channels, Segments = work.Segments, N = shape.N,
         });
     }
 
-    private SelectiveScanPlan ScanPlan(SelectiveScanInputs x, ScanSegments segments)
+    private SelectiveScanPlan ScanPlan(SelectiveScanInputs x, ScanWork work)
     {
         long groups = x.B.Shape[2];
-        return SelectiveScanPlan.For(x.A.Shape[1], x.U.Shape[2] / groups, (x.Layout?.Count ?? x.U.Shape[0]) * segments.Count * groups, device.Multiprocessors);
+        return SelectiveScanPlan.For(x.A.Shape[1], x.U.Shape[2] / groups, work.Segments * groups, device.Multiprocessors);
     }
 
     /// <summary>Walks segments at once for what the others need of them, and gives it to the shape of the launches that follow.</summary>
-    private void WalkSegments(SelectiveScanInputs x, SelectiveScanPlan plan, ref SelectiveScanShape shape, bool isBackward, Tensor input, Tensor matrix, Tensor? first)
+    private void WalkSegments(SelectiveScanInputs x, ScanWork work, SelectiveScanPlan plan, ref SelectiveScanShape shape, bool isBackward, Tensor input, Tensor matrix, Tensor? first)
     {
-        Tensor ends = Tensor.Empty([shape.Sequences, shape.Segments - 1, shape.Channels, shape.N], DType.Float32, input.Device), deltas = Tensor.Empty([shape.Sequences, shape.Segments - 1, shape.Channels], DType.Float32, input.Device);
+        long borders = work.Segments - work.Sequences;
+        Tensor ends = Tensor.Empty([borders, shape.Channels, shape.N], DType.Float32, input.Device), deltas = Tensor.Empty([borders, shape.Channels], DType.Float32, input.Device);
         (shape.Ends, shape.Deltas) = (Pointer(ends), Pointer(deltas));
         SelectiveScanShape own = shape;
         (own.Width, own.BlocksPerGroup) = (plan.Width, ScanBlocksPerGroup(shape.ChannelsPerGroup, plan.Width));
-        int blocks = Blocks("SelectiveScan", checked((long)own.Sequences * (own.Segments - 1) * own.G * own.BlocksPerGroup));
-        Kernel(SelectiveScanStateFile, $"selective_scan_state<{input.DType}, {plan.States}, {IsScanWide(x, input)}, {isBackward}>").Launch(blocks, plan.Threads, plan.SegmentSharedBytes(own.N, input.DType.Size), new SelectiveScanStateArgs
+        Kernel(SelectiveScanStateFile, $"selective_scan_state<{input.DType}, {plan.States}, {IsScanWide(x, input)}, {isBackward}>").Launch(ScanBlocks(work, own), plan.Threads, plan.SegmentSharedBytes(own.N, input.DType.Size), new SelectiveScanStateArgs
         {
             Input = Pointer(input), Dt = Pointer(x.Dt), Z = isBackward ? Pointer(x.Z) : 0, Matrix = Pointer(matrix), First = Pointer(first), Ends = shape.Ends, Deltas = shape.Deltas,
             InputBatch = input.Strides[0], InputStep = input.Strides[1], MatrixBatch = matrix.Strides[0], MatrixStep = matrix.Strides[1], MatrixGroup = matrix.Strides[2], Shape = own,
         });
     }
 
-    /// <summary>The boundaries of packed sequences, then how many kept states stand before those of each.</summary>
-    private Tensor? UploadScanSequences(SequenceLayout? layout)
+    private ScanWork WorkOf(SelectiveScanInputs x)
     {
-        if (layout is null) return null;
-        var table = new long[2 * (layout.Count + 1)];
-        layout.CuSeqlens.CopyTo(table);
-        for (int i = 0, at = layout.Count + 1; i < layout.Count; i++, at++)
-            table[at + 1] = table[at] + (layout.End(i) - layout.Start(i) + SelectiveScanStretch - 1) / SelectiveScanStretch;
-        return Upload<long>(table);
+        if (x.Layout is not { } layout)
+        {
+            long rows = x.U.Shape[0];
+            var ofRow = ScanSegments.For(x, rows, x.U.Shape[1]);
+            return new ScanWork(rows, checked(rows * ofRow.Count), ofRow, null);
+        }
+        var table = new List<ScanSegment>(layout.Count);
+        long kept = 0;
+        for (int i = 0; i < layout.Count; i++)
+        {
+            long start = layout.Start(i), stop = layout.End(i);
+            var own = ScanSegments.For(x, 1, stop - start);
+            for (int k = 0; k < own.Count; k++)
+            {
+                long begin = start + k * own.Steps, end = Math.Min(begin + own.Steps, stop);
+                table.Add(new ScanSegment { Begin = begin, End = end, Kept = kept, Sequence = i, Segment = k, Segments = own.Count });
+                kept += (end - begin + SelectiveScanStretch - 1) / SelectiveScanStretch;
+            }
+        }
+        return new ScanWork(layout.Count, table.Count, default, Upload<ScanSegment>(CollectionsMarshal.AsSpan(table)));
     }
 
-    private static SelectiveScanShape ScanShape(SelectiveScanInputs x, Tensor? starts, ScanSegments segments, int width, bool areOtherStatesAligned)
+    private static SelectiveScanShape ScanShape(SelectiveScanInputs x, ScanWork work, int width, bool areOtherStatesAligned)
     {
         long channels = x.U.Shape[2], groups = x.B.Shape[2], n = x.A.Shape[1];
         int perGroup = Size32("SelectiveScan", "D / G", channels / groups);
         return new SelectiveScanShape
         {
-            A = Pointer(x.A), D = Pointer(x.D), DtBias = Pointer(x.DtBias), Starts = Pointer(starts), L = x.U.Shape[1], Channels = channels,
+            A = Pointer(x.A), D = Pointer(x.D), DtBias = Pointer(x.DtBias), Packed = Pointer(work.Packed), L = x.U.Shape[1], Channels = channels,
             UBatch = x.U.Strides[0], UStep = x.U.Strides[1], DtBatch = x.Dt.Strides[0], DtStep = x.Dt.Strides[1], ZBatch = x.Z?.Strides[0] ?? 0, ZStep = x.Z?.Strides[1] ?? 0,
             BBatch = x.B.Strides[0], BStep = x.B.Strides[1], BGroup = x.B.Strides[2], CBatch = x.C.Strides[0], CStep = x.C.Strides[1], CGroup = x.C.Strides[2],
             N = (int)n, G = Size32("SelectiveScan", "G", groups), ChannelsPerGroup = perGroup, BlocksPerGroup = ScanBlocksPerGroup(perGroup, width), Width = width,
-            Segments = segments.Count, SegmentSteps = segments.Steps,
-            Sequences = Size32("SelectiveScan", "the number of sequences", x.Layout?.Count ?? x.U.Shape[0]), HasSoftplus = x.HasSoftplus ? 1 : 0,
+            Segments = work.OfRow.Count, SegmentSteps = work.OfRow.Steps, HasSoftplus = x.HasSoftplus ? 1 : 0,
             AreStatesWide = n % 4 == 0 && areOtherStatesAligned && IsAligned(x.A, 4) && IsAligned(x.InitialState, 4) ? 1 : 0,
         };
     }
 
     private static int ScanBlocksPerGroup(int channels, int width) => (int)(((long)channels + width - 1) / width);
 
-    private static int ScanBlocks(in SelectiveScanShape shape) => Blocks("SelectiveScan", checked((long)shape.Sequences * shape.Segments * shape.G * shape.BlocksPerGroup));
+    private static int ScanBlocks(ScanWork work, in SelectiveScanShape shape) => Blocks("SelectiveScan", checked(work.Segments * shape.G * shape.BlocksPerGroup));
 
     private static bool IsScanWide(SelectiveScanInputs x, Tensor y)
     {

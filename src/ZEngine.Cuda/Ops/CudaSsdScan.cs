@@ -46,7 +46,7 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct SsdStepArgs
     {
-        public ulong Y, Ungated, Final, Initial;
+        public ulong Y, Final, Initial, Singles;
         public SsdShape Shape;
     }
 
@@ -108,13 +108,11 @@ internal sealed partial class CudaBackend
     {
         using Tensor? table = UploadSsdTable(x);
         SsdShape shape = ShapeOf(x, table, y);
-        if (shape.L == 1 && states is null && gate is null && input is null)
+        // Alone they would be worked out as a step: so they are among others.
+        long[]? singles = states is null && gate is null && input is null && x.Options.Layout is { } layout ? [.. from i in Enumerable.Range(0, layout.Count) where layout.End(i) - layout.Start(i) == 1 select (long)i] : null;
+        if (states is null && gate is null && input is null && shape.L == 1 || singles is not null && singles.Length == shape.Sequences)
         {
-            shape.IsStateWide = IsSsdStepWide(x, finalState) ? 1 : 0;
-            Kernel("SsdScanStep.cu", $"ssd_scan_step<{y.DType}>").Launch(Blocks("SsdScan", shape.Sequences * (long)shape.H * SsdPlan.Slices(shape.P, SsdPlan.StepChannels)), SsdPlan.Threads, 0, new SsdStepArgs
-            {
-                Y = Pointer(y), Ungated = Pointer(ungated), Final = Pointer(finalState), Initial = Pointer(x.InitialState), Shape = shape,
-            });
+            SsdScanSteps(x, shape, y, finalState, singles);
             return;
         }
         SsdPlan plan = PlanOf(x, shape);
@@ -133,6 +131,18 @@ internal sealed partial class CudaBackend
             Y = Pointer(y), Ungated = Pointer(ungated), Final = Pointer(finalState), States = Pointer(states), Initial = Pointer(x.InitialState), Carried = Pointer(carried),
             Norm = Pointer(gate?.Weight), Squares = Pointer(gate?.Squares), Convolved = Pointer(input?.Convolved), Convolution = ConvolutionOf(input),
             Shape = shape, Segments = plan.Segments, ChunksOfSegment = plan.ChunksOfSegment, Units = plan.Units,
+        });
+        if (singles is { Length: > 0 }) SsdScanSteps(x, shape, y, finalState, singles);
+    }
+
+    /// <summary>Of packed sequences those of one step; without, all of them.</summary>
+    private void SsdScanSteps(SsdScanInputs x, in SsdShape shape, Tensor y, Tensor finalState, long[]? singles)
+    {
+        using Tensor? numbers = singles is null ? null : Upload<long>(singles);
+        long blocks = (singles?.Length ?? shape.Sequences) * (long)shape.H * SsdPlan.Slices(shape.P, SsdPlan.StepChannels);
+        Kernel("SsdScanStep.cu", $"ssd_scan_step<{y.DType}>").Launch(Blocks("SsdScan", blocks), SsdPlan.Threads, 0, new SsdStepArgs
+        {
+            Y = Pointer(y), Final = Pointer(finalState), Initial = Pointer(x.InitialState), Singles = Pointer(numbers), Shape = shape with { IsStateWide = IsSsdStepWide(x, finalState) ? 1 : 0 },
         });
     }
 

@@ -19,8 +19,8 @@ public static partial class Ops
     /// <remarks>
     /// Δ = softplus(dt + bias), h_t = exp(Δ_t·A) ⊙ h_{t-1} + Δ_t·u_t·B_t, y_t = (h_t·C_t + D·u_t)·silu(z_t). States are kept at a few steps
     /// and worked out again between them for the gradient. The same inputs give the same bits, on every CUDA device. There few channels and long sequences are walked in segments at once, which join by
-    /// the product of their decays: then a sequence's bits also depend on the sizes of the whole call, cut in two or among others they are not those of the whole, and the error against
-    /// float64 is at most twice that of a walk in one. Gu and Dao 2023, arXiv:2312.00752, section 3.2 and algorithm 2.
+    /// the product of their decays: then a sequence cut in two has not the bits of the whole, a row of a batch not always those of the row alone, as the segments go by B too, and the error
+    /// against float64 is at most twice that of a walk in one. A packed sequence has the bits, and the gradients, that it has alone. Gu and Dao 2023, arXiv:2312.00752, section 3.2 and algorithm 2.
     /// </remarks>
     public static (Tensor Y, Tensor FinalState) SelectiveScan(
         Tensor u, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D = null, Tensor? z = null, Tensor? dtBias = null, Tensor? initialState = null,

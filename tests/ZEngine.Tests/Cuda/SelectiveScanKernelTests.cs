@@ -183,16 +183,16 @@ public sealed class SelectiveScanKernelTests
     public void Segments_are_for_few_channels_and_long_sequences_and_a_function_of_sizes()
     {
         // Channels and sequences that fill a GPU, and sequences that are not long: walked whole.
-        Assert.Equal(new ScanSegments(1, 2048), ScanSegments.For(16, 5120, 1, 8 * 2048, 2048));
-        Assert.Equal(new ScanSegments(1, 1023), ScanSegments.For(16, 64, 1, 1023, 1023));
-        Assert.Equal(new ScanSegments(1, 0), ScanSegments.For(16, 64, 1, 0, 0));
+        Assert.Equal(new ScanSegments(1, 2048), ScanSegments.For(16, 5120, 1, 8, 2048));
+        Assert.Equal(new ScanSegments(1, 1023), ScanSegments.For(16, 64, 1, 1, 1023));
+        Assert.Equal(new ScanSegments(1, 0), ScanSegments.For(16, 64, 1, 1, 0));
         // A sequence of the small Mamba: 48 warps, ten segments of whole stretches. More states are more warps; so are more sequences.
-        Assert.Equal(new ScanSegments(8, 256), ScanSegments.For(16, 1536, 1, 2048, 2048));
-        Assert.Equal(new ScanSegments(10, 832), ScanSegments.For(16, 1536, 1, 8192, 8192));
-        Assert.Equal(new ScanSegments(5, 1664), ScanSegments.For(32, 1536, 1, 8192, 8192));
-        Assert.Equal(new ScanSegments(5, 1664), ScanSegments.For(16, 1536, 1, 16384, 8192));
-        Assert.Equal(new ScanSegments(1, 8192), ScanSegments.For(16, 1536, 1, 3 * 8192, 8192));
-        Assert.Equal(new ScanSegments(32, 2048), ScanSegments.For(16, 128, 1, 65536, 65536));
+        Assert.Equal(new ScanSegments(8, 256), ScanSegments.For(16, 1536, 1, 1, 2048));
+        Assert.Equal(new ScanSegments(10, 832), ScanSegments.For(16, 1536, 1, 1, 8192));
+        Assert.Equal(new ScanSegments(5, 1664), ScanSegments.For(32, 1536, 1, 1, 8192));
+        Assert.Equal(new ScanSegments(5, 1664), ScanSegments.For(16, 1536, 1, 2, 8192));
+        Assert.Equal(new ScanSegments(1, 8192), ScanSegments.For(16, 1536, 1, 3, 8192));
+        Assert.Equal(new ScanSegments(32, 2048), ScanSegments.For(16, 128, 1, 1, 65536));
         foreach (int size in (ReadOnlySpan<int>)[2, 4]) Assert.InRange(SelectiveScanPlan.For(16, 5120, 8, 132).SharedBytes(16, size), 0, 48 << 10);
         Assert.Equal(21_504, SelectiveScanPlan.For(16, 5120, 8, 132).SegmentSharedBytes(16, 2));
     }

@@ -34,16 +34,62 @@ public sealed class CausalConv1dTests
     [MemberData(nameof(Cases))]
     public void Forward_and_gradients_equal_oracle(OpCase c, string device) => EngineOp.Check(c, device);
 
-    [Fact]
-    public void Split_sequence_equals_whole()
+    /// <summary>Options in any combination, and small sizes.</summary>
+    public static IEnumerable<TheoryDataRow<OpCase, string>> RandomCases() => Times(Enumerable.Range(0, 16).Select(RandomCase));
+
+    private static OpCase RandomCase(int seed)
     {
-        using TensorScope scope = TensorScope.Enter();
-        Tensor x = ZEngine.Ops.RandomNormal([2, 20, 9], Device.Cpu, new RandomStream(1)), w = ZEngine.Ops.RandomNormal([9, 4], Device.Cpu, new RandomStream(2));
-        (Tensor whole, Tensor final) = ZEngine.Ops.CausalConv1d(x, w, hasSilu: true);
-        (Tensor first, Tensor state) = ZEngine.Ops.CausalConv1d(x.Slice(1, 0, 2), w, hasSilu: true);
-        (Tensor second, Tensor last) = ZEngine.Ops.CausalConv1d(x.Slice(1, 2, 18), w, hasSilu: true, initialState: state);
-        Assert.Equal(whole.ToArray<float>(), ZEngine.Ops.Concat(1, first, second).ToArray<float>());
-        Assert.Equal(final.ToArray<float>(), last.ToArray<float>());
+        var chance = new Chance(seed);
+        int channels = chance.Of(1, 5, 8, 16, 33), taps = chance.Range(1, 8), length = chance.Of(1, 3, 20, 70), batch = chance.Of(1, 2);
+        bool isPacked = length > 1 && chance.Flag();
+        int[]? ends = isPacked ? chance.Boundaries(length) : null;
+        if (isPacked) batch = 1;
+        CaseBuilder c = Case("causal_conv1d", $"random options {seed}", seed + 1).With("activation", chance.Of("silu", null)).With("cu_seqlens", ends).Normal("x", [batch, length, channels]).Normal("weight", [channels, taps]);
+        if (chance.Flag()) c = c.Normal("bias", [channels]);
+        if (taps > 1 && chance.Flag()) c = c.Normal("initial_state", [isPacked ? ends!.Length - 1 : batch, taps - 1, channels]);
+        return taps == 1 ? c.Build("y") : c.Build("y", isPacked ? "final_states" : "final_state");
+    }
+
+    [Theory]
+    [MemberData(nameof(RandomCases))]
+    public void Random_options_equal_oracle(OpCase c, string device) => EngineOp.Check(c, device);
+
+    public static TheoryData<string> OpDevices => [.. Devices.OpNames];
+
+    [Theory, MemberData(nameof(OpDevices))]
+    public void Split_sequence_equals_whole(string deviceName)
+    {
+        (string name, DType type) = Devices.OfOp(deviceName);
+        Device device = Devices.Open(name);
+        foreach ((long width, long taps) in (ReadOnlySpan<(long, long)>)[(9, 4), (16, 4), (16, 7), (8, 1)])
+        foreach (long split in (ReadOnlySpan<long>)[1, 2, 11])
+        {
+            using TensorScope scope = TensorScope.Enter();
+            Tensor x = Random(device, 1, 2, 20, width).To(type), w = Random(device, 2, width, taps);
+            (Tensor whole, Tensor final) = ZEngine.Ops.CausalConv1d(x, w, hasSilu: true);
+            (Tensor first, Tensor state) = ZEngine.Ops.CausalConv1d(x.Slice(1, 0, split), w, hasSilu: true);
+            (Tensor second, Tensor last) = ZEngine.Ops.CausalConv1d(x.Slice(1, split, 20 - split), w, hasSilu: true, initialState: state);
+            Assert.Equal(whole.To(DType.Float32).ToArray<float>(), ZEngine.Ops.Concat(1, first, second).To(DType.Float32).ToArray<float>());
+            Assert.Equal(final.ToArray<float>(), last.ToArray<float>());
+        }
+    }
+
+    private static Tensor Random(Device device, ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(7, stream)).To(device);
+
+    /// <summary>Sequences shorter than the window and longer than a tile, whose borders are those of no tile.</summary>
+    [Theory, MemberData(nameof(OpDevices))]
+    public void Packed_sequences_have_the_bits_and_gradients_of_each_alone(string deviceName)
+    {
+        (string name, DType type) = Devices.OfOp(deviceName);
+        Device device = Devices.Open(name);
+        foreach ((long width, long taps, bool hasSilu) in (ReadOnlySpan<(long, long, bool)>)[(16, 4, true), (16, 4, false), (17, 4, true), (16, 7, true), (9, 2, false)])
+        {
+            using TensorScope scope = TensorScope.Enter();
+            long[] lengths = [1, 3, 40, 2, 70];
+            long length = lengths.Sum();
+            PackedLaw.Holds(lengths, (x, state, all, layout) => ZEngine.Ops.CausalConv1d(x[0], all[0], all[1], hasSilu, state, layout), [Random(device, 1, 1, length, width).To(type)],
+                Random(device, 2, lengths.Length, taps - 1, width), [Random(device, 3, width, taps), Random(device, 4, width)], Random(device, 5, 1, length, width).To(type), Random(device, 6, lengths.Length, taps - 1, width));
+        }
     }
 
     [Fact]

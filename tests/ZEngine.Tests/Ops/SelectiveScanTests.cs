@@ -51,80 +51,111 @@ public sealed class SelectiveScanTests
     [MemberData(nameof(Cases))]
     public void Forward_and_gradients_equal_oracle(OpCase c, string device) => EngineOp.Check(c, device);
 
-    public static TheoryData<string> DeviceNames => [.. Devices.Names];
+    /// <summary>Options in any combination, and small sizes.</summary>
+    public static IEnumerable<TheoryDataRow<OpCase, string>> RandomCases() => Times(Enumerable.Range(0, 16).Select(RandomCase));
 
-    [Theory, MemberData(nameof(DeviceNames))]
-    public void Extreme_steps_give_no_NaN_forward_or_backward(string name)
+    private static OpCase RandomCase(int seed)
     {
-        Device device = Devices.Open(name);
-        foreach (int length in (ReadOnlySpan<int>)[200, 1100]) Extreme_steps_give_no_NaN(device, length);
+        var chance = new Chance(seed);
+        int groups = chance.Of(1, 2, 3), channels = groups * chance.Of(1, 4, 7, 8, 16), n = chance.Of(1, 4, 5, 8, 16, 19), length = chance.Of(1, 7, 32, 45), batch = chance.Of(1, 2);
+        bool isPacked = length > 1 && chance.Flag(), hasSoftplus = chance.Flag();
+        int[]? ends = isPacked ? chance.Boundaries(length) : null;
+        if (isPacked) batch = 1;
+        CaseBuilder c = Case("selective_scan", $"random options {seed}", seed + 1).With("softplus", hasSoftplus).With("cu_seqlens", ends).Normal("u", [batch, length, channels]).Decay("A", [channels, n])
+            .Normal("B", [batch, length, groups, n]).Normal("C", [batch, length, groups, n]);
+        // As in the case without softplus above, and a bias that leaves steps so.
+        c = hasSoftplus ? c.Normal("dt", [batch, length, channels]) : c.Uniform("dt", [batch, length, channels], -0.125, 0.75);
+        if (chance.Flag()) c = hasSoftplus ? c.Normal("dt_bias", [channels]) : c.Uniform("dt_bias", [channels], -0.125, 0.25);
+        if (chance.Flag()) c = c.Normal("D", [channels]);
+        if (chance.Flag()) c = c.Normal("z", [batch, length, channels]);
+        if (chance.Flag()) c = c.Normal("initial_state", [isPacked ? ends!.Length - 1 : batch, channels, n]);
+        return c.Build("y", isPacked ? "final_states" : "final_state");
     }
 
-    private static void Extreme_steps_give_no_NaN(Device device, int length)
+    [Theory]
+    [MemberData(nameof(RandomCases))]
+    public void Random_options_equal_oracle(OpCase c, string device) => EngineOp.Check(c, device);
+
+    public static TheoryData<string> DeviceNames => [.. Devices.Names];
+
+    public static TheoryData<string> OpDevices => [.. Devices.OpNames];
+
+    [Theory, MemberData(nameof(OpDevices))]
+    public void Extreme_steps_give_no_NaN_forward_or_backward(string deviceName)
+    {
+        (string name, DType type) = Devices.OfOp(deviceName);
+        foreach (int length in (ReadOnlySpan<int>)[200, 1100]) Extreme_steps_give_no_NaN(Devices.Open(name), type, length);
+    }
+
+    private static void Extreme_steps_give_no_NaN(Device device, DType type, int length)
     {
         using Tape tape = Tape.Begin();
-        Tensor u = tape.Watch(Random(device, 1, 1, length, 2));
+        Tensor u = tape.Watch(Random(device, 1, 1, length, 2).To(type));
         var steps = new float[2 * length];
         for (int i = 0; i < steps.Length; i++) steps[i] = (i % 7) switch { 0 => 1e5f, 1 => -1e5f, 2 => 60, 3 => 1e30f, _ => 0.1f };
-        Tensor dt = tape.Watch(Tensor.From<float>(steps, [1, length, 2], device)), A = tape.Watch(Tensor.From<float>([-1e4f, -1e-9f, -1f, -3e38f], [2, 2], device));
-        Tensor B = tape.Watch(Random(device, 2, 1, length, 1, 2)), C = tape.Watch(Random(device, 3, 1, length, 1, 2));
+        Tensor dt = tape.Watch(Tensor.From<float>(steps, [1, length, 2], device).To(type)), A = tape.Watch(Tensor.From<float>([-1e4f, -1e-9f, -1f, -3e38f], [2, 2], device));
+        Tensor B = tape.Watch(Random(device, 2, 1, length, 1, 2).To(type)), C = tape.Watch(Random(device, 3, 1, length, 1, 2).To(type));
         (Tensor y, Tensor final) = ZEngine.Ops.SelectiveScan(u, dt, A, B, C);
-        tape.Backward(ZEngine.Ops.Add(ZEngine.Ops.Mean(ZEngine.Ops.Scale(y, 1e-20f)), ZEngine.Ops.Mean(ZEngine.Ops.Scale(final, 1e-20f))));
+        Tensor dy = Tensor.Empty(y.Shape, type, device), dfinal = Tensor.Empty(final.Shape, DType.Float32, device);
+        ZEngine.Ops.Fill(dy, 1e-20f / y.Count);
+        ZEngine.Ops.Fill(dfinal, 1e-20f / final.Count);
+        tape.Backward([y, final], [dy, dfinal]);
         foreach (Tensor tensor in (ReadOnlySpan<Tensor>)[y, final, tape.GradientOf(u), tape.GradientOf(dt), tape.GradientOf(A), tape.GradientOf(B), tape.GradientOf(C)])
-            Assert.All(tensor.ToArray<float>(), value => Assert.False(float.IsNaN(value)));
+            Assert.All(Floats(tensor), value => Assert.False(float.IsNaN(value)));
     }
 
     private static Tensor Random(Device device, ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(9, stream)).To(device);
 
+    private static float[] Floats(Tensor tensor)
+    {
+        using NoGradient pause = Tape.NoGrad();
+        return tensor.To(DType.Float32).ToArray<float>();
+    }
+
     private static Tensor Decays(Device device, ulong stream, params long[] shape) => ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Random(device, stream, shape)), -1);
 
-    [Theory, MemberData(nameof(DeviceNames))]
-    public void Split_sequence_equals_whole_and_packed_equals_separate(string name)
+    [Theory, MemberData(nameof(OpDevices))]
+    public void Split_sequence_equals_whole(string deviceName)
     {
+        (string name, DType type) = Devices.OfOp(deviceName);
         Device device = Devices.Open(name);
         using TensorScope scope = TensorScope.Enter();
-        Tensor u = Random(device, 1, 1, 90, 24), dt = Random(device, 2, 1, 90, 24), A = Decays(device, 3, 24, 16), B = Random(device, 4, 1, 90, 1, 16), C = Random(device, 5, 1, 90, 1, 16);
+        Tensor Typed(ulong stream, params long[] shape) => Random(device, stream, shape).To(type);
+        Tensor u = Typed(1, 1, 90, 24), dt = Typed(2, 1, 90, 24), A = Decays(device, 3, 24, 16), B = Typed(4, 1, 90, 1, 16), C = Typed(5, 1, 90, 1, 16);
         (Tensor Y, Tensor State) Part(long from, long length, Tensor? state) =>
             ZEngine.Ops.SelectiveScan(u.Slice(1, from, length), dt.Slice(1, from, length), A, B.Slice(1, from, length), C.Slice(1, from, length), initialState: state);
 
-        (Tensor packed, Tensor finals) = ZEngine.Ops.SelectiveScan(u, dt, A, B, C, layout: new SequenceLayout(0, 20, 90));
-        (Tensor first, Tensor firstState) = Part(0, 20, null);
-        (Tensor second, Tensor secondState) = Part(20, 70, null);
-        Assert.Equal(ZEngine.Ops.Concat(1, first, second).ToArray<float>(), packed.ToArray<float>());
-        Assert.Equal(ZEngine.Ops.Concat(0, firstState, secondState).ToArray<float>(), finals.ToArray<float>());
-
         (Tensor whole, Tensor wholeState) = ZEngine.Ops.SelectiveScan(u, dt, A, B, C);
+        (Tensor first, Tensor firstState) = Part(0, 20, null);
         (Tensor rest, Tensor restState) = Part(20, 70, firstState);
-        Assert.Equal(whole.ToArray<float>(), ZEngine.Ops.Concat(1, first, rest).ToArray<float>());
+        Assert.Equal(Floats(whole), Floats(ZEngine.Ops.Concat(1, first, rest)));
         Assert.Equal(wholeState.ToArray<float>(), restState.ToArray<float>());
 
         Tensor? state = null;
         var decoded = new Tensor[90];
         for (int l = 0; l < 90; l++) (decoded[l], state) = Part(l, 1, state);
-        float[] want = whole.ToArray<float>(), got = ZEngine.Ops.Concat(1, decoded).ToArray<float>();
+        float[] want = Floats(whole), got = Floats(ZEngine.Ops.Concat(1, decoded));
         if (name != "cpu") Assert.Equal(want, got);            // the CPU adds the states of a single step in another order
         for (int i = 0; i < want.Length; i++) Assert.Equal(want[i], got[i], 2e-5f);
     }
 
-    [Theory, MemberData(nameof(DeviceNames))]
-    public void Gradients_of_packed_sequences_equal_those_of_separate_ones(string name)
+    /// <summary>Sequences that are walked in segments, in others than a whole call of their length would be, beside such as are not.</summary>
+    [Theory, MemberData(nameof(OpDevices))]
+    public void Packed_sequences_have_the_bits_and_gradients_of_each_alone(string deviceName)
     {
+        (string name, DType type) = Devices.OfOp(deviceName);
         Device device = Devices.Open(name);
-        using TensorScope scope = TensorScope.Enter();
-        Tensor A = Decays(device, 3, 24, 8), state = Random(device, 6, 2, 24, 8);
-        Tensor[] inputs = [Random(device, 1, 1, 53, 24), Random(device, 2, 1, 53, 24), Random(device, 4, 1, 53, 1, 8), Random(device, 5, 1, 53, 1, 8), Random(device, 7, 1, 53, 24), Random(device, 8, 1, 53, 24)];
-        float[][] Gradients(long from, long length, Tensor initial, SequenceLayout? layout)
+        foreach ((long channels, long groups, long n, long[] lengths) in (ReadOnlySpan<(long, long, long, long[])>)[(16, 1, 4, [1024, 1040]), (72, 1, 20, [33, 1, 1025]), (6, 2, 5, [1100, 1, 31, 2060]), (24, 3, 8, [20, 33, 1])])
         {
-            using Tape tape = Tape.Begin();
-            Tensor[] x = [.. inputs.Select(input => input.Slice(1, from, length).Clone()), initial.Clone()];
-            foreach (Tensor input in x) tape.Watch(input);
-            tape.Backward(ZEngine.Ops.SelectiveScan(x[0], x[1], A, x[2], x[3], z: x[4], initialState: x[6], layout: layout).Y, x[5]);
-            var gradients = new List<float[]>();
-            foreach (Tensor input in (ReadOnlySpan<Tensor>)[.. x[..5], x[6]]) gradients.Add(tape.GradientOf(input).ToArray<float>());
-            return [.. gradients];
+            using TensorScope scope = TensorScope.Enter();
+            long length = lengths.Sum();
+            Assert.Equal(length > 1000, lengths.Any(each => ZEngine.Cuda.ScanSegments.For(n, channels / groups, groups, 1, each).Count > 1));
+            Tensor Typed(ulong stream, params long[] shape) => Random(device, stream, shape).To(type);
+            PackedLaw.Holds(lengths, (x, state, all, layout) => ZEngine.Ops.SelectiveScan(x[0], x[1], all[0], x[2], x[3], all[1], x[4], all[2], state, layout: layout),
+                [Typed(1, 1, length, channels), Typed(2, 1, length, channels), Typed(4, 1, length, groups, n), Typed(5, 1, length, groups, n), Typed(7, 1, length, channels)],
+                Random(device, 6, lengths.Length, channels, n), [Decays(device, 3, channels, n), Random(device, 8, channels), Random(device, 9, channels)],
+                Typed(10, 1, length, channels), Random(device, 11, lengths.Length, channels, n));
         }
-        float[][] packed = Gradients(0, 53, state, new SequenceLayout(0, 20, 53)), first = Gradients(0, 20, state.Slice(0, 0, 1), null), second = Gradients(20, 33, state.Slice(0, 1, 1), null);
-        for (int i = 0; i < packed.Length; i++) Assert.Equal([.. first[i], .. second[i]], packed[i]);
     }
 
     [Theory, MemberData(nameof(DeviceNames))]

@@ -5,7 +5,7 @@ namespace ZEngine.Tests.Ops;
 
 public sealed class SsdScanTests
 {
-    internal static Tensors Apply(EngineInputs x) => Apply(x, 0);
+    internal static Tensors Apply(EngineInputs x) => Apply(x, x.Attrs.Int("chunk_length") ?? 0);
 
     private static Tensors Apply(EngineInputs x, long chunkLength)
     {
@@ -37,7 +37,34 @@ public sealed class SsdScanTests
         Scan("the most states, odd channels", 9, 1, 37, 256).Normal("dt_bias", [1]).Build(),
         Scan("the widest heads", 9, 2, 128, 20).Normal("D", [2, 128]).Normal("initial_state", [1, 2, 128, 20]).Build(),
         Scan("packed", 90, 4, 4, 6).With("cu_seqlens", new[] { 0, 1, 3, 80, 90 }).Normal("initial_state", [4, 4, 4, 6]).Normal("D", [4]).Build(),
+        Scan("packed, groups, limits, a gate, D per channel", 60, 6, 8, 8, groups: 3).With("cu_seqlens", new[] { 0, 17, 18, 60 }).With("dt_limit", new double?[] { 0.3, 1.2 })
+            .Normal("z", [1, 60, 6, 8]).Normal("D", [6, 8]).Normal("dt_bias", [6]).Normal("initial_state", [3, 6, 8, 8]).Build("y", "final_states"),
     ]);
+
+    /// <summary>Options in any combination, and small sizes.</summary>
+    public static IEnumerable<TheoryDataRow<OpCase, string>> RandomCases() => Times(Enumerable.Range(0, 16).Select(RandomCase));
+
+    private static OpCase RandomCase(int seed)
+    {
+        var chance = new Chance(seed);
+        int groups = chance.Of(1, 2, 3), heads = groups * chance.Range(1, 3), p = chance.Of(3, 8, 17), n = chance.Of(4, 5, 8, 20), length = chance.Of(1, 7, 32, 45), batch = chance.Of(1, 2);
+        bool isPacked = length > 1 && chance.Flag(), hasSoftplus = chance.Flag();
+        int[]? ends = isPacked ? chance.Boundaries(length) : null;
+        if (isPacked) batch = 1;
+        CaseBuilder c = Case("ssd", $"random options {seed}", seed + 1).With("softplus", hasSoftplus).With("cu_seqlens", ends).With("chunk_length", chance.Of(0, 4, 16, 23)).With("dt_limit", chance.Of<double?[]?>(null, [0.3, 1.2], [0, null]))
+            .Normal("x", [batch, length, heads, p]).Decay("A", [heads]).Normal("B", [batch, length, groups, n]).Normal("C", [batch, length, groups, n]);
+        // Without softplus steps are hardly ever negative: a state that grows carries its rounding into every bit.
+        c = hasSoftplus ? c.Normal("dt", [batch, length, heads]) : c.Uniform("dt", [batch, length, heads], -0.125, 0.75);
+        if (chance.Flag()) c = hasSoftplus ? c.Normal("dt_bias", [heads]) : c.Uniform("dt_bias", [heads], -0.125, 0.25);
+        if (chance.Flag()) c = chance.Flag() ? c.Normal("D", [heads]) : c.Normal("D", [heads, p]);
+        if (chance.Flag()) c = c.Normal("z", [batch, length, heads, p]);
+        if (chance.Flag()) c = c.Normal("initial_state", [isPacked ? ends!.Length - 1 : batch, heads, p, n]);
+        return c.Build("y", isPacked ? "final_states" : "final_state");
+    }
+
+    [Theory]
+    [MemberData(nameof(RandomCases))]
+    public void Random_options_equal_oracle(OpCase c, string device) => EngineOp.Check(c, device);
 
     [Theory]
     [MemberData(nameof(Cases))]
@@ -47,26 +74,93 @@ public sealed class SsdScanTests
     [InlineData(1), InlineData(2), InlineData(7), InlineData(16), InlineData(100), InlineData(257), InlineData(1000)]
     public void Chunk_length_does_not_change_the_result(int chunk)
     {
-        foreach (string device in Devices.Names) EngineOp.Check(OpCase.Golden("ssd_chunk_edges"), device, x => Apply(x, chunk));
+        foreach (string device in Devices.OpNames)
+            if (EngineOp.Takes("ssd", device)) EngineOp.Check(OpCase.Golden("ssd_chunk_edges"), device, x => Apply(x, chunk));
     }
 
     public static TheoryData<string> DeviceNames => [.. Devices.Names];
 
+    public static TheoryData<string> OpDevices => [.. Devices.OpNames.Where(device => EngineOp.Takes("ssd", device))];
+
     [Theory]
-    [MemberData(nameof(DeviceNames))]
-    public void Extreme_steps_give_no_NaN_forward_or_backward(string name)
+    [MemberData(nameof(OpDevices))]
+    public void Extreme_steps_give_no_NaN_forward_or_backward(string deviceName)
     {
+        (string name, DType type) = Devices.OfOp(deviceName);
         Device device = Devices.Open(name);
         using Tape tape = Tape.Begin();
-        Tensor x = tape.Watch(ZEngine.Ops.RandomNormal([1, 200, 2, 8], Device.Cpu, new RandomStream(1)).To(device));
+        Tensor Random(ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(stream)).To(device).To(type);
+        Tensor x = tape.Watch(Random(1, 1, 200, 2, 8));
         var steps = new float[400];
         for (int i = 0; i < steps.Length; i++) steps[i] = (i % 7) switch { 0 => 1e5f, 1 => -1e5f, 2 => 60, _ => 0.1f };
-        Tensor dt = tape.Watch(Tensor.From<float>(steps, [1, 200, 2], device)), A = tape.Watch(Tensor.From<float>([-1e4f, -1e-9f], [2], device));
-        Tensor B = tape.Watch(ZEngine.Ops.RandomNormal([1, 200, 1, 8], Device.Cpu, new RandomStream(2)).To(device)), C = tape.Watch(ZEngine.Ops.RandomNormal([1, 200, 1, 8], Device.Cpu, new RandomStream(3)).To(device));
+        Tensor dt = tape.Watch(Tensor.From<float>(steps, [1, 200, 2], device).To(type)), A = tape.Watch(Tensor.From<float>([-1e4f, -1e-9f], [2], device));
+        Tensor B = tape.Watch(Random(2, 1, 200, 1, 8)), C = tape.Watch(Random(3, 1, 200, 1, 8));
         (Tensor y, Tensor final) = ZEngine.Ops.SsdScan(x, dt, A, B, C);
-        tape.Backward(ZEngine.Ops.Add(ZEngine.Ops.Mean(y), ZEngine.Ops.Mean(final)));
+        Tensor dy = Tensor.Empty(y.Shape, type, device), dfinal = Tensor.Empty(final.Shape, DType.Float32, device);
+        ZEngine.Ops.Fill(dy, 1f / y.Count);
+        ZEngine.Ops.Fill(dfinal, 1f / final.Count);
+        tape.Backward([y, final], [dy, dfinal]);
         foreach (Tensor tensor in (ReadOnlySpan<Tensor>)[y, final, tape.GradientOf(x), tape.GradientOf(dt), tape.GradientOf(A), tape.GradientOf(B), tape.GradientOf(C)])
-            Assert.All(tensor.ToArray<float>(), value => Assert.True(float.IsFinite(value), value.ToString()));
+        {
+            using NoGradient pause = Tape.NoGrad();
+            Assert.All(tensor.To(DType.Float32).ToArray<float>(), value => Assert.True(float.IsFinite(value), value.ToString()));
+        }
+    }
+
+    /// <summary>Boundaries in the middle of chunks, with all options.</summary>
+    [Theory]
+    [MemberData(nameof(OpDevices))]
+    public void Packed_sequences_have_the_bits_and_gradients_of_each_alone(string deviceName)
+    {
+        (string name, DType type) = Devices.OfOp(deviceName);
+        Device device = Devices.Open(name);
+        Tensor Random(ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(9, stream)).To(device);
+        foreach ((long heads, long groups, long p, long n, long[] lengths) in (ReadOnlySpan<(long, long, long, long, long[])>)[(4, 2, 8, 16, [20, 70, 2]), (3, 1, 17, 5, [33, 1, 7])])
+        {
+            using TensorScope scope = TensorScope.Enter();
+            long length = lengths.Sum();
+            PackedLaw.Holds(lengths, (x, state, all, layout) => ZEngine.Ops.SsdScan(x[0], x[1], all[0], x[2], x[3], all[1], x[4], all[2], state, new SsdScanOptions(MinDelta: 0.1f, MaxDelta: 2, Layout: layout)),
+                [Random(1, 1, length, heads, p).To(type), Random(2, 1, length, heads).To(type), Random(4, 1, length, groups, n).To(type), Random(5, 1, length, groups, n).To(type), Random(7, 1, length, heads, p).To(type)],
+                Random(6, lengths.Length, heads, p, n), [ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Random(3, heads)), -1), Random(8, heads, p), Random(11, heads)],
+                Random(10, 1, length, heads, p).To(type), Random(12, lengths.Length, heads, p, n));
+        }
+    }
+
+    /// <summary>A sequence in three parts, each from the final state of the one before: the bounds of the whole, of outputs and of gradients that go through the parts.</summary>
+    [Theory]
+    [MemberData(nameof(OpDevices))]
+    public void Parts_that_carry_their_state_are_as_near_as_the_whole(string deviceName) => EngineOp.Check(
+        Scan("in parts", 90, 4, 8, 16, groups: 2).Normal("D", [4]).Normal("z", [1, 90, 4, 8]).Normal("dt_bias", [4]).Normal("initial_state", [1, 4, 8, 16]).Build(), deviceName, x =>
+        {
+            Tensor? state = x["initial_state"];
+            var parts = new List<Tensor>();
+            foreach ((long from, long length) in (ReadOnlySpan<(long, long)>)[(0, 20), (20, 1), (21, 69)])
+            {
+                Tensor Part(string name) => x[name].Slice(1, from, length);
+                (Tensor y, state) = ZEngine.Ops.SsdScan(Part("x"), Part("dt"), x["A"], Part("B"), Part("C"), x["D"], Part("z"), x["dt_bias"], state);
+                parts.Add(y);
+            }
+            return new Tensors { ["y"] = ZEngine.Ops.Concat(1, [.. parts]), ["final_state"] = state };
+        });
+
+    /// <summary>One step reads rows whose places are multiples of 16 bytes in wide accesses, and others element by element: in the same order.</summary>
+    [Theory]
+    [MemberData(nameof(OpDevices))]
+    public void One_step_has_the_same_bits_wherever_rows_stand(string deviceName)
+    {
+        (string name, DType type) = Devices.OfOp(deviceName);
+        Device device = Devices.Open(name);
+        using TensorScope scope = TensorScope.Enter();
+        Tensor Random(ulong stream, params long[] shape) => ZEngine.Ops.RandomNormal(shape, Device.Cpu, new RandomStream(9, stream)).To(device);
+        foreach (long n in (ReadOnlySpan<long>)[8, 72, 132])
+        {
+            Tensor bc = Random(1, 2, 1, 2 * n + 1).To(type), x = Random(2, 2, 1, 3, 51).To(type), dt = Random(3, 2, 1, 3).To(type), A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, Random(4, 3)), -1), state = Random(5, 2, 3, 51, n);
+            Tensor B = bc.Slice(-1, 1, n).Reshape(2, 1, 1, n), C = bc.Slice(-1, n + 1, n).Reshape(2, 1, 1, n);
+            (Tensor odd, Tensor oddState) = ZEngine.Ops.SsdScan(x, dt, A, B, C, initialState: state);
+            (Tensor even, Tensor evenState) = ZEngine.Ops.SsdScan(x, dt, A, B.Clone(), C.Clone(), initialState: state);
+            Assert.Equal(even.To(DType.Float32).ToArray<float>(), odd.To(DType.Float32).ToArray<float>());
+            Assert.Equal(evenState.ToArray<float>(), oddState.ToArray<float>());
+        }
     }
 
     [Theory]

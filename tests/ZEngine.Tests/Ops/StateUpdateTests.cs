@@ -53,7 +53,7 @@ public sealed class StateUpdateTests
     {
         (string name, DType type) = Devices.OfOp(deviceName);
         Device device = Devices.Open(name);
-        foreach ((long p, long n, long taps) in (ReadOnlySpan<(long, long, long)>)[(P, N, K), (5, 7, 2), (33, 130, 1)])
+        foreach ((long p, long n, long taps) in (ReadOnlySpan<(long, long, long)>)[(P, N, K), (5, 7, 2), (33, 130, 1), (51, 8, 4)])
         foreach (bool isScattered in (ReadOnlySpan<bool>)[false, true])
         {
             using TensorScope scope = TensorScope.Enter();
