@@ -7,7 +7,7 @@
 // Launch     grid B·H·ceil(P / 32), block 256.
 // Traffic    reads and writes N·P floats per head, reads 2·N elements for every 4 channels, and P elements (2·P with z), writes P.
 // Precision  loads T, computes and accumulates f32, stores T. Deterministic: no atomics.
-// Limits     none.
+// Limits     H·P < 2³¹.
 // Variants   ssd_scan_step<{f32|bf16|f16}>
 #include "common/Ssd.cuh"
 
