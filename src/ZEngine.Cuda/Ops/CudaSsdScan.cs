@@ -160,7 +160,7 @@ internal sealed partial class CudaBackend
         (DType type, Device of) = (dy.DType, dy.Device);
         long chunks = Size32("SsdScan", "chunks", x.Chunks());
         int sumsOfHead = 2 + (x.D is null ? 0 : shape.IsSkipPerChannel != 0 ? shape.P : 1), slotFloats = SsdPlan.SlotFloats(type);
-        _ = Size32("SsdScan", "sums of a chunk for A, dtBias and D", shape.H * (long)sumsOfHead);
+        _ = Size32("SsdScan", "H·(2 + skips)", shape.H * (long)sumsOfHead);
         SsdSweepPlan plan = SsdSweepPlan.For(shape.N, shape.P, shape.H, shape.G, type, shape.Sequences, LongestSequence(x), shape.Q, device.Multiprocessors, device.SharedBytesPerBlock, x.Options.Layout is not null);
         long blocks = (long)shape.Sequences * plan.Segments * shape.G * plan.Shares, slices = SsdPlan.Slices(shape.N, SsdPlan.Side), pieces = SsdPlan.Slices(shape.P, SsdPlan.Piece(type));
         using Tensor sums = Tensor.Empty([chunks, shape.H, sumsOfHead], DType.Float32, of);
