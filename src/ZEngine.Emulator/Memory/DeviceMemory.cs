@@ -33,6 +33,11 @@ internal sealed unsafe class DeviceMemory : IDisposable
     private const int GranuleShift = 9;
     /// <summary>Of larger allocations and buffers the owners are noted by parts of this size, when an access comes to one.</summary>
     private const ulong Part = 1 << 20;
+    /// <summary>
+    /// Before an allocation of 2³¹ bytes or more so much stays free, as long as the window has room: an offset in elements of up to eight bytes that was cut off at 32 bits, and is below 0, is
+    /// then in nobody's memory.
+    /// </summary>
+    private const ulong Long = 1ul << 31, Apart = Long * 8;
     private const int MaxSlots = 1 << 22, MaxReturned = 4096;
 
     private readonly VirtualMemory _data, _initialised, _owners, _ranges;
@@ -210,7 +215,7 @@ internal sealed unsafe class DeviceMemory : IDisposable
         {
             if (bytes > Capacity - Used || _slots.Count == MaxSlots) return null;
             ulong span = (bytes + 2 * Granule - 1) / Granule * Granule;                     // at least one unowned granule... of red zone
-            ulong start = _next;
+            ulong start = bytes >= Long && _next + Apart + span <= Window ? _next + Apart : _next;
             if (start + span > Window)
             {
                 Allocation? old = TakeFromQuarantine(span);
@@ -219,7 +224,7 @@ internal sealed unsafe class DeviceMemory : IDisposable
             }
             else
             {
-                _next += span + Granule;
+                _next = start + span + Granule;
             }
             var allocation = new Allocation { Id = _allocations.Count, Address = Base + start, Bytes = bytes, Name = name };
             _allocations.Add(allocation);
