@@ -34,7 +34,7 @@
 //            state itself stays f32. ssd_scan_state_forward of f32 and f16: tiles are f32, products are multiply-adds. Sums of Δ·A are f64. Deterministic: no atomics; units, blocks and
 //            segments change no bit.
 //            A convolution gives the bits of CausalConv1d.cu, x rounded to T; it takes an exponential and a reciprocal a value.
-// Limits     N ≤ 64·Tiles ≤ 256; Q ≤ 64; H, P, G, sequences, chunks of a sequence and grids below 2³¹. A convolution has at most 4 taps, and no segments: ssd_scan_state_forward would make its values once more for each 64 states. Where W does not divide P the
+// Limits     N ≤ 64·Tiles ≤ 256; Q ≤ 64; H·P, G, sequences, chunks of a sequence and grids below 2³¹. A convolution has at most 4 taps, and no segments: ssd_scan_state_forward would make its values once more for each 64 states. Where W does not divide P the
 //            last unit of a head works on channels that are not there.
 // Variants   ssd_scan_forward<bf16, {1|2|4}>; ssd_scan_state_forward<{f32|bf16|f16}>
 #include "common/SsdForward.cuh"

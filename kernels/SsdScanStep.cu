@@ -8,7 +8,7 @@
 // Launch     grid sequences·H·ceil(P / 32), block 256.
 // Traffic    reads and writes N·P floats per head, reads 2·N elements for every 4 channels, and P elements (2·P with z), writes P; of each thread dt, its bias and A, and of packed sequences two numbers.
 // Precision  loads T, computes and accumulates f32, stores T. Deterministic: no atomics.
-// Limits     N ≤ 256, as for more steps; H, P, G, sequences and the grid below 2³¹. isStateWide: N is a multiple of 4, addresses and strides of B, C and the states are multiples of 16 bytes.
+// Limits     N ≤ 256, as for more steps; H·P, G, sequences and the grid below 2³¹. isStateWide: N is a multiple of 4, addresses and strides of B, C and the states are multiples of 16 bytes.
 // Variants   ssd_scan_step<{f32|bf16|f16}>
 #include "common/Ssd.cuh"
 

@@ -7,7 +7,7 @@
 // Launch     grid ceil(H·(2 + skips) / 32), block 256.
 // Traffic    reads all sums, and writes the gradients.
 // Precision  float. Deterministic: no atomics, fixed order of additions.
-// Limits     the grid below 2³¹.
+// Limits     H·(2 + skips) < 2³¹.
 // Variants   ssd_scan_sum_backward
 #include "common/Columns.cuh"
 #include "common/Ssd.cuh"
@@ -23,10 +23,10 @@ struct SsdSumArgs                                             // mirrored in Cud
 __global__ void __launch_bounds__(kSsdThreads) ssd_scan_sum_backward(const SsdSumArgs args)
 {
     __shared__ f32 sColumns[kColumnWarps][kWarp];
-    const int column = blockIdx.x * kWarp + threadIdx.x % kWarp, width = args.H * args.sumsOfHead;
+    const u32 column = blockIdx.x * kWarp + threadIdx.x % kWarp, width = (u32)args.H * args.sumsOfHead;
     const f32 sum = column_sum(args.sums, args.chunks, width, column, sColumns);
     if (threadIdx.x >= kWarp || column >= width) return;
-    const int head = column / args.sumsOfHead, which = column % args.sumsOfHead;
+    const u32 head = column / args.sumsOfHead, which = column % args.sumsOfHead;
     if (which == 0) args.dA[head] = args.logA ? -expf(args.logA[head]) * sum : sum;
     else if (which > 1) args.dD[head * (args.sumsOfHead - 2) + which - 2] = sum;
     else if (args.dBias) args.dBias[head] = sum;

@@ -43,10 +43,16 @@ public sealed partial class EmulatedCudaDriver : CudaDriver
             throw new ArgumentException("EmulatorChecks.Footprints counts nothing without EmulatorChecks.Counters.", nameof(options));
         ArgumentOutOfRangeException.ThrowIfLessThan(Options.Multiprocessors ?? 1, 1, nameof(options));
         ArgumentOutOfRangeException.ThrowIfLessThan(Options.BlockInstructions, 1, nameof(options));
+        if (Options.OuterBlocks is { } outer)
+        {
+            ArgumentOutOfRangeException.ThrowIfLessThan(outer.Count, 1, nameof(options));
+            if (Options.Workers > 1 || Options.Policy == SchedulingPolicy.Adversarial || Options.Checks.HasFlag(EmulatorChecks.Uninitialised))
+                throw new ArgumentException("EmulatorOptions.OuterBlocks needs one worker, blocks in order, and no EmulatorChecks.Uninitialised.", nameof(options));
+        }
         _besides = Options with { Checks = Options.Checks & EmulatorChecks.Uninitialised, Policy = SchedulingPolicy.Converge };
         _limits = DeviceLimits.Of(Options.Architecture);
         if (Options.Multiprocessors is { } multiprocessors) _limits = _limits with { Multiprocessors = multiprocessors };
-        _memories = [.. Enumerable.Range(0, Options.Devices).Select(d => new DeviceMemory(d, Options.DeviceMemoryBytes))];
+        _memories = [.. Enumerable.Range(0, Options.Devices).Select(d => new DeviceMemory(d, Options.DeviceMemoryBytes, Options.Checks.HasFlag(EmulatorChecks.Uninitialised)))];
         _peers = [.. Enumerable.Range(0, Options.Devices).Select(_ => new HashSet<int>())];
         _errors = new CudaException?[Options.Devices];
         _scheduler = new StreamScheduler(Options, AddStreamFault)

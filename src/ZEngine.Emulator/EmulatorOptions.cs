@@ -96,6 +96,12 @@ public sealed record EmulatorOptions
     /// <summary>Warp instructions of a block before another has its turn, where the order is <see cref="SchedulingPolicy.Converge"/>.</summary>
     public long BlockInstructions { get; init; } = 200_000;
 
+    /// <summary>
+    /// Runs of each grid only the first and last blocks; null for all. Needs one of <see cref="Workers"/>, an order that is not <see cref="SchedulingPolicy.Adversarial"/>, and no
+    /// <see cref="EmulatorChecks.Uninitialised"/>, as what other blocks would have written is read.
+    /// </summary>
+    public OuterBlocks? OuterBlocks { get; init; }
+
     /// <summary>Memory of a device; bytes cost host memory only once written.</summary>
     public ulong DeviceMemoryBytes { get; init; } = 80ul << 30;
 

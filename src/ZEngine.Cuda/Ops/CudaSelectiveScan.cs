@@ -99,7 +99,7 @@ internal sealed partial class CudaBackend
 
     /// <summary>Mirrors SelectiveScanShape in kernels/common/SelectiveScan.cuh, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
-    private struct SelectiveScanShape
+    internal struct SelectiveScanShape
     {
         public ulong A, D, DtBias, Packed, Ends, Deltas;
         public long L, Channels, UBatch, UStep, DtBatch, DtStep, ZBatch, ZStep, BBatch, BStep, BGroup, CBatch, CStep, CGroup, SegmentSteps;
@@ -125,7 +125,7 @@ internal sealed partial class CudaBackend
 
     /// <summary>Mirrors SelectiveScanBackwardArgs in kernels/SelectiveScanBackward.cu, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
-    private struct SelectiveScanBackwardArgs
+    internal struct SelectiveScanBackwardArgs
     {
         public ulong U, Dt, B, C, Z, Dy, States, Dfinal, Du, Ddt, Dz, DB, DC, Dinitial, Partial, Sums, Carry, Turns;
         public long Rows, Words;

@@ -6,7 +6,7 @@ internal sealed partial class CudaBackend
 {
     /// <summary>Mirrors SsdShape in kernels/common/Ssd.cuh, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
-    private struct SsdShape
+    internal struct SsdShape
     {
         public ulong X, Dt, B, C, Z, A, D, DtBias, Starts, FirstChunks;
         public long XBatch, XStep, XHead, DtBatch, DtStep, BBatch, BStep, BGroup, CBatch, CStep, CGroup, ZBatch, ZStep, ZHead, L;
@@ -61,7 +61,7 @@ internal sealed partial class CudaBackend
 
     /// <summary>Mirrors SsdChunkArgs in kernels/common/SsdChunk.cuh, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
-    private struct SsdChunkArgs
+    internal struct SsdChunkArgs
     {
         public ulong Dy, States, Dx, Ddt, Sums;
         public SsdShape Shape;
@@ -71,7 +71,7 @@ internal sealed partial class CudaBackend
 
     /// <summary>Mirrors SsdBackwardArgs in kernels/SsdScanBackward.cu, field for field.</summary>
     [StructLayout(LayoutKind.Sequential)]
-    private struct SsdBackwardArgs
+    internal struct SsdBackwardArgs
     {
         public ulong Ungated, Dfinal, Carried, Dz, Dinitial, DB, DC, Slots, Handed, TurnSums, Turns;
         public SsdChunkArgs Chunk;
@@ -170,6 +170,7 @@ internal sealed partial class CudaBackend
         (DType type, Device of) = (dy.DType, dy.Device);
         long chunks = Size32("SsdScan", "chunks", x.Chunks());
         int sumsOfHead = 2 + (x.D is null ? 0 : shape.IsSkipPerChannel != 0 ? shape.P : 1), slotFloats = SsdPlan.SlotFloats(type);
+        _ = Size32("SsdScan", "H·(2 + skips)", shape.H * (long)sumsOfHead);
         SsdSweepPlan plan = SsdSweepPlan.For(shape.N, shape.P, shape.H, shape.G, type, shape.Sequences, LongestSequence(x), shape.Q, device.Multiprocessors, device.SharedBytesPerBlock, x.Options.Layout is not null);
         long blocks = (long)shape.Sequences * plan.Segments * shape.G * plan.Shares, slices = SsdPlan.Slices(shape.N, SsdPlan.Side), pieces = SsdPlan.Slices(shape.P, SsdPlan.Piece(type));
         using Tensor sums = Tensor.Empty([chunks, shape.H, sumsOfHead], DType.Float32, of);
@@ -223,6 +224,7 @@ internal sealed partial class CudaBackend
     {
         int heads = Size32("SsdScan", "H", x.X.Shape[2]), channels = Size32("SsdScan", "P", x.X.Shape[3]), states = Size32("SsdScan", "N", x.B.Shape[3]);
         if (states > SsdPlan.MaxStates) throw new NotSupportedException($"SsdScan: N is {states}, the kernels take at most {SsdPlan.MaxStates} states.");
+        _ = Size32("SsdScan", "H·P", heads * (long)channels);
         int sequences = x.Options.Layout?.Count ?? Size32("SsdScan", "B", x.X.Shape[0]);
         return new SsdShape
         {

@@ -176,6 +176,13 @@ internal sealed unsafe class KernelLaunch
     private long? TakeBlock()
     {
         long k = Interlocked.Increment(ref _nextBlock) - 1, blocks = Configuration.Grid.Count;
+        if (Options.OuterBlocks is { } outer && blocks > 2 * outer.Count && k >= outer.Count)
+        {
+            long leftOut = blocks - 2 * outer.Count;
+            // The first blocks have taken their numbers: each begins to run before another is taken.
+            if (k == outer.Count && outer.Ticket?.Invoke(Program.Name, _arguments) is { } ticket) *(uint*)Memory.Host(ticket) += (uint)leftOut;
+            k += leftOut;
+        }
         if (k >= blocks) return null;
         if (Policy != SchedulingPolicy.Adversarial) return k;
         long window = Math.Max(1, Math.Min(16, ResidentBlocks)), start = k / window * window;

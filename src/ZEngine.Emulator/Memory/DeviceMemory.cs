@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using ZEngine.Interop;
 
 namespace ZEngine.Emulator.Memory;
@@ -30,6 +31,13 @@ internal sealed unsafe class DeviceMemory : IDisposable
     /// <summary>Allocations begin at multiples of this, so the owner of an address is one table look-up away.</summary>
     public const int Granule = 512;
     private const int GranuleShift = 9;
+    /// <summary>Of larger allocations and buffers the owners are noted by parts of this size, when an access comes to one.</summary>
+    private const ulong Part = 1 << 20;
+    /// <summary>
+    /// Before an allocation of 2³¹ bytes or more so much stays free, as long as the window has room: an offset in elements of up to eight bytes that was cut off at 32 bits, and is below 0, is
+    /// then in nobody's memory.
+    /// </summary>
+    private const ulong Long = 1ul << 31, Apart = Long * 8;
     private const int MaxSlots = 1 << 22, MaxReturned = 4096;
 
     private readonly VirtualMemory _data, _initialised, _owners, _ranges;
@@ -39,6 +47,9 @@ internal sealed unsafe class DeviceMemory : IDisposable
     /// <summary>Slots of buffers that their pool took back.</summary>
     private readonly Stack<int> _idleSlots = [];
     private readonly Dictionary<ulong, Allocation> _live = [];
+    /// <summary>Allocations larger than a part, by address, freed ones as long as nobody else has the address.</summary>
+    private readonly SortedList<ulong, Allocation> _large = [];
+    private readonly bool _isTracked;
     private readonly Queue<Allocation> _quarantine = [];
     /// <summary>The last buffers that pools took back, for reports.</summary>
     private readonly Queue<Allocation> _returned = [];
@@ -46,8 +57,12 @@ internal sealed unsafe class DeviceMemory : IDisposable
     private readonly ulong* _range;
     private ulong _next = Granule;
 
-    public DeviceMemory(int device, ulong capacity)
+    /// <param name="device">The device's number.</param>
+    /// <param name="capacity">Its bytes.</param>
+    /// <param name="isTracked">Whether anybody asks which bytes were written.</param>
+    public DeviceMemory(int device, ulong capacity, bool isTracked)
     {
+        _isTracked = isTracked;
         Device = device;
         Capacity = capacity;
         // Fixed addresses make results and reports repeatable, and a host pointer or one of another device is never mistaken for ours.
@@ -121,7 +136,24 @@ internal sealed unsafe class DeviceMemory : IDisposable
         }
     }
 
-    private Allocation OwnerOf(ulong address) => _slots[_owner[(address - Base) >> GranuleShift]];
+    private Allocation OwnerOf(ulong address)
+    {
+        int slot = _owner[(address - Base) >> GranuleShift];
+        if (slot == 0 && LastBefore(_large, address + 1) is { } large && address < large.End) slot = FillPart(large, address);
+        return _slots[slot];
+    }
+
+    // The part of an allocation, or of a buffer, that an access came to; of what lies between a pool's buffers one granule, as the next may be a buffer's.
+    private int FillPart(Allocation owner, ulong address)
+    {
+        Allocation? buffer = owner.Buffers is null ? null : BufferAt(owner, address);
+        bool hasSlot = buffer is { Slot: > 0 };
+        int slot = hasSlot ? buffer!.Slot : owner.Slot;
+        Allocation whole = hasSlot ? buffer! : owner;
+        ulong part = hasSlot || owner.Buffers is null ? Part : Granule, begin = Base + (address - Base) / part * part;
+        FillOwners(Math.Max(begin, whole.Address), Math.Min(begin + part, whole.End), slot);
+        return slot;
+    }
 
     private static string Beyond(ulong address, ulong bytes, Allocation owner) => $"{address + bytes - owner.End} bytes past its end";
 
@@ -140,12 +172,12 @@ internal sealed unsafe class DeviceMemory : IDisposable
     }
 
     private static Allocation? BufferAt(Allocation pool, ulong address) =>
-        LastBefore(pool, address + 1) is { } candidate && (address < candidate.End || candidate.Bytes == 0 && address == candidate.Address) ? candidate : null;
+        LastBefore(pool.Buffers!, address + 1) is { } candidate && (address < candidate.End || candidate.Bytes == 0 && address == candidate.Address) ? candidate : null;
 
-    /// <summary>The last buffer that begins before an address.</summary>
-    private static Allocation? LastBefore(Allocation pool, ulong address)
+    /// <summary>The last allocation or buffer that begins before an address.</summary>
+    private static Allocation? LastBefore(SortedList<ulong, Allocation> all, ulong address)
     {
-        IList<ulong> starts = pool.Buffers!.Keys;
+        IList<ulong> starts = all.Keys;
         int low = 0, high = starts.Count - 1;
         while (low <= high)
         {
@@ -153,7 +185,7 @@ internal sealed unsafe class DeviceMemory : IDisposable
             if (starts[middle] < address) low = middle + 1;
             else high = middle - 1;
         }
-        return high < 0 ? null : pool.Buffers.Values[high];
+        return high < 0 ? null : all.Values[high];
     }
 
     /// <summary>The allocation, or the buffer of a pool, that holds an address.</summary>
@@ -183,7 +215,7 @@ internal sealed unsafe class DeviceMemory : IDisposable
         {
             if (bytes > Capacity - Used || _slots.Count == MaxSlots) return null;
             ulong span = (bytes + 2 * Granule - 1) / Granule * Granule;                     // at least one unowned granule... of red zone
-            ulong start = _next;
+            ulong start = bytes >= Long && _next + Apart + span <= Window ? _next + Apart : _next;
             if (start + span > Window)
             {
                 Allocation? old = TakeFromQuarantine(span);
@@ -192,7 +224,7 @@ internal sealed unsafe class DeviceMemory : IDisposable
             }
             else
             {
-                _next += span + Granule;
+                _next = start + span + Granule;
             }
             var allocation = new Allocation { Id = _allocations.Count, Address = Base + start, Bytes = bytes, Name = name };
             _allocations.Add(allocation);
@@ -200,6 +232,8 @@ internal sealed unsafe class DeviceMemory : IDisposable
             Used += bytes;
             allocation.Slot = _slots.Count;
             _slots.Add(allocation);
+            _large.Remove(allocation.Address);
+            if (bytes > Part) _large.Add(allocation.Address, allocation);
             SetRange(allocation);
             SetOwner(allocation, allocation.Slot);
             return allocation;
@@ -243,8 +277,26 @@ internal sealed unsafe class DeviceMemory : IDisposable
 
     private void SetOwner(Allocation allocation, int slot)
     {
-        ulong first = (allocation.Address - Base) >> GranuleShift, last = (allocation.Address - Base + Math.Max(allocation.Bytes, 1) - 1) >> GranuleShift;
-        new Span<int>(_owner + first, checked((int)(last - first + 1))).Fill(slot);
+        ulong end = allocation.Address + Math.Max(allocation.Bytes, 1);
+        if (allocation.Bytes <= Part)
+        {
+            FillOwners(allocation.Address, end, slot);
+            return;
+        }
+        (ulong first, ulong count) = Granules(allocation.Address, end);
+        _owners.Zero(first * sizeof(int), count * sizeof(int));
+    }
+
+    private void FillOwners(ulong address, ulong end, int slot)
+    {
+        (ulong first, ulong count) = Granules(address, end);
+        new Span<int>(_owner + first, (int)count).Fill(slot);
+    }
+
+    private (ulong First, ulong Count) Granules(ulong address, ulong end)
+    {
+        ulong first = (address - Base) >> GranuleShift;
+        return (first, ((end - Base - 1) >> GranuleShift) - first + 1);
     }
 
     // A buffer that begins with a granule is found as fast as an allocation. Of what lies behind its end in its last granule only the slow path knows.
@@ -276,7 +328,7 @@ internal sealed unsafe class DeviceMemory : IDisposable
             Allocation? pool = Contains(address) ? OwnerOf(address) : null;
             if (pool is null || pool.Id == 0 || pool.IsFreed || address + bytes > pool.End) return $"0x{address:X} + {bytes} is not inside a live allocation";
             pool.Buffers ??= [];
-            if (LastBefore(pool, address + bytes) is { } other && address < other.End) return $"buffer \"{name}\" overlaps {other}";
+            if (LastBefore(pool.Buffers, address + bytes) is { } other && address < other.End) return $"buffer \"{name}\" overlaps {other}";
             var buffer = new Allocation { Id = pool.Id, Address = address, Bytes = bytes, Name = name };
             pool.Buffers[address] = buffer;
             SetRange(pool);
@@ -304,12 +356,13 @@ internal sealed unsafe class DeviceMemory : IDisposable
 
     public void SetInitialised(ulong address, ulong bytes, bool value)
     {
+        if (!_isTracked) return;
         ulong bit = address - Base, end = bit + bytes;
         while (bit < end && (bit & 7) != 0) SetBit(bit++, value);
         ulong whole = (end - bit) / 8;
         if (end > bit)
         {
-            if (value) new Span<byte>(Initialised + bit / 8, checked((int)whole)).Fill(0xFF);
+            if (value) NativeMemory.Fill(Initialised + bit / 8, (nuint)whole, 0xFF);
             else _initialised.Zero(bit / 8, whole);
             for (bit += whole * 8; bit < end; bit++) SetBit(bit, value);
         }
@@ -365,6 +418,7 @@ internal sealed unsafe class DeviceMemory : IDisposable
     /// <summary>Copies initialised bits with the data, so that a copy of unwritten bytes is still unwritten.</summary>
     public static void CopyInitialised(DeviceMemory from, ulong source, DeviceMemory to, ulong destination, ulong bytes)
     {
+        if (!to._isTracked) return;
         if (((source | destination | bytes) & 7) == 0)
         {
             Buffer.MemoryCopy(from.Initialised + (source - from.Base) / 8, to.Initialised + (destination - to.Base) / 8, bytes / 8, bytes / 8);

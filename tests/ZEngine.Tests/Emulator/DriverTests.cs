@@ -10,6 +10,7 @@ public sealed unsafe class DriverTests
     private const string Source = """
         extern "C" __global__ void increment(int* x, int n) { int i = blockIdx.x * blockDim.x + threadIdx.x; if (i < n) x[i] += 1; }
         extern "C" __global__ void far(const float* x, float* out, long long at) { out[threadIdx.x] = x[at + threadIdx.x] + 1; }
+        extern "C" __global__ void number(int* at, unsigned* ticket) { at[blockIdx.x] = atomicAdd(ticket, 1u) + 1; }
         extern "C" __global__ void both(const int* x, int* y) { y[threadIdx.x] = x[threadIdx.x]; y[threadIdx.x + 64] = x[threadIdx.x + 64] * 3; }
         extern "C" __global__ void __launch_bounds__(64) bounded(int* x) { x[threadIdx.x] = 1; }
         """;
@@ -107,6 +108,65 @@ public sealed unsafe class DriverTests
         }
         IReadOnlyList<FaultReport> faults = machine.Run("increment", new LaunchConfiguration((count + 31) / 32, 32), pool + offset, count);
         Assert.Equal(expected, faults.SingleOrDefault()?.Kind);
+    }
+
+    /// <summary>The same of buffers so large that their parts are noted one by one, when an access comes to them.</summary>
+    [Theory]
+    [InlineData(0, 64, null), InlineData((3 << 20) - 256, 64, null), InlineData((3 << 20) - 256, 65, FaultKind.OutOfBounds), InlineData((3 << 20) + 256, 1, FaultKind.OutOfBounds)]
+    [InlineData((3 << 20) + 512, 64, null), InlineData((5 << 20) - 128, 64, null), InlineData((5 << 20) - 128, 97, FaultKind.OutOfBounds)]
+    [InlineData(9 << 20, 1, FaultKind.UseAfterFree)]
+    [InlineData(10 << 20, 64, null), InlineData((13 << 20) - 256, 64, null), InlineData((13 << 20) - 256, 65, FaultKind.UseAfterFree), InlineData(14 << 20, 1, FaultKind.UseAfterFree)]
+    [InlineData(16 << 20, 64, null), InlineData((18 << 20) - 4, 2, FaultKind.UseAfterFree)]
+    public void Large_buffers_are_told_apart(int offset, int count, FaultKind? expected)
+    {
+        using var machine = new Machine(Source);
+        DevicePointer gone = machine.Driver.Allocate(2 << 20), pool = machine.Driver.Allocate(64 << 20), next = machine.Driver.Allocate(2 << 20);
+        void Take(int start, ulong bytes)
+        {
+            machine.Driver.SubAllocate(pool + start, bytes, $"buffer at {start}");
+            machine.Driver.FillAsync(pool + start, 0, 4, bytes / 4, default);
+        }
+        Take(8 << 20, 2 << 20);
+        Take(10 << 20, 5 << 20);
+        Take(16 << 20, 4 << 20);
+        machine.Run("increment", new LaunchConfiguration(1, 32), pool + (10 << 20), 32);
+        foreach (int start in (ReadOnlySpan<int>)[8 << 20, 10 << 20, 16 << 20]) machine.Driver.SubFree(pool + start);
+        Take(0, 3 << 20);
+        Take((3 << 20) + 512, (2 << 20) - 256);
+        Take(10 << 20, 3 << 20);
+        Take(16 << 20, 2 << 20);
+        machine.Driver.FillAsync(next, 0, 4, 1 << 19, default);
+        machine.Driver.Free(gone);
+        IReadOnlyList<FaultReport> faults = machine.Run("increment", new LaunchConfiguration((count + 31) / 32, 32), pool + offset, count);
+        Assert.Equal(expected, faults.SingleOrDefault()?.Kind);
+        if (expected is not null) return;
+        Assert.Empty(machine.Run("increment", new LaunchConfiguration(1, 32), next + ((2 << 20) - 128), 32));
+        Assert.Equal(FaultKind.UseAfterFree, Assert.Single(machine.Run("increment", new LaunchConfiguration(1, 32), gone + (1 << 20), 1)).Kind);
+    }
+
+    /// <summary>The first two and the last two of ten blocks, or all of four; and those whose numbers are a ticket's.</summary>
+    [Theory, InlineData(10, false), InlineData(10, true), InlineData(4, true)]
+    public void Outer_blocks_run_alone(int blocks, bool hasTicket)
+    {
+        ulong ticket = 0;
+        var outer = new OuterBlocks(2, hasTicket ? (name, arguments) => name.Contains("number", StringComparison.Ordinal) ? ticket : null : null);
+        using var machine = new Machine(Source, new EmulatorOptions { Checks = EmulatorChecks.None, OuterBlocks = outer });
+        DevicePointer numbers = machine.Upload(new int[10]), counter = machine.Upload(new int[1]);
+        ticket = counter.Address;
+        machine.Launch("number", new LaunchConfiguration(blocks, 1), numbers, counter);
+        int skipped = blocks - 4, last = hasTicket ? skipped : 0;
+        Assert.Equal([1, 2, .. new int[skipped], 3 + last, 4 + last, .. new int[10 - blocks]], machine.Download<int>(numbers, 10));
+        Assert.Equal([4 + last], machine.Download<int>(counter, 1));
+        Assert.Empty(machine.Faults);
+    }
+
+    [Fact]
+    public void Outer_blocks_need_an_order_and_no_look_at_what_was_never_written()
+    {
+        var options = new EmulatorOptions { Checks = EmulatorChecks.None, OuterBlocks = new OuterBlocks(1) };
+        foreach (EmulatorOptions wrong in (EmulatorOptions[])[options with { Workers = 2 }, options with { Policy = SchedulingPolicy.Adversarial }, options with { Checks = EmulatorChecks.Uninitialised }])
+            Assert.Throws<ArgumentException>(() => new EmulatedCudaDriver(wrong));
+        Assert.Throws<ArgumentOutOfRangeException>(() => new EmulatedCudaDriver(options with { OuterBlocks = new OuterBlocks(0) }));
     }
 
     [Theory, InlineData(false, 2), InlineData(true, 1)]

@@ -380,6 +380,23 @@ public sealed class SsdScanKernelTests
         }
     }
 
+    /// <summary>Channels of all heads, and sums of a chunk over them, that 32 bits cannot count.</summary>
+    [Fact]
+    public void Sizes_beyond_32_bits_are_refused()
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        Tensor Of(DType type, params ReadOnlySpan<long> shape) => Tensor.Empty(shape, type, counted.Device);
+        SsdScanInputs Inputs(long heads, long p) => new(
+            Of(DType.BFloat16, 1, 1, heads, p), Of(DType.BFloat16, 1, 1, heads), Of(DType.Float32, heads), Of(DType.BFloat16, 1, 1, 1, 1), Of(DType.BFloat16, 1, 1, 1, 1), Of(DType.Float32, heads, p),
+            null, null, null, new SsdScanOptions(ChunkLength: 1));
+        SsdScanInputs channels = Inputs(1 << 16, 1 << 15), sums = Inputs(1 << 29, 2);
+        Assert.Contains("SsdScan: H·P is 2,147,483,648", Assert.Throws<NotSupportedException>(
+            () => channels.X.Backend.SsdScanForward(channels, Tensor.EmptyLike(channels.X), Of(DType.Float32, 1, 1 << 16, 1 << 15, 1), null, null)).Message, StringComparison.Ordinal);
+        Assert.Contains("SsdScan: H·(2 + skips) is 2,147,483,648", Assert.Throws<NotSupportedException>(
+            () => sums.X.Backend.SsdScanBackward(sums, sums.X.Backend.SsdStates(sums), null, sums.X, null, sums)).Message, StringComparison.Ordinal);
+    }
+
     /// <summary>Gradients whose steps are parts of rows so wide that they reach beyond 2³¹ elements: the bits of those that lie together.</summary>
     [Theory]
     [InlineData(DType.BFloat16), InlineData(DType.Float32)]
