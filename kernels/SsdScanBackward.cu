@@ -34,7 +34,7 @@
 // Precision  loads T, accumulates f32, stores T; as SsdScanForward.cu, f32 and f16 have float tiles and multiply-adds, and of bf16 states are bf16 as operands, and so are the decayed C
 //            and B, and C·Bᵀ with its decay, Δ and D. Deterministic: no float atomics; turns fix the order of additions; segments change no bit, and packed sequences have the bits of each alone.
 //            Sums for B and C round by the heads of a block, which rows of a batch and multiprocessors decide (SsdSweepPlan).
-// Limits     passes·64·Slices ≥ N; Q ≤ 64; fewer than 2³¹ chunks; H·P < 2³¹.
+// Limits     passes·64·Slices ≥ N; Q ≤ 64; H·P, G, sequences, chunks and the grid below 2³¹.
 // Variants   ssd_scan_backward<bf16, {1|2|4}, true>; ssd_scan_backward<bf16, 2, false>; ssd_scan_backward<{f32|f16}, {1|2|4}, true>; ssd_scan_backward<{f32|f16}, {1|2}, false>
 #include "common/SsdChunk.cuh"
 #include "common/Turns.cuh"
