@@ -108,9 +108,10 @@ internal sealed partial class CudaBackend
     {
         using Tensor? table = UploadSsdTable(x);
         SsdShape shape = ShapeOf(x, table, y);
-        // Alone they would be worked out as a step: so they are among others.
-        long[]? singles = states is null && gate is null && input is null && x.Options.Layout is { } layout ? [.. from i in Enumerable.Range(0, layout.Count) where layout.End(i) - layout.Start(i) == 1 select (long)i] : null;
-        if (states is null && gate is null && input is null && shape.L == 1 || singles is not null && singles.Length == shape.Sequences)
+        // A step by itself leaves nothing for others. Packed sequences of one step are worked out so too, as they would be alone.
+        bool areSteps = states is null && ungated is null && gate is null && input is null;
+        long[]? singles = areSteps && x.Options.Layout is { } layout ? [.. from i in Enumerable.Range(0, layout.Count) where layout.End(i) - layout.Start(i) == 1 select (long)i] : null;
+        if (areSteps && shape.L == 1 || singles?.Length == shape.Sequences)
         {
             SsdScanSteps(x, shape, y, finalState, singles);
             return;

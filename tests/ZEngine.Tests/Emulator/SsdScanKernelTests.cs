@@ -231,22 +231,11 @@ public sealed class SsdScanKernelTests
         Assert.Equal((Heads(1, false), heads == 16), (Heads(sequences, true), Heads(sequences, false) != Heads(1, false)));
         long length = sequences * each;
         Tensor Typed(ulong seed, params ReadOnlySpan<long> shape) => counted.Normal(seed, shape).To(type);
-        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, heads)), -1), state = counted.Normal(8, sequences, heads, p, n), dfinal = counted.Normal(9, sequences, heads, p, n);
-        Tensor[] all = [Typed(1, 1, length, heads, p), Typed(2, 1, length, heads), Typed(3, 1, length, 1, n), Typed(4, 1, length, 1, n), Typed(6, 1, length, heads, p), Typed(7, 1, length, heads, p)];
-        float[][] Run(int first, int count, SequenceLayout? layout)
-        {
-            using Tape tape = Tape.Begin();
-            Tensor[] x = [.. all.Select(tensor => tensor.Slice(1, first * each, count * each).Clone()), state.Slice(0, first, count).Clone()];
-            foreach (Tensor tensor in x) tape.Watch(tensor);
-            (Tensor y, Tensor final) = ZEngine.Ops.SsdScan(x[0], x[1], A, x[2], x[3], z: x[4], initialState: x[6], options: new SsdScanOptions(ChunkLength: each < 16 ? 0 : 2, Layout: layout));
-            tape.Backward([y, final], [x[5], dfinal.Slice(0, first, count).Clone()]);
-            var results = new List<float[]> { y.To(DType.Float32).ToArray<float>(), final.ToArray<float>() };
-            foreach (Tensor tensor in (ReadOnlySpan<Tensor>)[.. x[..5], x[6]]) results.Add(tape.GradientOf(tensor).To(DType.Float32).ToArray<float>());
-            return [.. results];
-        }
-        float[][] packed = Run(0, sequences, new SequenceLayout([.. Enumerable.Range(0, sequences + 1).Select(i => i * each)]));
-        float[][][] alone = [.. Enumerable.Range(0, sequences).Select(i => Run(i, 1, null))];
-        for (int k = 0; k < packed.Length; k++) Assert.Equal(alone.SelectMany(part => part[k]), packed[k]);
+        Tensor A = ZEngine.Ops.Scale(ZEngine.Ops.Map(Pointwise.Exp, counted.Normal(5, heads)), -1);
+        PackedLaw.Holds([.. Enumerable.Repeat(each, sequences)],
+            (x, state, all, layout) => ZEngine.Ops.SsdScan(x[0], x[1], all[0], x[2], x[3], z: x[4], initialState: state, options: new SsdScanOptions(ChunkLength: each < 16 ? 0 : 2, Layout: layout)),
+            [Typed(1, 1, length, heads, p), Typed(2, 1, length, heads), Typed(3, 1, length, 1, n), Typed(4, 1, length, 1, n), Typed(6, 1, length, heads, p)], counted.Normal(8, sequences, heads, p, n), [A],
+            Typed(7, 1, length, heads, p), counted.Normal(9, sequences, heads, p, n));
     }
 
     /// <summary>A device with less shared memory walks the states in more passes, by another instance of the kernel: the same gradients, but for how the compiler joins products and sums.</summary>
