@@ -15,10 +15,10 @@
 // Layout     x [B, L, D] with rows stepStride and batchStride apart, dx with rows dxStride apart; y, dy [B, L, D]; weight, dweight [D, K] float; bias, dbias [D] float or null; initial,
 //            finalState [sequences, K − 1, D] float with steps stateStep apart, dfinal, dinitial [sequences, K − 1, D] float; starts [sequences + 1] or null; partial [P, K + 1, D] float.
 // Launch     grid tiles·slices with tiles = B·ceil(L / steps) and slices = ceil(D / (128·V)); block 128, 8 of them to a multiprocessor by registers. Static
-//            shared memory 16 KiB where isWide, else 1 to 4 KiB.
+//            shared memory 14 KiB forward and 12 KiB backward where isWide, else 1 to 4 KiB.
 // Traffic    for each tile: forward reads (steps + K − 1)·D elements, writes steps·D; backward reads (steps + 2·(K − 1))·D of x and of dy (those
 //            of dy before the tile for nothing, which registers would have to tell), writes steps·D; and (K + 1)·D floats of weight and bias. The states are read and written once. Backward writes P·(K + 1)·D floats with P = tiles.
-//            Under way in a warp: 3.5 KiB forward, 3 KiB backward.
+//            Under way in a warp: 3 KiB forward, 2 KiB backward.
 // Precision  loads T, computes and accumulates f32, stores T. Deterministic: no atomics, fixed order of additions.
 // Limits     K ≤ W, and W is 4 or 8; D and the grid below 2³¹. isWide: D, strides and addresses are multiples of 16 bytes, and accesses of 16 bytes; else of one element. V is 4
 //            bytes of elements where isWide and W = 4, else 1.
@@ -117,10 +117,13 @@ struct Ring
     static __device__ inline int row() { return isWide ? threadIdx.x % kWarp / kLanes : 0; }
     static __device__ inline int column() { return isWide ? threadIdx.x % kLanes * kVector<T, true> : threadIdx.x % kWarp; }
 
-    // Starts loading the chunk from row n on; `rows` exist from this lane's first one on, and the others become zeros. `from` is this lane's place in the chunk, and becomes that in the next.
-    __device__ inline void fetch(int n, const T*& from, i64 stride, int rows)
+    // Where the chunk behind that at `slot` has its rows.
+    static __device__ inline int next(int slot) { return slot + kRows == kAll ? 0 : slot + kRows; }
+
+    // Starts loading a chunk; `rows` exist from this lane's first one on, and the others become zeros. `from` is this lane's place in the chunk, and becomes that in the next.
+    __device__ inline void fetch(int slot, const T*& from, i64 stride, int rows)
     {
-        T* to = &at[n % kAll + row()][column()];
+        T* to = &at[slot + row()][column()];
         if constexpr (isWide) copy_async(shared_address(to), from, rows > 0 ? 16 : 0);
         else
         {
@@ -131,8 +134,8 @@ struct Ring
         from += kRows * stride;
     }
 
-    // This lane's channels of row n + r of a chunk that is there.
-    __device__ inline T* own(int n, int r) { return &at[n % kAll + r][threadIdx.x % kWarp * V]; }
+    // This lane's channels of row r of a chunk that is there.
+    __device__ inline T* own(int slot, int r) { return &at[slot + r][threadIdx.x % kWarp * V]; }
 
     // Results in place of this lane's channels.
     static __device__ inline void set(T* own, const f32 (&x)[V])
@@ -141,10 +144,10 @@ struct Ring
         else *reinterpret_cast<u32*>(own) = pair_of<T>(x[0], x[1]);
     }
 
-    // Stores rows first … last − 1 of the chunk from row n on, both counted from this lane's first one. `to` is the place of what this lane stores, and becomes that of the next chunk.
-    __device__ inline void put(int n, T*& to, i64 stride, int first, int last) const
+    // Stores rows first … last − 1 of a chunk, both counted from this lane's first one. `to` is the place of what this lane stores, and becomes that of the next chunk.
+    __device__ inline void put(int slot, T*& to, i64 stride, int first, int last) const
     {
-        const T* from = &at[n % kAll + row()][column()];
+        const T* from = &at[slot + row()][column()];
         if constexpr (isWide)
         {
             __syncwarp();                                     // the results of all lanes are there
@@ -235,7 +238,7 @@ template <typename T, int W, bool isWide>
 __global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_forward(const CausalConv1dArgs<T> args)
 {
     constexpr int V = kChannels<T, W, isWide>;
-    using Rows = Ring<T, V, isWide, isWide ? 8 : 1>;
+    using Rows = Ring<T, V, isWide, isWide ? 7 : 1>;
     __shared__ __align__(16) Rows sRings[kWarps];
     const CausalConv1dShape& shape = args.shape;
     Rows& ring = sRings[threadIdx.x / kWarp];
@@ -252,16 +255,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_forward(const
         const int row = Rows::row(), copied = isCopying ? walk.last - row : 0;
         const T* from = args.x + walk.x + row * shape.stepStride + share;
         T* to = args.y + (walk.row + row) * shape.D + share;
-        const auto fetch = [&](int n)
+        const auto fetch = [&](int n, int slot)
         {
-            ring.fetch(n, from, shape.stepStride, copied - n);
+            ring.fetch(slot, from, shape.stepStride, copied - n);
             ring.commit();
         };
         #pragma unroll 1
-        for (int n = 0; n < Rows::kAll; n += Rows::kRows) fetch(n);
+        for (int n = 0; n < Rows::kAll; n += Rows::kRows) fetch(n, n);
         f32 window[W][V];
         fill_window(window, shape, shape.initial && walk.isInitial && isActive, shape.initial + (i64)sequence * (shape.K - 1) * shape.stateStep + d);
-        for (int n = 0; n < walk.last; n += Rows::kRows)
+        for (int n = 0, slot = 0; n < walk.last; n += Rows::kRows, slot = Rows::next(slot))
         {
             ring.await();
             #pragma unroll (V > 1 ? Rows::kRows : isWide ? 2 : 1)
@@ -269,16 +272,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_forward(const
             {
                 if (n + r >= walk.last) break;
                 shift(window);
-                load<V>(window[W - 1], ring.own(n, r));
+                load<V>(window[W - 1], ring.own(slot, r));
                 f32 sum[V];
                 taps.convolve(sum, window, shape.K);
                 if (shape.hasSilu)
                     #pragma unroll
                     for (int v = 0; v < V; v++) sum[v] = silu(sum[v]);
-                ring.set(ring.own(n, r), sum);
+                ring.set(ring.own(slot, r), sum);
             }
-            ring.put(n, to, shape.D, walk.first - row - n, copied - n);
-            fetch(n + Rows::kAll);
+            ring.put(slot, to, shape.D, walk.first - row - n, copied - n);
+            fetch(n + Rows::kAll, slot);
         }
         ring.drain();
         if (walk.end > walk.last || !isActive) continue;
@@ -302,7 +305,7 @@ template <typename T, int W, bool isWide>
 struct Gradients
 {
     static constexpr int V = kChannels<T, W, isWide>;
-    using Rows = Ring<T, V, isWide, isWide ? 4 : 1>;
+    using Rows = Ring<T, V, isWide, isWide ? 3 : 1>;
     using Weights = Taps<W, V, isWide>;
 
     f32 dweight[W][V] = {}, dbias[V] = {}, window[W][V], p[W][V];
@@ -310,7 +313,7 @@ struct Gradients
     // The rows of a chunk of both rings, whose results take the places of x. isInside: all are the tile's own, W taps meet them, and none of their gradients is one
     // of a state. Rows from `stop` on give no p that the tile needs.
     template <bool isInside>
-    __device__ inline void walk_chunk(const CausalConv1dBackwardArgs<T>& args, const Weights& taps, const Walk& walk, i32 sequence, int stop, int d, Rows& ringX, Rows& ringDy, int n)
+    __device__ inline void walk_chunk(const CausalConv1dBackwardArgs<T>& args, const Weights& taps, const Walk& walk, i32 sequence, int stop, int d, Rows& ringX, Rows& ringDy, int n, int slot)
     {
         const CausalConv1dShape& shape = args.shape;
         #pragma unroll (W == 4 ? Rows::kRows : isWide ? 2 : 1) // over four rows the windows move up by name alone; with eight taps so many spill
@@ -320,8 +323,8 @@ struct Gradients
             f32 dy[V], sum[V];
             shift(window);
             shift(p);
-            load<V>(window[W - 1], ringX.own(n, r));
-            load<V>(dy, ringDy.own(n, r));
+            load<V>(window[W - 1], ringX.own(slot, r));
+            load<V>(dy, ringDy.own(slot, r));
             enter<isInside>(taps, dy, shape, n + r < stop, n + r >= walk.first && n + r < walk.last);
             leave<isInside>(sum, taps, shape.K);
             // The last K − 1 inputs of the sequence are its final state too; those before row 0 are its initial state.
@@ -332,7 +335,7 @@ struct Gradients
                 #pragma unroll
                 for (int v = 0; v < V; v++) sum[v] += dfinal[v];
             }
-            ringX.set(ringX.own(n, r), sum);
+            ringX.set(ringX.own(slot, r), sum);
             if (!isInside && args.dinitial && walk.first == 0 && target < 0 && target > -shape.K && d < shape.D)
                 store<V>(args.dinitial + ((i64)sequence * (shape.K - 1) + target + shape.K - 1) * shape.D + d, sum);
         }
@@ -396,27 +399,27 @@ __global__ void __launch_bounds__(kThreads, kBlocks) causal_conv1d_backward(cons
         const T* x = args.x + walk.x + row * shape.stepStride + share;
         const T* dy = args.dy + (walk.row + row) * shape.D + share;
         T* dx = args.dx + (walk.row + row - W + 1) * args.dxStride + share;
-        const auto fetch = [&](int n)
+        const auto fetch = [&](int n, int slot)
         {
-            ringX.fetch(n, x, shape.stepStride, copied - n);
-            ringDy.fetch(n, dy, shape.D, copied - n);
+            ringX.fetch(slot, x, shape.stepStride, copied - n);
+            ringDy.fetch(slot, dy, shape.D, copied - n);
             Rows::commit();
         };
         #pragma unroll 1
-        for (int n = 0; n < Rows::kAll; n += Rows::kRows) fetch(n);
+        for (int n = 0; n < Rows::kAll; n += Rows::kRows) fetch(n, n);
         fill_window(gradients.window, shape, shape.initial && walk.isInitial && d < D, shape.initial + (i64)sequence * (shape.K - 1) * shape.stateStep + d);
         #pragma unroll
         for (int i = 0; i < W; i++)
             #pragma unroll
             for (int v = 0; v < V; v++) gradients.p[i][v] = 0;
-        for (int n = 0; n < walk.last + W - 1; n += Rows::kRows)
+        for (int n = 0, slot = 0; n < walk.last + W - 1; n += Rows::kRows, slot = Rows::next(slot))
         {
             Rows::await();
             // With 8 taps a second copy of the walk would spill.
-            if (W == 4 && shape.K == W && n > walk.first && n + Rows::kRows <= walk.last) gradients.template walk_chunk<true>(args, taps, walk, sequence, stop, d, ringX, ringDy, n);
-            else gradients.template walk_chunk<false>(args, taps, walk, sequence, stop, d, ringX, ringDy, n);
-            ringX.put(n, dx, args.dxStride, begin - n, walk.last + W - 1 - row - n);
-            fetch(n + Rows::kAll);
+            if (W == 4 && shape.K == W && n > walk.first && n + Rows::kRows <= walk.last) gradients.template walk_chunk<true>(args, taps, walk, sequence, stop, d, ringX, ringDy, n, slot);
+            else gradients.template walk_chunk<false>(args, taps, walk, sequence, stop, d, ringX, ringDy, n, slot);
+            ringX.put(slot, dx, args.dxStride, begin - n, walk.last + W - 1 - row - n);
+            fetch(n + Rows::kAll, slot);
         }
         Rows::drain();
     }
