@@ -23,38 +23,12 @@
 // Variants   rms_norm_forward<{f32|bf16|f16}, {true|false}>; rms_norm_backward<{f32|bf16|f16}, {true|false}, {0|1|2}>
 #include "common/Block.cuh"
 #include "common/Copy.cuh"
+#include "common/FloatRow.cuh"
 #include "common/Pointwise.cuh"
 #include "common/Words.cuh"
 
 constexpr int kMaxThreads = 256;
 constexpr int kAhead = 2;                                     // accesses of a tensor that a thread has under way
-
-// A row of N floats in shared memory. Eight of them are kept in two halves, four in each: so neighbouring lanes touch neighbouring banks.
-struct FloatRow
-{
-    f32* at;
-    int N;
-
-    template <int V> __device__ inline void load(f32 (&to)[V], int d) const
-    {
-        if constexpr (V == 8)
-        {
-            ::load<4>(reinterpret_cast<f32 (&)[4]>(to[0]), at + d / 2);
-            ::load<4>(reinterpret_cast<f32 (&)[4]>(to[4]), at + (N + d) / 2);
-        }
-        else ::load<V>(to, at + d);
-    }
-
-    template <int V> __device__ inline void stash(int d, const f32 (&from)[V]) const
-    {
-        if constexpr (V == 8)
-        {
-            ::stash<4>(at + d / 2, reinterpret_cast<const f32 (&)[4]>(from[0]));
-            ::stash<4>(at + (N + d) / 2, reinterpret_cast<const f32 (&)[4]>(from[4]));
-        }
-        else ::stash<V>(at + d, from);
-    }
-};
 
 enum Gate { kNoGate, kGateBefore, kGateAfter };
 

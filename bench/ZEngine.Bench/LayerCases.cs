@@ -9,7 +9,7 @@ internal static class LayerCases
     private const double Half = 2, Float = 4;
 
     /// <summary>Layers with a gate, which tests hold.</summary>
-    public static LayerCost[] All { get; } = [SelectiveScan(), SsdScan(), CausalConv1d(), GatedRmsNorm(), StateUpdate(), Decode(64, 8192, 1.12), Decode(1, 131072, 1.3)];
+    public static LayerCost[] All { get; } = [SelectiveScan(), SsdScan(), CausalConv1d(), GatedRmsNorm(), StateUpdate(DType.Float32), StateUpdate(DType.BFloat16), Decode(64, 8192, 1.12), Decode(1, 131072, 1.3)];
 
     /// <summary>Those, and layers without.</summary>
     public static LayerCost[] Shown { get; } = [.. All, Mamba2Scan()];
@@ -79,19 +79,19 @@ internal static class LayerCases
     }
 
     /// <summary>A token's step of a Mamba-2 layer: the state is read and written once.</summary>
-    private static LayerCost StateUpdate()
+    private static LayerCost StateUpdate(DType states)
     {
         const long n = 128, p = 64, sequences = 128, heads = 80, taps = 4;
-        double states = (double)sequences * heads * p * n, rows = (double)sequences * (heads * p + 2 * n);
-        return new("StateUpdate", [new("B", 1, 2, sequences), new("H", 8, 16, heads)], $"P {p} N {n} K {taps}", [3, 24], _ => 132,
-            [new("step", Least(Float * 2 * states + rows * (Half + Float * 2 * (taps - 1)) + Half * sequences * heads * p * 2), 1.09)],
+        double elements = (double)sequences * heads * p * n, rows = (double)sequences * (heads * p + 2 * n);
+        return new("StateUpdate", [new("B", 1, 2, sequences), new("H", 64, 128, heads)], $"P {p} N {n} K {taps}, states {states}", [3, 96], _ => 1,
+            [new("step", Least(states.Size * 2 * elements + rows * (Half + Float * 2 * (taps - 1)) + Half * sequences * heads * p * 2), 1.09)],
             (counter, sizes) =>
             {
                 var make = new Operands(counter.Device);
                 (long b, long h) = (sizes[0], sizes[1]);
                 long width = h * p + 2 * n;
                 (Tensor x, Tensor dt, Tensor z, Tensor weight, Tensor bias) = (make.Halves(b, width), make.Halves(b, h), make.Halves(b, h * p), make.Floats(width, taps), make.Floats(width));
-                (Tensor A, Tensor skip, Tensor dtBias, StateCache cache) = (make.Rates(h), make.Floats(h), make.Floats(h), StateCache.Zeros(counter.Device, b, h, p, 1, n, taps));
+                (Tensor A, Tensor skip, Tensor dtBias, StateCache cache) = (make.Rates(h), make.Floats(h), make.Floats(h), StateCache.Zeros(counter.Device, b, h, p, 1, n, taps, states));
                 counter.Skip();
                 Ops.StateUpdate(x, dt, A, weight, cache, bias, skip, dtBias, z);
                 counter.Take();

@@ -136,7 +136,12 @@ public abstract class LanguageModel : Module
     /// Int8 keeps keys and values in bytes, with a scale for each row of a head: an element is off by at most 1/254 of its row's largest (see <see cref="DecodeCache"/>).
     /// Null keeps them as they are.
     /// </param>
-    public Session NewSession(int batch = 1, long maxLength = 4096, KeyValueSharding? sharding = null, DType? keyValueType = null) => new(this, batch, maxLength, sharding, keyValueType);
+    /// <param name="scanStateType">
+    /// BFloat16 or Float16 keeps the states of Mamba-2 layers in 16 bits, which halves what a step of many sequences reads and writes, and rounds them at every step (see
+    /// <see cref="StateCache"/>). Null, or Float32, keeps them exactly. Selective scans, as in Mamba, know Float32 alone.
+    /// </param>
+    /// <exception cref="NotSupportedException">A layer cannot keep its state in that type.</exception>
+    public Session NewSession(int batch = 1, long maxLength = 4096, KeyValueSharding? sharding = null, DType? keyValueType = null, DType? scanStateType = null) => new(this, batch, maxLength, sharding, keyValueType, scanStateType);
 
     /// <summary>The last hidden states, normalised: what the head reads.</summary>
     /// <param name="tokens">[B, L].</param>

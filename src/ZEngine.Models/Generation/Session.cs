@@ -11,17 +11,18 @@ public sealed class Session : IDisposable
     private float[] _logits = [];
     private bool _isDisposed, _isInPlace;
 
-    internal Session(LanguageModel model, int batch, long maxLength, KeyValueSharding? sharding, DType? keyValueType)
+    internal Session(LanguageModel model, int batch, long maxLength, KeyValueSharding? sharding, DType? keyValueType, DType? scanStateType)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(batch, 1);
         ArgumentOutOfRangeException.ThrowIfLessThan(maxLength, 1);
         sharding?.RequireValid();
         if (keyValueType is not (null or DType.Int8)) throw new ArgumentException($"Session: keyValueType must be Int8, or null for the type of the activations, got {keyValueType}.");
+        if (scanStateType is not (null or DType.Float32 or DType.BFloat16 or DType.Float16)) throw new ArgumentException($"Session: scanStateType must be Float32, BFloat16 or Float16, got {scanStateType}.");
         (_model, _batch, MaxLength, _world) = (model, batch, maxLength, sharding?.World ?? Communicator.Single);
         if (_world.Size == 1) sharding = null;
         using TensorScope scope = TensorScope.Enter();         // a state that does not fit takes those before it along
         LayerState[] layers = model.NewLayerStates(batch, maxLength);
-        foreach (LayerState layer in layers) layer.Allocate(sharding, keyValueType);
+        foreach (LayerState layer in layers) layer.Allocate(sharding, keyValueType, scanStateType);
         foreach (LayerState layer in layers) layer.Own();
         _state = new ModelState(layers);
     }

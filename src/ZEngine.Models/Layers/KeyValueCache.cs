@@ -32,7 +32,7 @@ internal sealed class KeyValueCache(Device device, DType dtype, long batch, long
         return cache is null ? Ops.Attention(q, k, v, options).O : cache._sharding is { } sharding ? cache.AttendInShards(q, k, v, options, sharding) : cache.Prefill(q, k, v, options);
     }
 
-    public override void Allocate(KeyValueSharding? sharding, DType? keyValueType)
+    public override void Allocate(KeyValueSharding? sharding, DType? keyValueType, DType? scanStateType)
     {
         if (sharding is not null && keyValueType is not null) throw new NotSupportedException($"KeyValueCache: keys and values on {sharding.World.Size} ranks cannot be kept as {keyValueType}.");
         _sharding = sharding;

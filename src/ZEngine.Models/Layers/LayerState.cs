@@ -6,7 +6,8 @@ public abstract class LayerState : IDisposable
     /// <summary>Makes what was not made with the object, because it depends on how keys and values are dealt out to ranks.</summary>
     /// <param name="sharding">The ranks, or null for one.</param>
     /// <param name="keyValueType">The type in which keys and values are kept, or null for that of the activations.</param>
-    public virtual void Allocate(KeyValueSharding? sharding, DType? keyValueType) { }
+    /// <param name="scanStateType">The type in which states of scans are kept, or null for Float32.</param>
+    public virtual void Allocate(KeyValueSharding? sharding, DType? keyValueType, DType? scanStateType) { }
 
     /// <summary>Takes the tensors out of the scope they were made in: until then that scope gives them back if a later one does not fit.</summary>
     public abstract void Own();
@@ -52,13 +53,23 @@ internal sealed class ScanState(Device device, ReadOnlySpan<long> convolution, R
 
     public Tensor Convolution { get => _convolution; set => Set(ref _convolution, value); }
 
-    public Tensor Scan { get => _scan; set => Set(ref _scan, value); }
+    /// <summary>The scan's state as Float32, whatever it is kept in.</summary>
+    public Tensor Scan { get => _scan.To(DType.Float32); set => Set(ref _scan, value); }
 
     /// <summary>The states as one step brings them forward in place; null where the layer is of another kind.</summary>
     public StateCache? InPlace => _tickets.Count > 0 ? new StateCache(_convolution, _scan, _tickets) : null;
 
     /// <summary>The same of a layer of selective scans, which count no tickets.</summary>
     public SelectiveStateCache? SelectiveInPlace => _tickets.Count == 0 ? new SelectiveStateCache(_convolution, _scan) : null;
+
+    public override void Allocate(KeyValueSharding? sharding, DType? keyValueType, DType? scanStateType)
+    {
+        if (scanStateType is null or DType.Float32) return;
+        if (_tickets.Count == 0) throw new NotSupportedException($"Session: a selective scan keeps its states as Float32, not as {scanStateType}.");
+        Tensor scan = Tensor.Zeros(_scan.Shape, scanStateType.Value, _scan.Device);
+        _scan.Dispose();
+        _scan = scan;
+    }
 
     public override void StayInPlace() => _isInPlace = true;
 
@@ -79,6 +90,6 @@ internal sealed class ScanState(Device device, ReadOnlySpan<long> convolution, R
     private void Set(ref Tensor current, Tensor next)
     {
         if (_isInPlace) Ops.Copy(next, current);
-        else Replace(ref current, next);
+        else Replace(ref current, next.To(current.DType));
     }
 }

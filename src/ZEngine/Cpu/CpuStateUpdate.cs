@@ -5,15 +5,17 @@ internal sealed unsafe partial class CpuBackend
     internal override void StateUpdate(StateUpdateInputs x, Tensor y) =>
         InSlots(nameof(StateUpdate), x.Slots, x.X.Shape[0], x.Cache.Convolution, x.Cache.Scan, y, (convolution, scan) => Advance(x, convolution, scan, y));
 
-    /// <summary>Brings states forward: in place where sequence b stands in slot b, else gathered and scattered. Idle sequences get y = 0.</summary>
+    /// <summary>Brings states forward: in place where sequence b stands in slot b and they are Float32, else gathered and scattered. Idle sequences get y = 0.</summary>
     private static void InSlots(string op, Tensor? slots, long batch, Tensor convolution, Tensor scan, Tensor y, Action<Tensor, Tensor> advance)
     {
+        using TensorScope scope = TensorScope.Enter();
         if (slots is null)
         {
-            advance(convolution, scan);
+            Tensor wide = scan.To(DType.Float32);
+            advance(convolution, wide);
+            if (scan.DType != DType.Float32) Ops.Copy(wide, scan);
             return;
         }
-        using TensorScope scope = TensorScope.Enter();
         long[] places = SlotsOf(op, slots, batch, scan.Shape[0]);
         Tensor inputs = Gather(convolution, places), states = Gather(scan, places);
         advance(inputs, states);
@@ -43,22 +45,20 @@ internal sealed unsafe partial class CpuBackend
         return values;
     }
 
-    /// <summary>The states of slots, zeros for idle ones.</summary>
+    /// <summary>The states of slots as Float32, zeros for idle ones.</summary>
     private static Tensor Gather(Tensor states, long[] slots)
     {
         long[] shape = states.Shape.ToArray();
         shape[0] = slots.Length;
         Tensor own = Tensor.Zeros(shape, DType.Float32, states.Device);
-        long bytes = own.Count / slots.Length * sizeof(float);
         for (int b = 0; b < slots.Length; b++)
-            if (slots[b] >= 0) Buffer.MemoryCopy((byte*)states.Address + slots[b] * bytes, (byte*)own.Address + b * bytes, bytes, bytes);
+            if (slots[b] >= 0) Ops.Copy(states.Slice(0, slots[b], 1), own.Slice(0, b, 1));
         return own;
     }
 
     private static void Scatter(Tensor own, long[] slots, Tensor states)
     {
-        long bytes = own.Count / slots.Length * sizeof(float);
         for (int b = 0; b < slots.Length; b++)
-            if (slots[b] >= 0) Buffer.MemoryCopy((byte*)own.Address + b * bytes, (byte*)states.Address + slots[b] * bytes, bytes, bytes);
+            if (slots[b] >= 0) Ops.Copy(own.Slice(0, b, 1), states.Slice(0, slots[b], 1));
     }
 }

@@ -2,13 +2,16 @@ namespace ZEngine;
 
 /// <summary>The states of a Mamba-2 layer's sequences, each in a slot, that <see cref="Ops.StateUpdate"/> brings forward in place.</summary>
 /// <param name="Convolution">[S, K-1, D] Float32: the last inputs of the convolution, as <see cref="Ops.CausalConv1d"/> leaves them; D = H·P + 2·G·N.</param>
-/// <param name="Scan">[S, H, P, N] Float32: as <see cref="Ops.SsdScan"/> leaves it.</param>
+/// <param name="Scan">
+/// [S, H, P, N]: as <see cref="Ops.SsdScan"/> leaves it, Float32; or BFloat16 or Float16, half the bytes of a step, whose rounding is each step's: to nearest, so that where the decay is
+/// close to 1 an input of less than half a unit in the last place of the state is lost (2⁻⁹ and 2⁻¹² of it), and Float16 overflows beyond 65,504.
+/// </param>
 /// <param name="Tickets">[S, G] Int32, zero before a call and after it: who arrives last.</param>
 public sealed record StateCache(Tensor Convolution, Tensor Scan, Tensor Tickets)
 {
     /// <summary>A cache of <paramref name="slots"/> empty states; its tensors belong to the innermost scope.</summary>
-    public static StateCache Zeros(Device device, long slots, long heads, long headDimension, long groups, long states, long taps) => new(
-        Tensor.Zeros([slots, taps - 1, heads * headDimension + 2 * groups * states], DType.Float32, device), Tensor.Zeros([slots, heads, headDimension, states], DType.Float32, device),
+    public static StateCache Zeros(Device device, long slots, long heads, long headDimension, long groups, long states, long taps, DType scanType = DType.Float32) => new(
+        Tensor.Zeros([slots, taps - 1, heads * headDimension + 2 * groups * states], DType.Float32, device), Tensor.Zeros([slots, heads, headDimension, states], scanType, device),
         Tensor.Zeros([slots, groups], DType.Int32, device));
 }
 
@@ -28,7 +31,7 @@ public static partial class Ops
     /// <param name="options">Softplus, limits of Δ, and whether A is a logarithm.</param>
     /// <returns>y [B, H·P]. It is not recorded: the states are overwritten.</returns>
     /// <remarks>
-    /// The numbers are those of <see cref="CausalConv1d"/> and <see cref="SsdScan"/>, one after the other. What a sequence gets depends on no other and not on its slot,
+    /// The numbers are those of <see cref="CausalConv1d"/> and <see cref="SsdScan"/>, one after the other; y is made of the state before it is rounded to the cache's type. What a sequence gets depends on no other and not on its slot,
     /// to the bit. A slot that does not exist is an error, on a GPU when the host next waits.
     /// </remarks>
     public static Tensor StateUpdate(
@@ -43,7 +46,7 @@ public static partial class Ops
         shape.RequireFloat32(weight, "D K");
         shape.Require(shape['K'] >= 1, "weight must have at least one tap.");
         shape.RequireFloat32(cache.Convolution, "S K-1 D");
-        shape.RequireFloat32(cache.Scan, "S H P N");
+        shape.RequireWeight(cache.Scan, "S H P N");
         shape.RequireIndex(cache.Tickets, "S G");
         shape.Require(cache.Tickets.DType == DType.Int32, $"cache.Tickets must be Int32, got {cache.Tickets}.");
         shape.OptionalFloat32(bias, "D");

@@ -142,7 +142,7 @@ public sealed class LongOffsetTests
         y.Backend.StateUpdate(x, y);
         OuterDevice.AreLong(batch, y, cache.Convolution, cache.Scan);
         return ([y, cache.Convolution, cache.Scan], []);
-    });
+    }, multiprocessors: 1);                                     // blocks of as many units, whatever the batch
 
     /// <summary>Two sequences in the first and the last slot of a cache, whose tickets are as long.</summary>
     [Fact]

@@ -1,3 +1,4 @@
+using ZEngine.Cuda;
 using ZEngine.Emulator;
 using ZEngine.Tests.Oracles;
 
@@ -82,6 +83,56 @@ public sealed class StateUpdateTests
         }
     }
 
+    /// <summary>States of 16 bits: each step is that of the same states as floats, whose new states are rounded, and y is of those before. What a block has of a group changes nothing.</summary>
+    [Theory, MemberData(nameof(OpDevices))]
+    public void States_of_16_bits_are_rounded_step_by_step(string deviceName)
+    {
+        (string name, DType type) = Devices.OfOp(deviceName);
+        Device device = Devices.Open(name);
+        foreach (DType states in (ReadOnlySpan<DType>)[DType.BFloat16, DType.Float16])
+        foreach ((long p, long n) in (ReadOnlySpan<(long, long)>)[(P, N), (64, 128), (33, 130), (5, 7), (51, 8)])
+        foreach (bool isScattered in (ReadOnlySpan<bool>)[false, true])
+        {
+            using TensorScope scope = TensorScope.Enter();
+            var layer = new Layer(device, type, p, n);
+            Tensor tickets = Tensor.Zeros([3, G], DType.Int32, device), table = Tensor.From<long>([2, 0, 1], [3], device);
+            Tensor narrow = layer.Scan.To(states), inputs = layer.Convolution.Clone();
+            for (ulong i = 0; i < 2; i++)
+            {
+                (Tensor x, Tensor dt, Tensor z) = layer.Step(i);
+                var wide = new StateCache(inputs.Clone(), narrow.To(DType.Float32), tickets);
+                Tensor Step(StateCache cache) => ZEngine.Ops.StateUpdate(x, dt, layer.A, layer.Weight, cache, layer.Bias, layer.D, layer.DtBias, z, isScattered ? table : null, layer.Options);
+                float[] want = Floats(Step(wide)), got = Floats(Step(new StateCache(inputs, narrow, tickets)));
+                Assert.Equal(Floats(wide.Scan.To(states)), Floats(narrow));
+                Assert.Equal(Floats(wide.Convolution), Floats(inputs));
+                // Lanes add other neighbours, and y is rounded to its type.
+                double scale = want.Max(Math.Abs), bound = n / (double)(1 << 23);
+                for (int k = 0; k < want.Length; k++) Assert.True(Math.Abs(want[k] - got[k]) <= bound * scale + Unit(type) * Math.Abs(want[k]), $"{states} {p} {n} at {k}: {got[k]:R}, as floats {want[k]:R}");
+            }
+        }
+    }
+
+    private static double Unit(DType type) => type == DType.Float32 ? 0 : type == DType.Float16 ? 1.0 / 1024 : 1.0 / 128;
+
+    /// <summary>Blocks of one unit and of several: the same bits.</summary>
+    [Fact]
+    public void Units_of_a_block_change_no_bit()
+    {
+        float[][] of = [Results(1), Results(132)];
+        Assert.Equal(of[0], of[1]);
+
+        static float[] Results(int multiprocessors)
+        {
+            using var driver = new EmulatedCudaDriver(new EmulatorOptions { Multiprocessors = multiprocessors });
+            using CudaDevice device = Devices.OpenEmulated(driver);
+            using TensorScope scope = TensorScope.Enter();
+            var layer = new Layer(device, DType.BFloat16, 200, 64);      // 14 units of a group
+            var cache = new StateCache(layer.Convolution, layer.Scan.To(DType.BFloat16), Tensor.Zeros([3, G], DType.Int32, device));
+            (Tensor x, Tensor dt, Tensor z) = layer.Step(0);
+            return [.. Floats(ZEngine.Ops.StateUpdate(x, dt, layer.A, layer.Weight, cache, layer.Bias, layer.D, layer.DtBias, z)), .. Floats(cache.Scan), .. Floats(cache.Convolution)];
+        }
+    }
+
     [Theory, MemberData(nameof(OpDevices))]
     public void An_idle_sequence_gets_nothing_and_changes_nothing(string deviceName)
     {
@@ -123,7 +174,7 @@ public sealed class StateUpdateTests
     {
         using var counted = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
-        const long half = 2, single = 4, batch = 3, p = 64, slices = 2, n = 64, width = H * p + 2 * G * n;
+        const long half = 2, single = 4, batch = 3, p = 64, slices = 2, n = 64, width = H * p + 2 * G * n;   // so few units that each has a block
         var layer = new Layer(counted.Device, DType.BFloat16, p, n);
         var cache = new StateCache(layer.Convolution, layer.Scan, Tensor.Zeros([3, G], DType.Int32, counted.Device));
         (Tensor x, Tensor dt, Tensor z) = layer.Step(0);
@@ -134,8 +185,8 @@ public sealed class StateUpdateTests
         CountedDevice.Are(["state_update"], launches);
         // A channel's convolution: K − 1 inputs, K taps, its bias and x. Each block convolves its channels and B and C, the last of a group moves the inputs of B and C.
         const long channel = (K - 1 + K + 1) * single + half, blocks = batch * H * slices;
-        // Every thread asks for the slot, dt, its bias and A; of each channel one lane for the gate and the skip. A ticket is asked for once a block.
-        const long read = blocks * (32 + 2 * n) * channel + batch * G * 2 * n * ((K - 2) * single + half) + batch * H * p * n * single + blocks * 256 * (single + half + 2 * single) + batch * H * p * (half + single);
+        // Every thread asks for the slot, one for dt, its bias and A; of each channel one lane for the gate and the skip. Those that move inputs ask for the slot again. A ticket is asked for once a block.
+        const long read = blocks * (32 + 2 * n) * channel + batch * G * 2 * n * ((K - 2) * single + half) + batch * H * p * n * single + (blocks + batch * G) * 256 * single + blocks * (half + 2 * single) + batch * H * p * (half + single);
         const long written = batch * (K - 1) * width * single + batch * H * p * (n * single + half);
         CountedDevice.Moved(read, written, launches[0]);
         Assert.Equal(blocks, launches[0][InstructionClass.Atomic].Threads);

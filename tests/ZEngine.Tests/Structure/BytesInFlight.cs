@@ -26,6 +26,8 @@ public sealed class BytesInFlight
     [
         new("CausalConv1d.cu", "causal_conv1d_forward<T, 4, true>", 128, All, 6),                             // of a ring of 7 chunks all but the one that is read
         new("CausalConv1d.cu", "causal_conv1d_backward<T, 4, true>", 128, All, 2 * 2),                        // x and dy, of 3 chunks
+        new("StateUpdate.cu", "state_update<T, f32>", 256, All, 4),                                           // four channels of a warp
+        new("StateUpdate.cu", "state_update<T, bf16>", 256, All, 4),
         new("RmsNorm.cu", "rms_norm_forward<T, true>", 256, All, 2, 1),
         new("RmsNorm.cu", "rms_norm_backward<T, true, 0>", 256, CudaBackend.RmsNormBlocks, 2 * 2, 1, 2),
         new("RmsNorm.cu", "rms_norm_backward<T, true, 1>", 256, CudaBackend.RmsNormGatedBlocks, 3, 1, 3),
