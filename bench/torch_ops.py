@@ -100,7 +100,7 @@ def operands(op, s, dtype, stage):
         h, p, n = s["H"], s["P"], s["N"]
         width = h * p + 2 * n
         xbc, dt = normal(s["B"], width), normal(s["B"], h)
-        conv, state = torch.randn(s["B"], width, s["K"], device=device, dtype=dtype), torch.randn(s["B"], h, p, n, device=device)
+        conv, state = torch.randn(s["B"], width, s["K"], device=device, dtype=dtype), torch.randn(s["B"], h, p, n, device=device, dtype=dtype if stage == "halves" else torch.float32)
         w, bias, a, d = normal(width, s["K"]), normal(width), torch.full((h,), -1.0, device=device), torch.randn(h, device=device)
         def step():
             y = causal_conv1d_update(xbc, conv, w, bias, "silu")

@@ -2,7 +2,7 @@ namespace ZEngine.Bench;
 
 /// <summary>One op at one size, on any device.</summary>
 /// <param name="Op">Name of the op.</param>
-/// <param name="Pass"><c>forward</c>, <c>train</c> (forward and backward together), <c>step</c>, <c>decode</c>, or <c>bytes</c>: decode against keys and values in bytes.</param>
+/// <param name="Pass"><c>forward</c>, <c>train</c> (forward and backward together), <c>step</c>, <c>decode</c>, <c>bytes</c>: decode against keys and values in bytes, or <c>halves</c>: with states in the type of the row.</param>
 /// <param name="Sizes">The sizes by their letters; what a peer makes its operands from.</param>
 /// <param name="Flops">As <see cref="TableRow.Flops"/>.</param>
 /// <param name="Bytes">Of operands and results, each counted once per pass, in the type of the row.</param>
@@ -38,6 +38,14 @@ internal sealed class DeviceOperands(Device device, DType dtype) : IDisposable
     /// <summary>Normal numbers in Float32: vectors of parameters, tables and states.</summary>
     public Tensor Float(params ReadOnlySpan<long> shape) => Made(DType.Float32, shape);
 
+    /// <summary>Normal numbers in a type.</summary>
+    public Tensor Made(DType type, params ReadOnlySpan<long> shape)
+    {
+        // Made where it is used: no transfer of gigabytes. A normal number fits any type.
+        using TensorScope scope = TensorScope.Enter();
+        return Own(TensorScope.Release(Ops.RandomNormal(shape, device, new RandomStream(++_seed)).To(type)));
+    }
+
     public Tensor Zeros(DType type, params ReadOnlySpan<long> shape) => Own(Tensor.Zeros(shape, type, device));
 
     public Tensor Tokens(long bound, params ReadOnlySpan<long> shape)
@@ -72,12 +80,5 @@ internal sealed class DeviceOperands(Device device, DType dtype) : IDisposable
     {
         foreach (IDisposable owned in _owned) owned.Dispose();
         _owned.Clear();
-    }
-
-    private Tensor Made(DType type, ReadOnlySpan<long> shape)
-    {
-        // Made where it is used: no transfer of gigabytes. A normal number fits any type.
-        using TensorScope scope = TensorScope.Enter();
-        return Own(TensorScope.Release(Ops.RandomNormal(shape, device, new RandomStream(++_seed)).To(type)));
     }
 }

@@ -121,7 +121,7 @@ internal static class DeviceRows
             });
     }
 
-    /// <summary>A token of few sequences with many keys, and of many with fewer; of bytes too. Then a step of a Mamba-2 layer's states.</summary>
+    /// <summary>A token of few sequences with many keys, and of many with fewer; of bytes too. Then a step of a Mamba-2 layer's states, floats and of 16 bits.</summary>
     private static IEnumerable<DeviceRow> Decode(DeviceSizes s, DType type)
     {
         (long heads, long groups, long p) = (s.Heads, Math.Max(1, s.Heads / 4), s.HeadDimension);
@@ -146,16 +146,17 @@ internal static class DeviceRows
         }
 
         const long headDimension = 64, taps = 4;
+        foreach (DType kept in (DType[])[DType.Float32, .. type.Size == 2 ? (DType[])[type] : []])
         foreach (long batch in (long[])[1, 16 * s.B])
         {
             double states = (double)batch * s.SsdHeads * headDimension * s.SsdStates;
             long width = s.SsdHeads * headDimension + 2 * s.SsdStates;
-            yield return new DeviceRow("StateUpdate", "decode", Sizes(("B", batch), ("H", s.SsdHeads), ("P", headDimension), ("N", s.SsdStates), ("K", taps)), 5 * states, 2 * sizeof(float) * states, o =>
+            yield return new DeviceRow("StateUpdate", kept == DType.Float32 ? "decode" : "halves", Sizes(("B", batch), ("H", s.SsdHeads), ("P", headDimension), ("N", s.SsdStates), ("K", taps)), 5 * states, 2 * kept.Size * states, o =>
             {
                 (Tensor x, Tensor dt, Tensor a) = (o.Normal(batch, width), o.Normal(batch, s.SsdHeads), o.Own(Tensor.Empty([s.SsdHeads], DType.Float32, o.Device)));
                 (Tensor weight, Tensor bias, Tensor d) = (o.Float(width, taps), o.Float(width), o.Float(s.SsdHeads));
                 Ops.Fill(a, -1);
-                var cache = new StateCache(o.Float(batch, taps - 1, width), o.Float(batch, s.SsdHeads, headDimension, s.SsdStates), o.Zeros(DType.Int32, batch, 1));
+                var cache = new StateCache(o.Float(batch, taps - 1, width), o.Made(kept, batch, s.SsdHeads, headDimension, s.SsdStates), o.Zeros(DType.Int32, batch, 1));
                 return () => DeviceOperands.Once(() => Ops.StateUpdate(x, dt, a, weight, cache, bias, d));
             });
         }
