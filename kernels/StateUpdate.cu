@@ -36,6 +36,8 @@ struct StateUpdateArgs                                        // mirrored in Cud
     f32 minDelta, maxDelta;
 };
 
+template <typename TS> constexpr int kBlocks = sizeof(TS) == 4 ? 4 : 3;   // of a multiprocessor: states of 16 bits take 80 registers
+
 // Moves a channel's inputs up by one.
 template <typename T, typename TS>
 __device__ inline void move_up(const StateUpdateArgs<T, TS>& args, f32* inputs, i64 width, const T* x, int channel)
@@ -177,7 +179,7 @@ __device__ inline f32 sum_channels(const f32 (&sum)[kChannelsOfWarp], int laneBi
 }
 
 template <typename T, typename TS>
-__global__ void __launch_bounds__(kThreads, sizeof(TS) == 4 ? 4 : 3) state_update(const StateUpdateArgs<T, TS> args)
+__global__ void __launch_bounds__(kThreads, kBlocks<TS>) state_update(const StateUpdateArgs<T, TS> args)
 {
     constexpr int V = 16 / sizeof(TS);
     extern __shared__ __align__(16) f32 sMemory[];
