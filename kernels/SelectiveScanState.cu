@@ -1,9 +1,9 @@
 // SelectiveScanState.cu
 //
 // Computes   what segments of a sequence need of each other, so that all can be walked at once. Forward, for every segment but the last: its last state h, walked as
-//            in SelectiveScanForward.cu, the first segment from the initial state and the others from 0, and ΣΔ. Backward, for every segment but the first: the
+//            in SelectiveScanForward.cu, the first segment from the initial state and the others from 0, and ΣΔ·log2 e. Backward, for every segment but the first: the
 //            gradient G of the state before it, walked back as in SelectiveScanBackward.cu, G[n] = exp(Δ·A[d,n])·(G[n] + dy[t,d]·silu(z[t,d])·C[t,n]), the last
-//            segment from the gradient of the final state and the others from 0, and ΣΔ. exp(A·ΣΔ) is the decay of all steps of a segment.
+//            segment from the gradient of the final state and the others from 0, and the same sum. exp(A·ΣΔ) is the decay of all steps of a segment.
 // Source     Blelloch 1990, "Prefix sums and their applications", section 1.4, as Gu and Dao 2023, arXiv:2312.00752, section 3.3.2 use it: the recurrence is associative.
 // Method     as SelectiveScanForward.cu: S states of a channel to a thread, B (or C) shared by the channels of a block, the rows of the next tile on their way. No
 //            outputs: 3 float operations and 1 exponential for each step, channel and state. The kernels that come after join the ends, in order.
@@ -13,12 +13,13 @@
 //            kSteps·(3·width + N) elements, and kSteps·(2·width + S·parts) floats.
 // Traffic    reads (2, or 3 with z)·D + G·N·blocksPerGroup elements a step of its segments; each of those reads A, and dtBias for each part, and writes N·D + D floats. A
 //            block of packed sequences reads a record of 40 bytes.
-// Precision  loads T, computes and accumulates f32; exp as in SelectiveScanForward.cu. ΣΔ is added tile by tile and held to ±1e38, so that a state without decay keeps
+// Precision  loads T, computes and accumulates f32; exp as in SelectiveScanForward.cu. The sum is added tile by tile and held to ±1e38, so that a state without decay keeps
 //            its 0 in the exponent. Deterministic: no atomics, fixed order of additions.
 // Limits     as SelectiveScanForward.cu; segments are of whole intervals.
 // Variants   selective_scan_state<{f32|bf16|f16}, {8|16}, {true|false}, {true|false}>
 #include "common/SelectiveScan.cuh"
 
+constexpr int kSteps = 8;                                     // of a tile
 constexpr f32 kMostDelta = 1e38f;
 
 template <typename T>
@@ -34,7 +35,7 @@ template <typename T, bool isBackward>
 struct SegmentTile
 {
     T* sRows;                                                 // two stages of input, dt, z [kSteps, width] and the matrix [kSteps, N] as they are
-    f32* sDelta; f32* sInput; f32* sMatrix;                   // Δ, and Δ·u or dy behind the gate [kSteps, width]; the matrix [kSteps, padded]
+    f32* sDelta; f32* sInput; f32* sMatrix;                   // Δ·log2 e, and Δ·log2 e·u or dy behind the gate [kSteps, width]; B·ln 2 or C [kSteps, padded]
     i32 width, N, padded;
 
     __device__ inline SegmentTile(u8* sMemory, const SelectiveScanShape& shape, int S) : width(shape.width), N(shape.N), padded(blockDim.x / shape.width * S)
@@ -64,24 +65,24 @@ struct SegmentTile
     }
 
     // Δ, what enters the state, and the matrix as floats with zeros behind the last state.
-    __device__ inline void prepare(int stage, const SelectiveScanShape& shape, bool hasGate, const ScanPlace& place, i32 rows, f32 bias)
+    __device__ inline void prepare(int stage, const SelectiveScanShape& shape, bool hasGate, const ScanPlace& place, i32 rows, const f32 (&bias)[1])
     {
         const int column = threadIdx.x % width, parts = blockDim.x / width;
         if (column < place.columns)
             for (int t = threadIdx.x / width; t < rows; t += parts)
             {
                 const int at = t * width + column;
-                const f32 raw = to_f32(dt(stage)[at]) + bias, delta = shape.hasSoftplus ? softplus(raw) : raw;
-                f32 enters = to_f32(input(stage)[at]);
-                if (!isBackward) enters *= delta;
+                f32 delta[1] = {to_f32(dt(stage)[at])}, enters = to_f32(input(stage)[at]);
+                scale_steps(delta, bias, shape.hasSoftplus);
+                if (!isBackward) enters *= delta[0];
                 else if (hasGate) enters *= silu(to_f32(z(stage)[at]));
-                sDelta[at] = delta;
+                sDelta[at] = delta[0];
                 sInput[at] = enters;
             }
         for (int i = threadIdx.x; i < rows * padded; i += blockDim.x)
         {
             const int t = i / padded, n = i - t * padded;
-            sMatrix[i] = n < N ? to_f32(matrix(stage)[t * N + n]) : 0.0f;
+            sMatrix[i] = n < N ? (isBackward ? 1.0f : kLn2) * to_f32(matrix(stage)[t * N + n]) : 0.0f;
         }
     }
 
@@ -97,7 +98,7 @@ struct SegmentTile
         #pragma unroll 1                                      // the states of one step are work enough at a time
         for (int i = 0; i < rows; i++, sOwn += way * width, sRow += way * padded)
         {
-            const f32 delta = *sOwn, enters = sOwn[kSteps * width], scaled = scale_exponent(delta);
+            const f32 delta = *sOwn, enters = sOwn[kSteps * width];
             sum += delta;
             #pragma unroll
             for (int s = 0; s < S; s += 4)
@@ -107,7 +108,7 @@ struct SegmentTile
                 #pragma unroll
                 for (int k = 0; k < 4; k++)
                 {
-                    const f32 decay = power_of_two(scaled * a[s + k]);
+                    const f32 decay = power_of_two(delta * a[s + k]);
                     h[s + k] = isBackward ? decay * fmaf(enters, four[k], h[s + k]) : fmaf(decay, h[s + k], enters * four[k]);
                 }
             }
@@ -137,7 +138,8 @@ __global__ void __launch_bounds__(kMaxThreads, 1) selective_scan_state(const Sel
         load_states(a, shape.A + d * shape.N, n, shape);
         if (args.first && (isBackward ? place.is_last() : place.segment == 0)) load_states(h, args.first + (place.sequence * shape.channels + d) * shape.N, n, shape);
     }
-    const f32 bias = shape.dtBias && isActive ? shape.dtBias[d] : 0.0f;
+    f32 bias[1];
+    load_bias(bias, shape, place);
     f32 sum = 0;
     for (i64 left = tiles; left > 0; left--, stage ^= 1)
     {

@@ -24,6 +24,7 @@
 #include "common/Copy.cuh"
 #include "common/Exponent.cuh"
 #include "common/StateSlots.cuh"
+#include "common/TimeStep.cuh"
 #include "common/Warp.cuh"
 
 constexpr int kThreads = 256, kWarps = kThreads / kWarp;
@@ -131,7 +132,7 @@ __global__ void __launch_bounds__(kThreads) selective_state_update(const Selecti
     const int height = args.R + 2 * args.N, own = args.D / args.G, blocks = (own + kWarp - 1) / kWarp, parts = (args.N + kStates - 1) / kStates;
     f32* sP = reinterpret_cast<f32*>(sMemory);                // [R + 2·N]
     f32* sU = sP + height;                                    // [32]
-    f32* sDelta = sU + kWarp;                                 // [32]
+    f32* sDelta = sU + kWarp;                                 // Δ·log2 e [32]
     f32* sY = sDelta + kWarp;                                 // [parts, 32]
     f32* sState = sY + parts * kWarp;                         // [N, 32], kPitch apart
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, group = blockIdx.x / blocks % args.G;
@@ -172,7 +173,9 @@ __global__ void __launch_bounds__(kThreads) selective_state_update(const Selecti
             }
         sum = warp_sum(sum);
         if (lane != 0 || c >= channels) continue;
-        sDelta[c] = softplus(to_f32(from_f32<T>(sum)) + (args.dtBias ? args.dtBias[first + c] : 0.0f));
+        f32 delta[1] = {to_f32(from_f32<T>(sum))};
+        scale_steps(delta, {args.dtBias ? kLog2E * args.dtBias[first + c] : 0.0f}, true);
+        sDelta[c] = delta[0];
     }
     __syncthreads();                                          // Δ is there
     const int quads = (args.N + 3) / 4;
@@ -182,7 +185,7 @@ __global__ void __launch_bounds__(kThreads) selective_state_update(const Selecti
         const i64 at = (i64)(first + c) * args.N + n;
         const f32* logA = args.logA + at;
         f32* states = args.states + slot * args.D * args.N + at;
-        const f32 delta = sDelta[c], input = delta * sU[c], scaled = fmaf(delta, kLog2ERest, delta * kLog2E);
+        const f32 delta = sDelta[c], input = delta * sU[c];
         f32 h[4] = {}, a[4] = {};
         if (args.areStatesWide)
         {
@@ -201,7 +204,7 @@ __global__ void __launch_bounds__(kThreads) selective_state_update(const Selecti
         for (int k = 0; k < 4; k++)
         {
             if (n + k >= args.N) break;
-            h[k] = fmaf(power_of_two(scaled * -expf(a[k])), h[k], input * sP[args.R + n + k]);
+            h[k] = fmaf(power_of_two(delta * -expf(a[k])), h[k], input * (kLn2 * sP[args.R + n + k]));
             sState[(n + k) * kPitch + c] = h[k];
             if (!args.areStatesWide) states[k] = h[k];
         }

@@ -4,10 +4,10 @@
 #include "common/Copy.cuh"
 #include "common/Exponent.cuh"
 #include "common/Pointwise.cuh"
+#include "common/TimeStep.cuh"
 #include "common/Warp.cuh"
 
 constexpr int kInterval = 32;                                 // steps from one kept state to the next
-constexpr int kSteps = 8;                                     // of a tile of the kernels that walk a channel in a thread
 constexpr int kMaxThreads = 640;                              // of their blocks there are at most 512; so many leave each 96 registers
 
 // A segment of a packed sequence, steps [begin, end): its first kept state, and which of the segments of its sequence it is.
@@ -119,7 +119,7 @@ __device__ inline void join_ends(f32 (&h)[S], const f32 (&a)[S], const Selective
     for (i32 i = 0; i < count; i++, end += way)
     {
         const i64 at = end * shape.channels + d;
-        const f32 scaled = scale_exponent(shape.deltas[at]);
+        const f32 scaled = shape.deltas[at];                  // ΣΔ·log2 e
         f32 state[S];
         load_states(state, shape.ends + at * shape.N, n, shape);
         #pragma unroll
@@ -127,19 +127,32 @@ __device__ inline void join_ends(f32 (&h)[S], const f32 (&a)[S], const Selective
     }
 }
 
-// The row and the column of the i-th access in rows of `width` elements, a power of two.
+// What a thread has of rows of `width` elements, a power of two: V neighbours of a row, and those of every `rows`-th row behind it.
 template <int V>
-struct TilePlace
+struct TileLane
 {
-    i32 row, column;
+    i32 row, column, rows;
 
-    __device__ inline TilePlace(i32 i, i32 width)
+    __device__ inline TileLane(i32 width)
     {
-        const i32 chunks = width / V;
-        row = i >> (31 - __clz(chunks));
-        column = (i & (chunks - 1)) * V;
+        const i32 chunks = width / V, shift = 31 - __clz(chunks);
+        row = threadIdx.x >> shift;
+        column = (threadIdx.x & (chunks - 1)) * V;
+        rows = blockDim.x >> shift;
     }
 };
+
+// Where the i-th float stands, so that threads with eight neighbours each reach all banks: each 32 take the room of 36.
+__device__ inline i32 spread(i32 i) { return i + i / 32 * 4; }
+
+// dtBias·log2 e of the neighbouring channels whose steps this thread scales.
+template <int V>
+__device__ inline void load_bias(f32 (&bias)[V], const SelectiveScanShape& shape, const ScanPlace& place)
+{
+    const TileLane<V> at(shape.width);
+    #pragma unroll
+    for (int v = 0; v < V; v++) bias[v] = shape.dtBias && at.column + v < place.columns ? kLog2E * shape.dtBias[place.first + at.column + v] : 0.0f;
+}
 
 template <bool isWide, typename T>
 __device__ inline void fetch_access(T* sTo, const T* from)
@@ -152,12 +165,9 @@ __device__ inline void fetch_access(T* sTo, const T* from)
 template <bool isWide, typename T>
 __device__ inline void fetch_channels(T* sTo, i32 width, const T* from, i64 stride, i32 rows, i32 columns)
 {
-    constexpr int V = kVector<T, isWide>;
-    for (i32 i = threadIdx.x; i < rows * width / V; i += blockDim.x)
-    {
-        const TilePlace<V> at(i, width);
-        if (at.column < columns) fetch_access<isWide>(sTo + i * V, from + at.row * stride + at.column);
-    }
+    const TileLane<kVector<T, isWide>> at(width);
+    if (at.column >= columns) return;
+    for (i32 t = at.row; t < rows; t += at.rows) fetch_access<isWide>(sTo + t * width + at.column, from + t * stride + at.column);
 }
 
 // The same of N elements, not always a power of two; sTo has the rows of C behind those of B, `all` rows further on.

@@ -8,7 +8,7 @@ namespace ZEngine.Cuda;
 /// <param name="Width">Channels of a block.</param>
 internal readonly record struct SelectiveScanPlan(int States, int Parts, int Width)
 {
-    /// <summary>As in kernels/SelectiveScanForward.cu.</summary>
+    /// <summary>As in kernels/SelectiveScanState.cu.</summary>
     private const int Steps = 8;
 
     private const int FewStates = 8, ManyStates = 16, MaxStates = 256, MinWidth = 32, MaxWidth = 128;
@@ -31,8 +31,12 @@ internal readonly record struct SelectiveScanPlan(int States, int Parts, int Wid
         return new SelectiveScanPlan(states, parts, width);
     }
 
-    /// <summary>Dynamic shared memory of a forward block.</summary>
-    public int SharedBytes(int n, int elementSize) => 2 * Steps * (3 * Width + 2 * n) * elementSize + Steps * (2 * States * Parts + Width + Width * Parts) * sizeof(float);
+    /// <summary>Dynamic shared memory of a forward block, whose tiles have as many steps as 16 bytes have elements.</summary>
+    public int SharedBytes(int n, int elementSize)
+    {
+        int steps = 16 / elementSize, rows = Parts == 1 ? 1 : 1 + Parts;
+        return 2 * steps * (3 * Width + 2 * n) * elementSize + steps * (2 * States * Parts + 9 * Width / 8 * rows) * sizeof(float);
+    }
 
     /// <summary>Of a backward block: BackwardTile in kernels/common/SelectiveScanWalk.cuh, an interval of u and dt, and half of one of z and dy.</summary>
     public static int BackwardSharedBytes(int elementSize) => 70_608 + 3 * ScanSegments.Interval * BackwardWidth * elementSize;

@@ -52,7 +52,7 @@ public sealed class SelectiveScanKernelTests
         const long vector = 4 * Channels, state = vector * States, intervals = Length / 32, forwardBlocks = Channels / 32, backwardBlocks = Channels / 64, sums = (States + 2) * vector;
         long rows = Length * dtype.Size, turns = (backwardBlocks - 1) * 2 * Length * States * 4, told = (backwardBlocks - 1) * Length / 16 * 4;
         CountedDevice.Are(["selective_scan_forward"], forward);
-        CountedDevice.Moved(rows * (3 * Channels + 2 * States * forwardBlocks) + 2 * state + 2 * vector, rows * Channels + state + intervals * state, forward[0]);
+        CountedDevice.Moved(rows * (3 * Channels + 2 * States * forwardBlocks) + 2 * state + 3 * vector, rows * Channels + state + intervals * state, forward[0]);
         CountedDevice.Are(["selective_scan_backward", "selective_scan_sum_backward"], backward);
         Assert.Equal((rows * (4 * Channels + 2 * States * backwardBlocks) + (1 + intervals) * state + 2 * vector + turns, rows * 3 * Channels + rows * 2 * States + turns + told + sums + state), (Read(backward[0]), backward[0].GlobalBytesWritten));
         CountedDevice.Moved(sums, state + 2 * vector, backward[1]);
@@ -144,7 +144,7 @@ public sealed class SelectiveScanKernelTests
         const long half = 2, vector = 4 * Channels, state = vector * States, end = state + vector, joins = segments * (segments - 1) / 2;
         const long forwardBlocks = Channels / 32, backwardBlocks = Channels / 64, matrix = half * States, rows = half * Channels, sums = (States + 2) * vector, turns = (backwardBlocks - 1) * 2 * length * States * 4, told = (backwardBlocks - 1) * length / 16 * 4;
         CountedDevice.Moved((segments - 1) * (steps * (2 * rows + matrix * forwardBlocks) + state + vector) + state, (segments - 1) * end, forward[0]);
-        CountedDevice.Moved(length * (3 * rows + 2 * matrix * forwardBlocks) + segments * (state + 2 * vector) + state + joins * end, length * rows + (1 + length / 32) * state, forward[1]);
+        CountedDevice.Moved(length * (3 * rows + 2 * matrix * forwardBlocks) + segments * (state + 3 * vector) + state + joins * end, length * rows + (1 + length / 32) * state, forward[1]);
         CountedDevice.Moved((segments - 1) * (steps * (3 * rows + matrix * forwardBlocks) + state + vector), (segments - 1) * end, backward[0]);
         Assert.Equal(
             (length * (4 * rows + 2 * matrix * backwardBlocks + state / 32) + segments * (state + 2 * vector) + joins * (state + 4 * vector) + turns, length * (3 * rows + 2 * matrix) + turns + told + segments * sums + state),
@@ -213,14 +213,15 @@ public sealed class SelectiveScanKernelTests
             tape.Backward(y, dy);
             return isBackward ? counted.Launches()[0] : forward;
         }
-        foreach ((bool isBackward, double exponentials, long others, double operations) in (ReadOnlySpan<(bool, double, long, double)>)[(false, 1, 2, 7), (true, 1.875, 3, 21)])
+        foreach ((bool isBackward, double exponentials, long others, double operations) in (ReadOnlySpan<(bool, double, long, double)>)[(false, 1, 2, 5), (true, 1.875, 3, 21)])
         {
             LaunchProfile one = Count(32, isBackward), two = Count(64, isBackward);    // whole intervals
             long steps = 32 * Channels;                        // beside the states: softplus, the gate, and backward their slopes
             Assert.Equal(steps * (exponentials * States + others), two.Of("ex2").Threads - one.Of("ex2").Threads);
             double floats = (two[InstructionClass.Float].Threads - one[InstructionClass.Float].Threads) / (double)(steps * States);
             (InstructionCounter load, InstructionCounter store) = (two[InstructionClass.SharedLoad], two[InstructionClass.SharedStore]);
-            Assert.True(load.Bytes >= 110 * load.Wavefronts && store.Bytes >= 85 * store.Wavefronts, "shared memory moves 128 bytes a pass at most");
+            if (isBackward) Assert.True(load.Bytes >= 110 * load.Wavefronts && store.Bytes >= 85 * store.Wavefronts, "shared memory moves 128 bytes a pass at most");
+            else Assert.InRange(128.0 * (load.Wavefronts + store.Wavefronts) / (load.Bytes + store.Bytes), 1, 1.05);
             TestContext.Current.SendDiagnosticMessage($"float operations of a step, channel and state with gate, skip and softplus, {(isBackward ? "backward" : "forward")}: {floats:F2}");
             Assert.InRange(floats, 4, operations);
         }
@@ -263,7 +264,7 @@ public sealed class SelectiveScanKernelTests
         LaunchProfile[] launches = counted.Launches();
         CountedDevice.Are(["selective_scan_forward"], launches);
         const long state = 4 * Channels * States;
-        CountedDevice.Moved(2 * (3 * Channels + 2 * States * Channels / 32) + 2 * state + 8 * Channels, 2 * Channels + state, launches[0]);
+        CountedDevice.Moved(2 * (3 * Channels + 2 * States * Channels / 32) + 2 * state + 12 * Channels, 2 * Channels + state, launches[0]);
     }
 
     [Fact]
@@ -335,7 +336,7 @@ public sealed class SelectiveScanKernelTests
         Assert.Equal(new SelectiveScanPlan(16, 1, 32), SelectiveScanPlan.For(16, 5120, 1, 132));
         Assert.Equal(new SelectiveScanPlan(8, 1, 32), SelectiveScanPlan.For(4, 10, 1000, 132));
         Assert.Equal(new SelectiveScanPlan(16, 16, 32), SelectiveScanPlan.For(256, 5120, 8, 132));
-        Assert.Equal(22_528, SelectiveScanPlan.For(16, 5120, 8, 132).SharedBytes(16, 2));
+        Assert.Equal((18_944, 16_128), (SelectiveScanPlan.For(16, 5120, 8, 132).SharedBytes(16, 2), SelectiveScanPlan.For(16, 5120, 8, 132).SharedBytes(16, 4)));
         Assert.InRange(SelectiveScanPlan.For(256, 5120, 8, 132).SharedBytes(256, 4), 0, 99 << 10);           // of a block of sm_86
     }
 
@@ -346,6 +347,8 @@ public sealed class SelectiveScanKernelTests
     [InlineData("sm_90")]
     public void Registers_and_shared_memory_leave_room_for_four_blocks_forward_and_two_backward(string architecture)
     {
+        // Of sm_86, with 1 KiB each that is the driver's.
+        foreach (int size in (ReadOnlySpan<int>)[2, 4]) Assert.InRange(4 * (SelectiveScanPlan.For(16, 5120, 8, 132).SharedBytes(16, size) + 1024), 0, 100 << 10);
         // Of sm_80 two blocks of 16 bits with 1 KiB each that is the driver's, of sm_86 one.
         Assert.InRange(2 * (SelectiveScanPlan.BackwardSharedBytes(2) + 1024), 0, 164 << 10);
         Assert.InRange(SelectiveScanPlan.BackwardSharedBytes(4), 0, 96 << 10);
