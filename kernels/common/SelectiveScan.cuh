@@ -5,6 +5,7 @@
 #include "common/Exponent.cuh"
 #include "common/Pointwise.cuh"
 #include "common/TimeStep.cuh"
+#include "common/Turns.cuh"
 #include "common/Warp.cuh"
 
 constexpr int kInterval = 32;                                 // steps from one kept state to the next
@@ -29,6 +30,8 @@ struct ScanPlace
 {
     i64 sequence, row, begin, end, kept, number, group, part, first; // the segment is [begin, end) of the row; its first kept state; its number among those of all sequences; the first channel
     i32 segment, segments, columns;
+
+    ScanPlace() = default;
 
     __device__ inline ScanPlace(const SelectiveScanShape& shape, u32 block = blockIdx.x)
     {
@@ -60,6 +63,9 @@ struct ScanPlace
         }
     }
 
+    // The number of the block.
+    __device__ inline i64 word(const SelectiveScanShape& shape) const { return (number * shape.G + group) * shape.blocksPerGroup + part; }
+
     __device__ inline bool is_last() const { return segment + 1 == segments; }
 
     // Of the ends of segments, of which a sequence has one less than segments, the first of this sequence.
@@ -69,8 +75,8 @@ struct ScanPlace
 // Δ·log2 e: exp(Δ·A) is 2 to its product with A. A rounding of A·log2 e would be the same at every step and add up; this one differs from step to step.
 __device__ inline f32 scale_exponent(f32 delta) { return fmaf(delta, kLog2ERest, delta * kLog2E); }
 
-// Neighbouring states from n on; those from N on are 0.
-template <int S>
+// Neighbouring states from n on; those from N on are 0. isWritten: another block may have written them, so they come past the L1 cache.
+template <bool isWritten = false, int S>
 __device__ inline void load_states(f32 (&to)[S], const f32* from, i32 n, const SelectiveScanShape& shape)
 {
     #pragma unroll
@@ -79,12 +85,16 @@ __device__ inline void load_states(f32 (&to)[S], const f32* from, i32 n, const S
         f32 four[4] = {};
         if (shape.areStatesWide)
         {
-            if (n + s < shape.N) load<4>(four, from + n + s);
+            if (n + s < shape.N)
+            {
+                if constexpr (isWritten) load_written(four, from + n + s);
+                else load<4>(four, from + n + s);
+            }
         }
         else
             #pragma unroll
             for (int i = 0; i < 4; i++)
-                if (n + s + i < shape.N) four[i] = from[n + s + i];
+                if (n + s + i < shape.N) four[i] = isWritten ? __ldcg(from + n + s + i) : from[n + s + i];
         #pragma unroll
         for (int i = 0; i < 4; i++) to[s + i] = four[i];
     }
@@ -108,6 +118,9 @@ __device__ inline void store_states(f32* to, const f32 (&from)[S], i32 n, const 
     }
 }
 
+// ΣΔ·log2 e of a segment, so that a state without decay keeps its 0 in the exponent.
+__device__ inline f32 hold_delta(f32 sum) { return fminf(fmaxf(sum, -1e38f), 1e38f); }
+
 // The state at the border of a segment: from the ends of those that were walked before it, `count` of them from `end` on in steps of `way`, in that order. Each
 // end but the first was walked to from 0, and takes what came before it times its decay.
 template <int S>
@@ -119,9 +132,9 @@ __device__ inline void join_ends(f32 (&h)[S], const f32 (&a)[S], const Selective
     for (i32 i = 0; i < count; i++, end += way)
     {
         const i64 at = end * shape.channels + d;
-        const f32 scaled = shape.deltas[at];                  // ΣΔ·log2 e
+        const f32 scaled = __ldcg(shape.deltas + at);         // ΣΔ·log2 e
         f32 state[S];
-        load_states(state, shape.ends + at * shape.N, n, shape);
+        load_states<true>(state, shape.ends + at * shape.N, n, shape);
         #pragma unroll
         for (int s = 0; s < S; s++) h[s] = h[s] == 0.0f ? state[s] : fmaf(power_of_two(scaled * a[s]), h[s], state[s]);
     }

@@ -14,6 +14,18 @@ __device__ inline void await_turn(const u32* turn, u32 before)
     __syncwarp();                                             // this warp's turn has come
 }
 
+// A warp waits until each of `count` blocks, at most as many as it has lanes, has told; those that must have begun before this one.
+__device__ inline void await_all(const u32* words, i64 stride, u32 count)
+{
+    const u32 lane = threadIdx.x % kWarp;
+    if (lane < count)
+    {
+        while (*const_cast<const volatile u32*>(words + lane * stride) == 0) { }
+        __threadfence();                                      // the words are seen before what they tell of
+    }
+    __syncwarp();                                             // all have told
+}
+
 // `done` blocks have added. One thread tells, behind a barrier of its block.
 __device__ inline void give_turn(u32* turn, u32 done)
 {

@@ -59,7 +59,7 @@ internal readonly record struct ScanSegments(int Count, long Steps)
     /// <summary>As kInterval in kernels/common/SelectiveScan.cuh.</summary>
     public const int Interval = 32;
 
-    /// <summary>Warps that occupy the largest GPUs; the least segments that make up for the work that is done twice; the most, as each joins the ends of all before it; and their least length.</summary>
+    /// <summary>Warps that occupy the largest GPUs; the least segments that make up for the work that is done twice; the most, as each joins the ends of all before it, and a lane of a warp waits for each; and their least length.</summary>
     private const long Warps = 512, Least = 4, Most = 32, LeastSteps = 256;
 
     /// <param name="n">States of a channel.</param>
@@ -114,7 +114,7 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct SelectiveScanArgs
     {
-        public ulong U, Dt, B, C, Z, Initial, Y, FinalState, States;
+        public ulong U, Dt, B, C, Z, Initial, Y, FinalState, States, Ends, Deltas, Turns;
         public SelectiveScanShape Shape;
     }
 
@@ -122,8 +122,8 @@ internal sealed partial class CudaBackend
     [StructLayout(LayoutKind.Sequential)]
     private struct SelectiveScanStateArgs
     {
-        public ulong Input, Dt, Z, Matrix, First, Ends, Deltas;
-        public long InputBatch, InputStep, MatrixBatch, MatrixStep, MatrixGroup;
+        public ulong Dy, Dt, Z, C, Dfinal, Ends, Deltas;
+        public long DyBatch, DyStep;
         public SelectiveScanShape Shape;
     }
 
@@ -154,11 +154,14 @@ internal sealed partial class CudaBackend
         ScanWork work = WorkOf(x);
         SelectiveScanPlan plan = ScanPlan(x, work);
         SelectiveScanShape shape = ScanShape(x, work, plan.Width, IsAligned(finalState, 4));
-        if (work.HasSegments) WalkSegments(x, work, plan, ref shape, isBackward: false, x.U, x.B, x.InitialState);
-        Kernel(SelectiveScanForwardFile, $"selective_scan_forward<{y.DType}, {plan.States}, {IsScanWide(x, y)}>").Launch(ScanBlocks(work, shape), plan.Threads, plan.SharedBytes(shape.N, y.DType.Size), new SelectiveScanArgs
+        if (work.HasSegments) MakeEnds(x, work, ref shape);
+        int blocks = ScanBlocks(work, shape);
+        Tensor? turns = work.HasSegments ? Tensor.Zeros([blocks + 1L], DType.Int32, y.Device) : null;
+        Kernel(SelectiveScanForwardFile, $"selective_scan_forward<{y.DType}, {plan.States}, {IsScanWide(x, y)}, {work.HasSegments}>").Launch(blocks, plan.Threads, plan.SharedBytes(shape.N, y.DType.Size), new SelectiveScanArgs
         {
             U = Pointer(x.U), Dt = Pointer(x.Dt), B = Pointer(x.B), C = Pointer(x.C), Z = Pointer(x.Z), Initial = Pointer(x.InitialState),
-            Y = Pointer(y), FinalState = Pointer(finalState), States = Pointer(states), Shape = shape,
+            Y = Pointer(y), FinalState = Pointer(finalState), States = Pointer(states),
+            Ends = shape.Ends, Deltas = shape.Deltas, Turns = Pointer(turns), Shape = shape,
         });
     }
 
@@ -173,7 +176,7 @@ internal sealed partial class CudaBackend
         using TensorScope scope = TensorScope.Enter();
         ScanWork work = WorkOf(x);
         SelectiveScanShape shape = ScanShape(x, work, ScanBackWidth, IsAligned(dFinalState, 4) && IsAligned(d.InitialState, 4));
-        if (work.HasSegments) WalkSegments(x, work, ScanPlan(x, work), ref shape, isBackward: true, dy, x.C, dFinalState);
+        if (work.HasSegments) WalkSegmentsBack(x, work, ScanPlan(x, work), ref shape, dy, dFinalState);
         long n = shape.N;
         int bands = (int)Math.Max(1, (n + ScanBand - 1) / ScanBand), blocks = ScanBlocks(work, shape);
         // One block's sums for B and C wait for the next block's.
@@ -201,18 +204,24 @@ internal sealed partial class CudaBackend
         return SelectiveScanPlan.For(x.A.Shape[1], x.U.Shape[2] / groups, work.Segments * groups, device.Multiprocessors);
     }
 
-    /// <summary>Walks segments at once for what the others need of them, and gives it to the shape of the launches that follow.</summary>
-    private void WalkSegments(SelectiveScanInputs x, ScanWork work, SelectiveScanPlan plan, ref SelectiveScanShape shape, bool isBackward, Tensor input, Tensor matrix, Tensor? first)
+    /// <summary>Where segments leave what the others need of them.</summary>
+    private static void MakeEnds(SelectiveScanInputs x, ScanWork work, ref SelectiveScanShape shape)
     {
         long borders = work.Segments - work.Sequences;
-        Tensor ends = Tensor.Empty([borders, shape.Channels, shape.N], DType.Float32, input.Device), deltas = Tensor.Empty([borders, shape.Channels], DType.Float32, input.Device);
+        Tensor ends = Tensor.Empty([borders, shape.Channels, shape.N], DType.Float32, x.U.Device), deltas = Tensor.Empty([borders, shape.Channels], DType.Float32, x.U.Device);
         (shape.Ends, shape.Deltas) = (Pointer(ends), Pointer(deltas));
+    }
+
+    /// <summary>Walks segments back at once for what the others need of them, and gives it to the shape of the launch that follows.</summary>
+    private void WalkSegmentsBack(SelectiveScanInputs x, ScanWork work, SelectiveScanPlan plan, ref SelectiveScanShape shape, Tensor dy, Tensor? dFinalState)
+    {
+        MakeEnds(x, work, ref shape);
         SelectiveScanShape own = shape;
         (own.Width, own.BlocksPerGroup) = (plan.Width, ScanBlocksPerGroup(shape.ChannelsPerGroup, plan.Width));
-        Kernel(SelectiveScanStateFile, $"selective_scan_state<{input.DType}, {plan.States}, {IsScanWide(x, input)}, {isBackward}>").Launch(ScanBlocks(work, own), plan.Threads, plan.SegmentSharedBytes(own.N, input.DType.Size), new SelectiveScanStateArgs
+        Kernel(SelectiveScanStateFile, $"selective_scan_state<{dy.DType}, {plan.States}, {IsScanWide(x, dy)}>").Launch(ScanBlocks(work, own), plan.Threads, plan.SegmentSharedBytes(own.N, dy.DType.Size), new SelectiveScanStateArgs
         {
-            Input = Pointer(input), Dt = Pointer(x.Dt), Z = isBackward ? Pointer(x.Z) : 0, Matrix = Pointer(matrix), First = Pointer(first), Ends = shape.Ends, Deltas = shape.Deltas,
-            InputBatch = input.Strides[0], InputStep = input.Strides[1], MatrixBatch = matrix.Strides[0], MatrixStep = matrix.Strides[1], MatrixGroup = matrix.Strides[2], Shape = own,
+            Dy = Pointer(dy), Dt = Pointer(x.Dt), Z = Pointer(x.Z), C = Pointer(x.C), Dfinal = Pointer(dFinalState), Ends = shape.Ends, Deltas = shape.Deltas,
+            DyBatch = dy.Strides[0], DyStep = dy.Strides[1], Shape = own,
         });
     }
 

@@ -28,8 +28,8 @@ public sealed class BlocksOfMultiprocessor
 
     private static readonly Case[] Cases =
     [
-        new("SelectiveScanForward.cu", "selective_scan_forward<bf16, 16, true>", Scan.Threads, 4, _ => Scan.SharedBytes(16, 2)),
-        new("SelectiveScanForward.cu", "selective_scan_forward<f32, 16, true>", Scan.Threads, 4, _ => Scan.SharedBytes(16, 4)),
+        new("SelectiveScanForward.cu", "selective_scan_forward<bf16, 16, true, false>", Scan.Threads, 4, _ => Scan.SharedBytes(16, 2)),
+        new("SelectiveScanForward.cu", "selective_scan_forward<f32, 16, true, false>", Scan.Threads, 4, _ => Scan.SharedBytes(16, 4)),
         new("SelectiveScanBackward.cu", "selective_scan_backward<bf16, true>", 128, 2, _ => SelectiveScanPlan.BackwardSharedBytes(2), 2, 1, 1, 2),
         new("SelectiveScanBackward.cu", "selective_scan_backward<f32, true>", 128, 2, _ => SelectiveScanPlan.BackwardSharedBytes(4), 1, 1, 1, 2),
         new("SsdScanForward.cu", "ssd_scan_forward<bf16, 2>", SsdPlan.WarpThreads, 1, most => SsdPlan.For(N, P, Heads, 1, DType.BFloat16, Batch, Length, 64, Multiprocessors, most).SharedBytes),

@@ -48,9 +48,13 @@ internal abstract class SelectiveScanScenario(bool isBackward, params (int Lengt
     }
 }
 
-internal sealed class SelectiveScanForwardScenario() : SelectiveScanScenario(false, (44, 36, 20, true))
+/// <summary>Two sequences of several tiles and intervals; and one long enough, of so few channels, that time is walked in segments.</summary>
+internal sealed class SelectiveScanForwardScenario() : SelectiveScanScenario(false, (44, 36, 20, true), (1031, 4, 20, true))
 {
     public override string File => "SelectiveScanForward.cu";
+
+    public override IEnumerable<Survivor> Survivors =>
+        [new("selective_scan_forward", "the words are seen before what they tell of", "seeing a word orders what came before it here; on a GPU the fence does that")];
 }
 
 /// <summary>
