@@ -7,28 +7,31 @@
 //            dx, of the sum, has dsum added, dadded = dx·factor, and dsquares[r] = −½·factor³/count·Σ_d dx[r,d]·added[r,d]. Where the scan has put gate and weight
 //            on and left s to such a sum, dgateSquares is its gradient: du = weight·n + 2·u·dgateSquares, dweight[d] = Σ_r n[r,d]·u[r,d].
 // Source     Zhang and Sennrich 2019, arXiv:1910.07467, equation 4; gated: Dao and Gu 2024, arXiv:2405.21060, section 7.
-// Method     forward: a block per row and group; u waits in shared memory, so x and z are read once. backward: blocks walk rows r = block,
-//            block + grid, …; x, dy and z wait in shared memory; each thread owns columns, so dweight adds up in shared memory without
-//            conflicts, and reduce_sums of Reduce.cu adds the blocks' sums in order. A thread reads only what it wrote itself.
+// Method     forward: a block per row and group. backward: blocks of a group of channels walk rows r = block, block + P, …, and leave their sums of dweight in `slots` rows: those of one row add to it
+//            one after the other, in the order of their tickets, and reduce_sums of Reduce.cu adds the rows in order. A thread takes kHeld accesses of a row at a time, the last of them whole. Of these u (forward),
+//            x, dy and z (backward) stay in registers, so up to kHeld·V·block channels are read once; of what comes before, u waits in shared memory, and x, dy and z are read a second time, from the
+//            cache. dweight of a thread's last access adds up in a register, that of the others in shared memory, without conflicts. A thread reads only what it wrote itself.
 // Layout     x, z, residual, dz, added [R, D] with rows xStride, zStride, … apart; y, sum, dy, dsum, dx, dadded [R, D]; weight [D] float; s [R, D/N], squares
-//            [R, parts], factor, dsquares, dgateSquares [R] float; partial [P, D] float, of dweight. residual, squares, dsum, added, dgateSquares may be null.
-// Launch     forward grid R·D/N with 4·N bytes of dynamic shared memory; backward grid P ≤ R, at most 2 blocks a multiprocessor (3 with a gate), with 4·D bytes, and the
-//            stash of 2 or 3 rows of N elements where args.isStashed; block 32 to 256, whole warps. Static shared memory 32 bytes.
+//            [R, parts], factor, dsquares, dgateSquares [R] float; partial [slots, D] float, of dweight; turns [slots, D/N], zero before, and the ticket. residual, squares, dsum, added, dgateSquares may
+//            be null. rest: elements before the last kHeld accesses of all threads, rounded up to as many.
+// Launch     forward grid R·D/N, dynamic shared memory of a float for each channel of N beyond kHeld·V·block; backward grid P·D/N, P ≤ R and four blocks a multiprocessor, slots ≤ one of them, with a float for
+//            each channel beyond V·block; block 32 to 256, whole warps; V = 16 bytes (isWide) or 1 element. Static shared memory 32 bytes forward, 48 backward. N 5120 of 16 bits: 4 and 12 KiB.
 // Traffic    forward reads R·D elements (2·R·D with a gate) and R·D floats, writes R·D elements and R·D/N floats; backward reads 2·R·D elements (3·R·D with
-//            a gate), 2·R·D floats of weight and s for every thread, writes R·D elements (2·R·D) and P·D floats. A residual is R·D elements more to read and, as
-//            the sum, to write, and R·parts floats with squares; backward dsum and added are R·D more to read, dadded R·D to write.
-//            Without the stash the backward reads its elements twice, the second time from the cache.
-// Precision  loads T, computes and accumulates f32, stores T. Deterministic: no atomics, fixed order of additions.
-// Limits     isWide: D, N, strides and addresses are multiples of 16 bytes; the dynamic shared memory fits a block. A residual: no gate, N = D.
+//            a gate), 2·R·D floats of weight and s for every thread, writes R·D elements (2·R·D); P·D floats go into the slots, one after the other, (P − slots)·D of them from the L2 cache, and a word
+//            a block. A residual is R·D elements more to read and, as the sum, to write, and R·parts floats with squares; backward dsum and added are R·D more to read, dadded R·D to write.
+//            Channels beyond kHeld·V·block are read twice backward, the second time from the cache.
+// Precision  loads T, computes and accumulates f32, stores T. Deterministic: no float atomics, turns fix the order of additions.
+// Limits     isWide: D, N, strides and addresses are multiples of 16 bytes; the dynamic shared memory fits a block. R·D/N and R + P < 2³¹. A residual: no gate, N = D.
 // Variants   rms_norm_forward<{f32|bf16|f16}, {true|false}>; rms_norm_backward<{f32|bf16|f16}, {true|false}, {0|1|2}>
 #include "common/Block.cuh"
 #include "common/Copy.cuh"
 #include "common/FloatRow.cuh"
 #include "common/Pointwise.cuh"
+#include "common/Turns.cuh"
 #include "common/Words.cuh"
 
 constexpr int kMaxThreads = 256;
-constexpr int kAhead = 2;                                     // accesses of a tensor that a thread has under way
+constexpr int kHeld = 2;                                      // accesses of a row that a thread has in registers: CudaBackend.RmsNormHeld
 
 enum Gate { kNoGate, kGateBefore, kGateAfter };
 
@@ -38,16 +41,18 @@ struct RmsNormArgs                                            // mirrored in Cud
     const T* x; const T* z; const T* residual; const f32* weight; const f32* squares;
     T* y; T* sum; f32* s; f32* factor;
     i64 xStride, zStride, residualStride;
-    i32 D, N, gate, parts, count;
+    i32 D, N, rest, gate, parts, count;
     f32 eps, squaresEps;
 };
 
 template <typename T, bool isWide>
 __global__ void __launch_bounds__(kMaxThreads, 5) rms_norm_forward(const RmsNormArgs<T> args)
 {
-    constexpr int V = kVector<T, isWide>, kEach = PackedWords<T, V>::kEach, kCount = PackedWords<T, V>::kCount;
+    constexpr int V = kVector<T, isWide>;
+    using Words = PackedWords<T, V>;
+    constexpr int kEach = Words::kEach;
     __shared__ f32 sPartial[kMaxThreads / kWarp];
-    extern __shared__ __align__(16) f32 sU[];                 // [N]
+    extern __shared__ __align__(16) f32 sU[];                 // [N] less what registers hold
     const int groups = args.D / args.N;
     const i64 r = blockIdx.x / groups;                        // R·D may exceed 2³¹
     const int first = blockIdx.x % groups * args.N;
@@ -61,25 +66,26 @@ __global__ void __launch_bounds__(kMaxThreads, 5) rms_norm_forward(const RmsNorm
         factor = 1.0f / sqrtf(block_sum(own, sPartial) / args.count + args.squaresEps);
         if (threadIdx.x == 0) args.factor[r] = factor;
     }
-    const int step = blockDim.x * V;
-    const FloatRow row{sU, args.N};
-    for (int from = threadIdx.x * V; from < args.N; from += kAhead * step)
+    const int step = blockDim.x * V, last = args.N - kHeld * step + threadIdx.x * V;
+    const FloatRow<V> row{sU, args.N - kHeld * step};
+    f32 u[kHeld][V];                                          // of the last accesses; what comes before waits in shared memory
+    #pragma unroll 1
+    for (int from = last - args.rest; ; from += kHeld * step)
     {
-        PackedWords<T, V> words[kAhead];
+        Words words[kHeld];
         #pragma unroll
-        for (int a = 0; a < kAhead; a++)
-            if (from + a * step < args.N) words[a].load(x + from + a * step);
+        for (int a = 0; a < kHeld; a++)
+            if (from >= -a * step) words[a].load(x + from + a * step);
         #pragma unroll
-        for (int a = 0; a < kAhead; a++)
+        for (int a = 0; a < kHeld; a++)
         {
             const int d = from + a * step;
-            if (d >= args.N) break;
-            PackedWords<T, V> other;                          // the gate, or the residual and then the sum
+            if (d < 0) continue;
+            Words other;                                      // the gate, or the residual and then the sum
             if (args.gate == kGateBefore) other.load(z + d);
             if (args.residual) other.load(args.residual + r * args.residualStride + d);
-            f32 u[V];
             #pragma unroll
-            for (int i = 0; i < kCount; i++)
+            for (int i = 0; i < Words::kCount; i++)
             {
                 f32 word[kEach], with[kEach];
                 words[a].open(word, i);
@@ -97,28 +103,37 @@ __global__ void __launch_bounds__(kMaxThreads, 5) rms_norm_forward(const RmsNorm
                 for (int v = 0; v < kEach; v++)
                 {
                     sum = fmaf(word[v], word[v], sum);
-                    u[i * kEach + v] = word[v];
+                    u[a][i * kEach + v] = word[v];
                 }
             }
             if (args.residual) other.store(args.sum + r * args.D + d);
-            row.stash(d, u);
+            if (from != last) row.stash(d, u[a]);
         }
+        if (from == last) break;
     }
     const f32 s = 1.0f / sqrtf(block_sum(sum, sPartial) * reciprocal(args.N) + args.eps);
     T* y = args.y + r * args.D + first;
-    for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
+    #pragma unroll 1
+    for (int from = last; ; from -= kHeld * step)
     {
-        f32 u[V], g[V], w[V];
-        row.load(u, d);
-        load<V>(w, args.weight + first + d);
-        if (args.gate == kGateAfter) load<V>(g, z + d);
         #pragma unroll
-        for (int v = 0; v < V; v++)
+        for (int a = 0; a < kHeld; a++)
         {
-            u[v] = w[v] * (u[v] * s);
-            if (args.gate == kGateAfter) u[v] *= silu(g[v]);
+            const int d = from + a * step;
+            if (d < 0) continue;
+            if (from != last) row.load(u[a], d);
+            f32 g[V], w[V];
+            load<V>(w, args.weight + first + d);
+            if (args.gate == kGateAfter) load<V>(g, z + d);
+            #pragma unroll
+            for (int v = 0; v < V; v++)
+            {
+                u[a][v] = w[v] * (u[a][v] * s);
+                if (args.gate == kGateAfter) u[a][v] *= silu(g[v]);
+            }
+            store<V>(y + d, u[a]);
         }
-        store<V>(y + d, u);
+        if (from < step) break;                               // the accesses before these begin below 0
     }
     if (threadIdx.x == 0) args.s[blockIdx.x] = s;
 }
@@ -127,9 +142,9 @@ template <typename T>
 struct RmsNormBackwardArgs                                    // mirrored in CudaRmsNorm.cs, field for field
 {
     const T* x; const T* z; const f32* weight; const T* dy; const f32* s; const T* dsum; const T* added; const f32* factor; const f32* dgateSquares;
-    T* dx; T* dz; T* dadded; f32* dsquares; f32* partial;
-    i64 R, xStride, zStride, dzStride, addedStride;
-    i32 D, N, isStashed, count;
+    T* dx; T* dz; T* dadded; f32* dsquares; f32* partial; u32* turns;
+    i64 xStride, zStride, dzStride, addedStride;
+    i32 R, P, D, N, groups, rest, slots, count;
 };
 
 template <typename T, bool isWide, int Gate>
@@ -137,154 +152,186 @@ __global__ void __launch_bounds__(kMaxThreads, 4) rms_norm_backward(const RmsNor
 {
     constexpr int V = kVector<T, isWide>;
     using Words = PackedWords<T, V>;
-    constexpr int kEach = Words::kEach, kTogether = Gate == kNoGate ? kAhead : 1;      // with a gate registers allow no more
+    constexpr int kEach = Words::kEach, kQuad = FloatRow<V>::kQuad;
     __shared__ f32 sPartial[kMaxThreads / kWarp];
-    extern __shared__ __align__(16) f32 sWeight[];            // [D] this block's share of dweight
-    T* sX = reinterpret_cast<T*>(sWeight + (args.D + 3) / 4 * 4);
-    T* sDy = sX + (args.N + 7) / 8 * 8;
-    T* sZ = sDy + (args.N + 7) / 8 * 8;
-    for (i64 r = blockIdx.x; r < args.R; r += gridDim.x)
-    for (int first = 0; first < args.D; first += args.N)
+    __shared__ u32 sTicket;
+    extern __shared__ __align__(16) f32 sWeight[];            // [N] this block's share of dweight, less what registers hold
+    if (threadIdx.x == 0) sTicket = atomicAdd(args.turns + args.slots * args.groups, 1u);
+    __syncthreads();                                          // all know the block's number
+    const int first = sTicket % args.groups * args.N;
+    const int step = blockDim.x * V, last = args.N - kHeld * step + threadIdx.x * V;
+    const FloatRow<V> row{sWeight, args.N - step};
+    f32 share[V] = {};                                        // of a thread's last access
+    #pragma unroll 1
+    for (int d = last + (kHeld - 2) * step; d >= 0; d -= step) row.stash(d, share);
+    for (int r = sTicket / args.groups; r < args.R; r += args.P)
     {
-        const T* x = args.x + r * args.xStride + first;       // R·D may exceed 2³¹
-        const T* z = args.z + r * args.zStride + first;
-        const T* dy = args.dy + r * args.D + first;
-        const f32 s = Gate == kGateBefore && args.dgateSquares ? 1.0f : args.s[r * (args.D / args.N) + first / args.N];
-        const int step = blockDim.x * V;
+        const f32 s = Gate == kGateBefore && args.dgateSquares ? 1.0f : args.s[(i64)r * args.groups + sTicket % args.groups];
         f32 sum = 0;
-        for (int from = threadIdx.x * V; from < args.N; from += kTogether * step)
+        const auto of = [&](i64 stride, int d) { return (int)kept(r) * stride + d; };     // R·D may exceed 2³¹; no register keeps an address from pass to pass
+        const auto meet = [&](int d, const Words& wordsX, const Words& wordsDy, const Words& wordsZ, bool isHeld)
         {
-            Words wordsX[kTogether], wordsDy[kTogether], wordsZ;
-            if constexpr (Gate != kNoGate) wordsZ.load(z + from);
             #pragma unroll
-            for (int a = 0; a < kTogether; a++)
-                if (from + a * step < args.N)
-                {
-                    wordsX[a].load(x + from + a * step);
-                    wordsDy[a].load(dy + from + a * step);
-                }
-            #pragma unroll
-            for (int a = 0; a < kTogether; a++)
+            for (int q = 0; q < V; q += kQuad)
             {
-                const int d = from + a * step;
-                if (d >= args.N) break;
-                if (args.isStashed)
-                {
-                    wordsX[a].stash(sX + d);
-                    wordsDy[a].stash(sDy + d);
-                    if constexpr (Gate != kNoGate) wordsZ.stash(sZ + d);
-                }
-                f32 w[V], share[V] = {};
-                load<V>(w, args.weight + first + d);
-                if (r != blockIdx.x) FloatRow{sWeight + first, args.N}.load(share, d);        // the block's first row begins the sum
+                f32 w[kQuad], old[kQuad];
+                load<kQuad>(w, args.weight + first + d + q);
+                if (isHeld)
+                    #pragma unroll
+                    for (int v = 0; v < kQuad; v++) old[v] = share[q + v];
+                else load<kQuad>(old, row.quad(d, q));
                 #pragma unroll
-                for (int i = 0; i < Words::kCount; i++)
+                for (int i = 0; i < kQuad / kEach; i++)
                 {
                     f32 u[kEach], n[kEach], g[kEach];
-                    wordsX[a].open(u, i);
-                    wordsDy[a].open(n, i);
-                    if constexpr (Gate != kNoGate) wordsZ.open(g, i);
+                    wordsX.open(u, q / kEach + i);
+                    wordsDy.open(n, q / kEach + i);
+                    if constexpr (Gate != kNoGate) wordsZ.open(g, q / kEach + i);
                     #pragma unroll
                     for (int v = 0; v < kEach; v++)
                     {
+                        const int at = i * kEach + v;
                         if constexpr (Gate == kGateBefore) u[v] *= silu(g[v]);
                         if constexpr (Gate == kGateAfter) n[v] *= silu(g[v]);
-                        sum = fmaf(w[i * kEach + v] * n[v], u[v], sum);
-                        share[i * kEach + v] = fmaf(n[v], u[v] * s, share[i * kEach + v]);
+                        const f32 product = n[v] * u[v];
+                        sum = fmaf(w[at], product, sum);
+                        old[at] = fmaf(product, s, old[at]);
                     }
                 }
-                FloatRow{sWeight + first, args.N}.stash(d, share);
+                if (isHeld)
+                    #pragma unroll
+                    for (int v = 0; v < kQuad; v++) share[q + v] = old[v];
+                else stash<kQuad>(row.quad(d, q), old);
             }
+        };
+        Words wordsX[kHeld], wordsDy[kHeld], wordsZ[kHeld];
+        const auto take = [&](int from)
+        {
+            const T* x = args.x + of(args.xStride, first);
+            const T* z = args.z + of(args.zStride, first);
+            const T* dy = args.dy + of(args.D, first);
+            #pragma unroll
+            for (int a = 0; a < kHeld; a++)
+                if (from >= -a * step)
+                {
+                    wordsX[a].load(x + from + a * step);
+                    wordsDy[a].load(dy + from + a * step);
+                    if constexpr (Gate != kNoGate) wordsZ[a].load(z + from + a * step);
+                }
+        };
+        #pragma unroll 1
+        for (int from = last - args.rest; ; from += kHeld * step)
+        {
+            take(from);
+            #pragma unroll
+            for (int a = 0; a < kHeld; a++)
+                if (from >= -a * step) meet(from + a * step, wordsX[a], wordsDy[a], wordsZ[a], a == kHeld - 1 && from == last);
+            if (from == last) break;
         }
         const f32 k = Gate == kGateBefore && args.dgateSquares ? -2.0f * args.dgateSquares[r] : block_sum(sum, sPartial) * s * s * reciprocal(args.N);
         const bool isAdded = Gate == kNoGate && args.added;
         const f32 factor = isAdded ? args.factor[r] : 0.0f;
         f32 meets = 0;                                        // Σ of the sum's gradient times what was added
-        for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
+        const auto leave = [&](int d, Words& wordsX, const Words& wordsDy, Words& wordsZ)
         {
-            Words wordsX, wordsDy, wordsZ;
-            if (args.isStashed)
-            {
-                wordsX.load(sX + d);
-                wordsDy.load(sDy + d);
-                if constexpr (Gate != kNoGate) wordsZ.load(sZ + d);
-            }
-            else
-            {
-                wordsX.load(x + d);
-                wordsDy.load(dy + d);
-                if constexpr (Gate != kNoGate) wordsZ.load(z + d);
-            }
             Words wordsSum, wordsAdded;
             if constexpr (Gate == kNoGate)
             {
-                if (args.dsum) wordsSum.load(args.dsum + r * args.D + d);
-                if (isAdded) wordsAdded.load(args.added + r * args.addedStride + d);
+                if (args.dsum) wordsSum.load(args.dsum + of(args.D, d));
+                if (isAdded) wordsAdded.load(args.added + of(args.addedStride, d));
             }
-            f32 w[V];
-            load<V>(w, args.weight + first + d);
             #pragma unroll
-            for (int i = 0; i < Words::kCount; i++)
+            for (int q = 0; q < V; q += kQuad)
             {
-                f32 u[kEach], n[kEach], g[kEach];
-                wordsX.open(u, i);
-                wordsDy.open(n, i);
-                if constexpr (Gate != kNoGate) wordsZ.open(g, i);
+                f32 w[kQuad];
+                load<kQuad>(w, args.weight + first + d + q);
                 #pragma unroll
-                for (int v = 0; v < kEach; v++)
+                for (int i = 0; i < kQuad / kEach; i++)
                 {
-                    const f32 weight = w[i * kEach + v], value = u[v];
-                    if constexpr (Gate == kGateBefore)
+                    const int word = q / kEach + i;
+                    f32 u[kEach], n[kEach], g[kEach];
+                    wordsX.open(u, word);
+                    wordsDy.open(n, word);
+                    if constexpr (Gate != kNoGate) wordsZ.open(g, word);
+                    #pragma unroll
+                    for (int v = 0; v < kEach; v++)
                     {
-                        const f32 du = s * (weight * n[v] - value * silu(g[v]) * k);
-                        u[v] = du * silu(g[v]);
-                        g[v] = du * value * silu_slope(g[v]);
-                    }
-                    else if constexpr (Gate == kGateAfter)
-                    {
-                        const f32 scaled = s * weight * n[v];
-                        u[v] = scaled * silu(g[v]) - s * (value * k);
-                        g[v] = scaled * value * silu_slope(g[v]);
-                    }
-                    else u[v] = s * (weight * n[v] - value * k);
-                }
-                if constexpr (Gate == kNoGate)
-                {
-                    f32 more[kEach];
-                    if (args.dsum)
-                    {
-                        wordsSum.open(more, i);
-                        #pragma unroll
-                        for (int v = 0; v < kEach; v++) u[v] += more[v];
-                    }
-                    if (isAdded)
-                    {
-                        wordsAdded.open(more, i);
-                        #pragma unroll
-                        for (int v = 0; v < kEach; v++)
+                        const f32 weight = w[i * kEach + v], value = u[v];
+                        if constexpr (Gate == kNoGate) u[v] = s * (weight * n[v] - value * k);
+                        else
                         {
-                            meets = fmaf(u[v], more[v], meets);
-                            more[v] = u[v] * factor;
+                            const f32 open = sigmoid(g[v]), gate = g[v] * open, slope = open * fmaf(g[v], 1.0f - open, 1.0f);
+                            if constexpr (Gate == kGateBefore)
+                            {
+                                const f32 du = s * (weight * n[v] - value * gate * k);
+                                u[v] = du * gate;
+                                g[v] = du * value * slope;
+                            }
+                            else
+                            {
+                                const f32 scaled = s * weight * n[v];
+                                u[v] = scaled * gate - s * (value * k);
+                                g[v] = scaled * value * slope;
+                            }
                         }
-                        wordsAdded.close(i, more);
                     }
+                    if constexpr (Gate == kNoGate)
+                    {
+                        f32 more[kEach];
+                        if (args.dsum)
+                        {
+                            wordsSum.open(more, word);
+                            #pragma unroll
+                            for (int v = 0; v < kEach; v++) u[v] += more[v];
+                        }
+                        if (isAdded)
+                        {
+                            wordsAdded.open(more, word);
+                            #pragma unroll
+                            for (int v = 0; v < kEach; v++)
+                            {
+                                meets = fmaf(u[v], more[v], meets);
+                                more[v] = u[v] * factor;
+                            }
+                            wordsAdded.close(word, more);
+                        }
+                    }
+                    wordsX.close(word, u);
+                    if constexpr (Gate != kNoGate) wordsZ.close(word, g);
                 }
-                wordsX.close(i, u);
-                if constexpr (Gate != kNoGate) wordsZ.close(i, g);
             }
-            wordsX.store(args.dx + r * args.D + first + d);
-            if constexpr (Gate != kNoGate) wordsZ.store(args.dz + r * args.dzStride + first + d);
-            if (isAdded) wordsAdded.store(args.dadded + r * args.D + d);
+            wordsX.store(args.dx + of(args.D, first + d));
+            if constexpr (Gate != kNoGate) wordsZ.store(args.dz + of(args.dzStride, first + d));
+            if (isAdded) wordsAdded.store(args.dadded + of(args.D, d));
+        };
+        #pragma unroll 1
+        for (int from = last; ; take(from))
+        {
+            #pragma unroll
+            for (int a = 0; a < kHeld; a++)
+                if (from >= -a * step) leave(from + a * step, wordsX[a], wordsDy[a], wordsZ[a]);
+            if (from < step) break;                           // the accesses before these begin below 0
+            from -= kHeld * step;
         }
         if (!isAdded) continue;
         meets = block_sum(meets, sPartial);
         if (threadIdx.x == 0) args.dsquares[r] = meets * (-0.5f * factor * factor * factor / args.count);
     }
-    for (int first = 0; first < args.D; first += args.N)
-        for (int d = threadIdx.x * V; d < args.N; d += blockDim.x * V)
-        {
-            f32 w[V];
-            FloatRow{sWeight + first, args.N}.load(w, d);
-            store<V>(args.partial + (i64)blockIdx.x * args.D + first + d, w);
-        }
+    const u32 block = sTicket / args.groups, slot = block % args.slots, link = block / args.slots;
+    f32* partial = args.partial + (i64)slot * args.D + first;
+    u32* turn = args.turns + slot * args.groups + sTicket % args.groups;
+    await_turn(turn, link);
+    #pragma unroll 1
+    for (int d = last + (kHeld - 1) * step; d >= 0; d -= step)
+    {
+        if (d < row.N) row.load(share, d);
+        if (link > 0)
+            #pragma unroll
+            for (int q = 0; q < V; q += kQuad)
+                if constexpr (kQuad == 4) add_written(reinterpret_cast<f32 (&)[4]>(share[q]), partial + d + q);
+                else share[q] += __ldcg(partial + d);
+        store<V>(partial + d, share);
+    }
+    __syncthreads();                                          // all have added
+    if (threadIdx.x == 0) give_turn(turn, link + 1);
 }

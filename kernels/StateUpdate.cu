@@ -122,7 +122,7 @@ __device__ inline void store_states(TS* to, const PackedWords<TS, V>& words, int
 // Brings the states of a warp's channels forward by a step, V neighbours n at a time, and adds this lane's share of S·C: in the same order, whether isWide or not. 2^laneBits lanes
 // walk a channel, each of them 2^(laneBits − 3) neighbouring channels one after the other.
 template <bool isWide, int V, typename TS>
-__device__ inline void step_states(f32 (&sum)[kChannelsOfWarp], TS* states, const f32* sX, const FloatRow& B, const FloatRow& C, int N, int laneBits, int channels, f32 step, f32 decay)
+__device__ inline void step_states(f32 (&sum)[kChannelsOfWarp], TS* states, const f32* sX, const FloatRow<V>& B, const FloatRow<V>& C, int N, int laneBits, int channels, f32 step, f32 decay)
 {
     const int lanes = 1 << laneBits, first = thread_again() % kWarp >> laneBits << (laneBits - 3), count = kChannelsOfWarp >> (5 - laneBits);
     for (int n = (thread_again() & (lanes - 1)) * V; n < N; n += lanes * V)
@@ -186,7 +186,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<TS>) state_update(const Stat
     __shared__ bool sIsLast;
     __shared__ f32 sStep[kMostUnits], sDecay[kMostUnits];
     const int padded = (args.N + V - 1) / V * V, inner = args.H * args.P;
-    const FloatRow B{sMemory, padded}, C{sMemory + padded, padded};
+    const FloatRow<V> B{sMemory, padded}, C{sMemory + padded, padded};
     f32* sX = sMemory + 2 * padded;                           // [units, kChannels]
     const Place place(args, blockIdx.x);
     const i64 slot = slot_of(args.slots, args.isLong, args.slotCount, place.b);
@@ -213,7 +213,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<TS>) state_update(const Stat
         else
         {
             const int isC = n >= args.N, at = n - isC * args.N;
-            *FloatRow{sMemory + isC * padded, padded}.template place<V>(at) = convolve<false>(taps, inputs.state, inputs.width, inputs.x, inner + (isC * args.G + place.group) * args.N + at);
+            *FloatRow<V>{sMemory + isC * padded, padded}.place(at) = convolve<false>(taps, inputs.state, inputs.width, inputs.x, inner + (isC * args.G + place.group) * args.N + at);
         }
     }
     if (threadIdx.x < place.count)
@@ -226,7 +226,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<TS>) state_update(const Stat
         sDecay[threadIdx.x] = expf(step * (args.hasLogA ? -expf(args.A[head]) : args.A[head]));
     }
     if (threadIdx.x < 2 * (padded - args.N))                  // what is behind the last state meets zeros
-        *FloatRow{sMemory + threadIdx.x % 2 * padded, padded}.template place<V>(args.N + threadIdx.x / 2) = 0;
+        *FloatRow<V>{sMemory + threadIdx.x % 2 * padded, padded}.place(args.N + threadIdx.x / 2) = 0;
     __syncthreads();                                          // x, B, C and the steps are there, and the inputs have been read
     if (threadIdx.x == 0) sIsLast = is_last(args.tickets + slot * args.G + place.group, place.blocksOfGroup);
 

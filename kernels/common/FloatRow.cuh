@@ -1,33 +1,29 @@
-// FloatRow.cuh: rows of floats in shared memory that lanes read by four or eight.
+// FloatRow.cuh: rows of floats in shared memory that threads read by four or eight.
 #pragma once
 #include "common/Copy.cuh"
 
-// A row of N floats in shared memory. Eight of them are kept in two halves, four in each: so neighbouring lanes touch neighbouring banks.
+// A row of N floats in shared memory, of which a thread takes V, four at a time. Eight are kept in two halves, so that neighbouring lanes touch neighbouring banks.
+template <int V>
 struct FloatRow
 {
+    static constexpr int kQuad = V < 4 ? V : 4;
     f32* at;
     int N;
 
-    // Where element d stands that is read by V.
-    template <int V> __device__ inline f32* place(int d) const { return at + (V < 8 ? d : d / 8 * 4 + d % 4 + (d & 4 ? N / 2 : 0)); }
+    __device__ inline f32* quad(int d, int q) const { return at + (V == 8 ? (u32)(d + q / kQuad * N) / 2 : d + q); }
 
-    template <int V> __device__ inline void load(f32 (&to)[V], int d) const
+    // Where element d stands.
+    __device__ inline f32* place(int d) const { return quad(d - d % V, d % V / kQuad * kQuad) + d % kQuad; }
+
+    __device__ inline void load(f32 (&to)[V], int d) const
     {
-        if constexpr (V == 8)
-        {
-            ::load<4>(reinterpret_cast<f32 (&)[4]>(to[0]), at + d / 2);
-            ::load<4>(reinterpret_cast<f32 (&)[4]>(to[4]), at + (N + d) / 2);
-        }
-        else ::load<V>(to, at + d);
+        #pragma unroll
+        for (int q = 0; q < V; q += kQuad) ::load<kQuad>(reinterpret_cast<f32 (&)[kQuad]>(to[q]), quad(d, q));
     }
 
-    template <int V> __device__ inline void stash(int d, const f32 (&from)[V]) const
+    __device__ inline void stash(int d, const f32 (&from)[V]) const
     {
-        if constexpr (V == 8)
-        {
-            ::stash<4>(at + d / 2, reinterpret_cast<const f32 (&)[4]>(from[0]));
-            ::stash<4>(at + (N + d) / 2, reinterpret_cast<const f32 (&)[4]>(from[4]));
-        }
-        else ::stash<V>(at + d, from);
+        #pragma unroll
+        for (int q = 0; q < V; q += kQuad) ::stash<kQuad>(quad(d, q), reinterpret_cast<const f32 (&)[kQuad]>(from[q]));
     }
 };

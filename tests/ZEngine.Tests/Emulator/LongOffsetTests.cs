@@ -177,7 +177,7 @@ public sealed class LongOffsetTests
 
     /// <summary>Each row has a block backward, as on a device of so many multiprocessors, so that their sums are as long.</summary>
     [Theory, InlineData(null), InlineData(GateOrder.BeforeNorm), InlineData(GateOrder.AfterNorm)]
-    public void Norm(GateOrder? gate) => OuterDevice.Compare((1 << 18) + 1, blocks: 1, (device, rows) =>
+    public void Norm(GateOrder? gate) => OuterDevice.Compare((1 << 18) + 1, blocks: gate is null ? 1 : 8, (device, rows) =>
     {
         const long width = 1 << 13;
         long group = gate is null ? width : width / 8;
@@ -199,7 +199,7 @@ public sealed class LongOffsetTests
         y.Backend.RmsNormBackward(sum is null ? x : x with { X = sum.Sum }, rstd, dy, d, added, null, null);
         OuterDevice.AreLong(rows, y, d.X);
         return sum is null ? ([y, rstd, d.X, d.Z!], [d.Weight]) : ([y, sum.Sum, sum.Factor!, d.X, added!.DAdded!, added.DSquares!], [d.Weight]);
-    }, multiprocessors: 1 << 18);
+    }, multiprocessors: 1 << 22);
 
     private static void Clear(params ReadOnlySpan<Tensor?> tensors)
     {

@@ -123,6 +123,11 @@ internal sealed class OuterDevice : IDisposable
             var scan = MemoryMarshal.Read<CudaBackend.SelectiveScanBackwardArgs>(arguments.Span);
             return scan.Turns + (ulong)scan.Words * sizeof(uint);
         }
+        if (kernel.Contains("rms_norm_backward", StringComparison.Ordinal))
+        {
+            var norm = MemoryMarshal.Read<CudaBackend.RmsNormBackwardArgs>(arguments.Span);
+            return norm.Turns + (ulong)((long)norm.Slots * norm.Groups) * sizeof(uint);
+        }
         if (!kernel.Contains("ssd_scan_backward", StringComparison.Ordinal)) return null;
         var dual = MemoryMarshal.Read<CudaBackend.SsdBackwardArgs>(arguments.Span);
         return dual.Turns + (ulong)(dual.Chunks * dual.Chunk.Shape.G * dual.Passes) * sizeof(uint);

@@ -40,10 +40,15 @@ public sealed class BlocksOfMultiprocessor
         new("CausalConv1d.cu", "causal_conv1d_forward<f32, 4, true>", 128, 6, _ => 0),
         new("CausalConv1d.cu", "causal_conv1d_backward<bf16, 4, true>", 128, 6, _ => 0),
         new("CausalConv1d.cu", "causal_conv1d_backward<f32, 4, true>", 128, 6, _ => 0),
-        new("RmsNorm.cu", "rms_norm_forward<bf16, true>", 256, 4, _ => 4 * Width),
+        new("RmsNorm.cu", "rms_norm_forward<bf16, true>", 256, 4, _ => (int)Norm(DType.BFloat16).ForwardSharedBytes),
+        new("RmsNorm.cu", "rms_norm_forward<f32, true>", 256, 4, _ => (int)Norm(DType.Float32).ForwardSharedBytes),
+        new("RmsNorm.cu", "rms_norm_backward<bf16, true, 1>", 256, 4, _ => (int)Norm(DType.BFloat16).BackwardSharedBytes),
+        new("RmsNorm.cu", "rms_norm_backward<f32, true, 1>", 256, 4, _ => (int)Norm(DType.Float32).BackwardSharedBytes),
     ];
 
     private static SsdSweepPlan Sweep(DType type, int most) => SsdSweepPlan.For(N, P, Heads, 1, type, Batch, Length, 64, Multiprocessors, most);
+
+    private static CudaBackend.RmsNormPlan Norm(DType type) => CudaBackend.RmsNormPlan.For(Width, 16 / type.Size);
 
     public static TheoryData<string> Kernels => [.. Cases.Select(c => c.Name)];
 

@@ -29,9 +29,9 @@ public sealed class BytesInFlight
         new("StateUpdate.cu", "state_update<T, f32>", 256, All, 4),                                           // four channels of a warp
         new("StateUpdate.cu", "state_update<T, bf16>", 256, All, 4),
         new("RmsNorm.cu", "rms_norm_forward<T, true>", 256, All, 2, 1),
-        new("RmsNorm.cu", "rms_norm_backward<T, true, 0>", 256, CudaBackend.RmsNormBlocks, 2 * 2, 1, 2),
-        new("RmsNorm.cu", "rms_norm_backward<T, true, 1>", 256, CudaBackend.RmsNormGatedBlocks, 3, 1, 3),
-        new("RmsNorm.cu", "rms_norm_backward<T, true, 2>", 256, CudaBackend.RmsNormGatedBlocks, 3, 1, 3),
+        new("RmsNorm.cu", "rms_norm_backward<T, true, 0>", 256, CudaBackend.RmsNormBlocks, 2 * 2, 1),
+        new("RmsNorm.cu", "rms_norm_backward<T, true, 1>", 256, CudaBackend.RmsNormBlocks, 2 * 3, 1),
+        new("RmsNorm.cu", "rms_norm_backward<T, true, 2>", 256, CudaBackend.RmsNormBlocks, 2 * 3, 1),
         new("Rope.cu", "rope<T>", 256, All, 2),                                                               // both halves
         new("GatedActivation.cu", "gated_activation_forward<T>", 256, 8, 2),
         new("GatedActivation.cu", "gated_activation_backward<T>", 256, 8, 3),

@@ -222,11 +222,15 @@ internal sealed class ReduceScenario : OpScenario
 internal sealed class RmsNormScenario : OpScenario
 {
     public override string File => "RmsNorm.cu";
-    public override IEnumerable<Survivor> Survivors => [FirstSum("rms_norm_forward")];
+    public override IEnumerable<Survivor> Survivors =>
+        [FirstSum("rms_norm_forward"), new("rms_norm_backward", "the turn is seen before the sums", "seeing the turn orders what came before it here; on a GPU the fence does that")];
     protected override IEnumerable<OpCase> Cases =>
     [
         Case("rms_norm", "scenario, groups").With("group_size", 35).Normal("x", [3, 70]).Normal("weight", [70]).Build(),
         Case("rms_norm", "scenario").With("gated", true).With("group_size", 35).Normal("x", [3, 70]).Normal("z", [3, 70]).Normal("weight", [70]).Build(),
+        // More groups than multiprocessors: blocks walk two rows, and add to the same sums.
+        Case("rms_norm", "scenario, turns").With("group_size", 35).Normal("x", [4, 35 * 140]).Normal("weight", [35 * 140]).Build(),
+        Case("rms_norm", "scenario, turns with a gate").With("gated", true).With("group_size", 35).Normal("x", [4, 35 * 140]).Normal("z", [4, 35 * 140]).Normal("weight", [35 * 140]).Build(),
     ];
 
     /// <summary>A sum with a factor of each row, which is a sum over the block too.</summary>
