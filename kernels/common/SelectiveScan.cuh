@@ -158,13 +158,13 @@ struct TileLane
 // Where the i-th float stands, so that threads with eight neighbours each reach all banks: each 32 take the room of 36.
 __device__ inline i32 spread(i32 i) { return i + i / 32 * 4; }
 
-// dtBias·log2 e of the neighbouring channels whose steps this thread scales.
+// dtBias of the neighbouring channels whose steps this thread scales, as scale_steps takes it.
 template <int V>
 __device__ inline void load_bias(f32 (&bias)[V], const SelectiveScanShape& shape, const ScanPlace& place)
 {
     const TileLane<V> at(shape.width);
     #pragma unroll
-    for (int v = 0; v < V; v++) bias[v] = shape.dtBias && at.column + v < place.columns ? kLog2E * shape.dtBias[place.first + at.column + v] : 0.0f;
+    for (int v = 0; v < V; v++) bias[v] = shape.dtBias && at.column + v < place.columns ? (shape.hasSoftplus ? kLog2E : 1.0f) * shape.dtBias[place.first + at.column + v] : 0.0f;
 }
 
 template <bool isWide, typename T>
