@@ -7,12 +7,12 @@
 // Method     two launches: every channel of Δ needs the whole of p, and p all channels of u, so a wait for all blocks lies between them; one block that did both alone
 //            would read both matrices on one multiprocessor. selective_state_project: a warp owns kColumns rows of p for up to Rows sequences; the block convolves kChunk
 //            channels at a time into shared memory, for itself: that is K inputs and taps a channel, little beside a launch for it. selective_state_update: a block owns
-//            32 channels of a sequence; it convolves them again and moves up their inputs, multiplies by dtProject with four channels to a warp, brings the states forward
+//            32 channels of a sequence; it convolves them again and moves up their inputs, multiplies by dtProject with eight lanes to a channel, brings the states forward
 //            four to a thread, and adds up those of a channel as SelectiveScanForward.cu does.
 // Layout     x, z [B, D], rows any distance apart; y [B, D]; p [B, G, R + 2·N]; convolution [S, K − 1, D], states [S, D, N] float; slots [B] or null; project
 //            [G, R + 2·N, D / G], dtProject [D, R] of type TW; weight [D, K], bias, skip, dtBias [D], logA [D, N] float; bias, skip, dtBias, z may be null.
 // Launch     selective_state_project: grid G·ceil((R + 2·N) / (8·kColumns))·ceil(B / Rows), block 256, dynamic shared memory of Rows·kChunk elements; kColumns = Rows == 1 ? 1 : 4.
-//            selective_state_update: grid B·G·ceil(D / G / 32), block 256, dynamic shared memory of R + 2·N + 32·(2 + ceil(N / 16)) + 33·N floats.
+//            selective_state_update: grid B·G·ceil(D / G / 32), block 256, dynamic shared memory of R + 2·N + 32·(2 + ceil(N / 16)) + N·(32 + 8 / min(ceil(N / 4), 8)) floats.
 // Traffic    selective_state_project: each of its blocks reads its rows of project once, and for each of its sequences D / G elements and (2·K − 1)·D / G floats, or
 //            2·K·D / G with a bias; writes B·G·(R + 2·N) elements. selective_state_update: for each sequence reads x, z and D·R of dtProject, D·(2·K − 1 + 2·N) floats, D more for bias, skip and
 //            dtBias each, and its group's p for every 32 channels; writes D elements and D·(K − 1 + N) floats.
@@ -31,7 +31,6 @@ constexpr int kThreads = 256, kWarps = kThreads / kWarp;
 constexpr int kChunk = 1024;                                  // channels that are convolved at a time: whole rounds of a warp along a row
 constexpr int kAccess = 8;                                    // neighbouring elements of a row of a matrix that a lane takes, as in matmul_rows
 constexpr int kStates = 16;                                   // of a channel that are added up one after the other
-constexpr int kPitch = kWarp + 1;
 
 template <typename T, typename TW>
 struct SelectiveStateArgs                                     // mirrored in CudaSelectiveStateUpdate.cs, field for field
@@ -134,7 +133,8 @@ __global__ void __launch_bounds__(kThreads) selective_state_update(const Selecti
     f32* sU = sP + height;                                    // [32]
     f32* sDelta = sU + kWarp;                                 // Δ·log2 e [32]
     f32* sY = sDelta + kWarp;                                 // [parts, 32]
-    f32* sState = sY + parts * kWarp;                         // [N, 32], kPitch apart
+    f32* sState = sY + parts * kWarp;                         // [N, 32], pitch apart
+    const int quads = (args.N + 3) / 4, pitch = kWarp + 8 / min(max(quads, 1), 8);    // quads of up to 32 states, and the channels beside, that a warp stores lie in different banks
     const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, group = blockIdx.x / blocks % args.G;
     const int place = blockIdx.x % blocks * kWarp, first = group * own + place, channels = min(kWarp, own - place);
     const i64 b = blockIdx.x / blocks / args.G, slot = slot_of(args.slots, args.isLong, args.slotCount, b);
@@ -156,29 +156,37 @@ __global__ void __launch_bounds__(kThreads) selective_state_update(const Selecti
         else if (warp < 3) normalize<T>(sP + args.R + (warp - 1) * args.N, args.N, args.eps);
         __syncthreads();                                      // the parts of p have been normalised
     }
-    #pragma unroll
-    for (int i = 0; i < kWarp / kWarps; i++)
     {
-        const int c = warp * (kWarp / kWarps) + i;
-        f32 sum = 0;
+        // A lane has the sums of four lanes of a warp that had the channel alone: they are added in the order of warp_sum.
+        constexpr int kLanes = kWarps, kSums = kWarp / kLanes;    // of a channel, of a lane
+        static_assert(kWarp * kLanes == kThreads && kSums == 4);
+        const int c = threadIdx.x / kLanes;
+        f32 sums[kSums] = {};
         if (c < channels)
-            for (int k = lane * kAccess; k < args.R; k += kWarp * kAccess)
-            {
-                f32 w[kAccess];
-                load_row(w, args.dtProject + (i64)(first + c) * args.R, k, args.R, args.isDtProjectWide);
-                f32 r[kAccess];
-                load_row(r, sP, k, args.R, true);
+            for (int start = lane % kLanes * kAccess; start < args.R; start += kWarp * kAccess)
                 #pragma unroll
-                for (int v = 0; v < kAccess; v++) sum = fmaf(r[v], w[v], sum);
-            }
-        sum = warp_sum(sum);
-        if (lane != 0 || c >= channels) continue;
-        f32 delta[1] = {to_f32(from_f32<T>(sum))};
-        scale_steps(delta, {args.dtBias ? kLog2E * args.dtBias[first + c] : 0.0f}, true);
-        sDelta[c] = delta[0];
+                for (int i = 0; i < kSums; i++)
+                {
+                    const int k = start + i * kLanes * kAccess;
+                    if (k >= args.R) break;
+                    f32 w[kAccess];
+                    load_row(w, args.dtProject + (i64)(first + c) * args.R, k, args.R, args.isDtProjectWide);
+                    f32 r[kAccess];
+                    load_row(r, sP, k, args.R, true);
+                    #pragma unroll
+                    for (int v = 0; v < kAccess; v++) sums[i] = fmaf(r[v], w[v], sums[i]);
+                }
+        f32 sum = (sums[0] + sums[2]) + (sums[1] + sums[3]);
+        #pragma unroll
+        for (int distance = kLanes / 2; distance > 0; distance /= 2) sum += __shfl_xor_sync(kAllLanes, sum, distance);
+        if (lane % kLanes == 0 && c < channels)
+        {
+            f32 delta[1] = {to_f32(from_f32<T>(sum))};
+            scale_steps(delta, {args.dtBias ? kLog2E * args.dtBias[first + c] : 0.0f}, true);
+            sDelta[c] = delta[0];
+        }
     }
     __syncthreads();                                          // Δ is there
-    const int quads = (args.N + 3) / 4;
     for (int i = threadIdx.x; i < channels * quads; i += kThreads)
     {
         const int c = i / quads, n = (i - c * quads) * 4;
@@ -205,7 +213,7 @@ __global__ void __launch_bounds__(kThreads) selective_state_update(const Selecti
         {
             if (n + k >= args.N) break;
             h[k] = fmaf(power_of_two(delta * -expf(a[k])), h[k], input * (kLn2 * sP[args.R + n + k]));
-            sState[(n + k) * kPitch + c] = h[k];
+            sState[(n + k) * pitch + c] = h[k];
             if (!args.areStatesWide) states[k] = h[k];
         }
         if (args.areStatesWide) store<4>(states, h);
@@ -216,7 +224,7 @@ __global__ void __launch_bounds__(kThreads) selective_state_update(const Selecti
         {
             const int end = min(args.N, (part + 1) * kStates);
             f32 y = part == 0 && args.skip ? args.skip[first + lane] * sU[lane] : 0.0f;
-            for (int n = part * kStates; n < end; n++) y = fmaf(sState[n * kPitch + lane], sP[args.R + args.N + n], y);
+            for (int n = part * kStates; n < end; n++) y = fmaf(sState[n * pitch + lane], sP[args.R + args.N + n], y);
             sY[part * kWarp + lane] = y;
         }
     __syncthreads();                                          // the parts of y are there

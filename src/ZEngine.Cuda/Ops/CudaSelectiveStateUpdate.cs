@@ -19,6 +19,9 @@ internal sealed partial class CudaBackend
         public float Eps;
     }
 
+    /// <summary>As in kernels/SelectiveStateUpdate.cu: floats from a state's channels in shared memory to those of the next.</summary>
+    private static int SelectivePitch(int states) => SelectiveChannels + 8 / Math.Clamp((states + 3) / 4, 1, 8);
+
     internal override void SelectiveStateUpdate(Tensor x, SelectiveStateLayer layer, SelectiveStateCache cache, Tensor? z, Tensor? slots, Tensor y)
     {
         const string op = "SelectiveStateUpdate";
@@ -41,6 +44,6 @@ internal sealed partial class CudaBackend
         Kernel(SelectiveStateUpdateFile, $"selective_state_project<{x.DType}, {layer.Projection.DType}, {together}>").Launch(
             Blocks(op, groups * rowBlocks * ((batch + together - 1) / together)), SelectiveThreads, together * SelectiveChunk * x.DType.Size, args);
         Kernel(SelectiveStateUpdateFile, $"selective_state_update<{x.DType}, {layer.Projection.DType}>").Launch(
-            Blocks(op, batch * groups * channelBlocks), SelectiveThreads, ((int)rows + SelectiveChannels * (2 + (n + SelectiveStates - 1) / SelectiveStates) + (SelectiveChannels + 1) * n) * sizeof(float), args);
+            Blocks(op, batch * groups * channelBlocks), SelectiveThreads, ((int)rows + SelectiveChannels * (2 + (n + SelectiveStates - 1) / SelectiveStates) + SelectivePitch(n) * n) * sizeof(float), args);
     }
 }
