@@ -66,7 +66,7 @@ internal static class LayerCases
         double backward = Least(tokens * Half * (2 * projected + inner), tokens * (heads * (4 * chunk * p + 10 * p * n) + 6 * chunk * n));
         SsdSweepPlan sweep = SsdSweepPlan.For((int)n, (int)p, (int)heads, 1, DType.BFloat16, (int)sequences, steps, (int)chunk, 132, 227 << 10);
         return new("Mamba2Scan", [new("B", 1, 2, sequences), new("L", 256, 384, steps), new("H", 8 * sweep.Heads, 16 * sweep.Heads, heads)], $"P {p} N {n} K {taps}", [2, 512, 8 * sweep.Heads], sizes => (int)(sizes[0] * sizes[2] / sweep.Heads),
-            [new("forward", forward), new("forward in training", forward), new("backward", backward, SerialSteps: sweep.Shares - 1)],
+            [new("forward", forward), new("forward in training", forward), new("backward", backward, SerialSteps: sweep.Shares - 1 + CudaBackend.RmsNormBlocks - 1)],
             (counter, sizes) =>
             {
                 var make = new Operands(counter.Device);

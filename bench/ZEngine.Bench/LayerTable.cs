@@ -15,12 +15,20 @@ internal static class LayerTable
     public static void Run(string? filter)
     {
         Console.WriteLine(Head);
+        var widths = new List<string>();
         foreach (LayerCost layer in LayerCases.Shown)
         {
             if (filter is not null && !layer.ToString().Contains(filter, StringComparison.OrdinalIgnoreCase)) continue;
             LaunchCost[] costs = layer.Extrapolate(driver => CudaDevice.Open(0, driver), layer.Layer);
-            for (int p = 0; p < costs.Length; p++) Console.WriteLine(Row(layer, layer.Passes[p], costs[p]));
+            for (int p = 0; p < costs.Length; p++)
+            {
+                Console.WriteLine(Row(layer, layer.Passes[p], costs[p]));
+                (double wide, double passes) = costs[p].Widths;
+                widths.Add(string.Create(CultureInfo.InvariantCulture, $"| {layer.Op} | {layer.Sizes} | {layer.Passes[p].Name} | {wide:F2} | {passes:F2} |"));
+            }
         }
+        Console.WriteLine("| op | sizes, BFloat16 | pass | bytes by 16 | shared wavefronts / ideal |\n|---|---|---|--:|--:|");
+        foreach (string row in widths) Console.WriteLine(row);
     }
 
     public static string Row(LayerCost layer, LayerPass pass, LaunchCost cost)

@@ -9,7 +9,13 @@ namespace ZEngine.Emulator;
 /// <param name="Instructions">Instructions of the PTX, each of a warp, but for moves and parameters, which the assembler makes operands of others.</param>
 /// <param name="MatrixFlops">Operations of the tensor cores.</param>
 /// <param name="Launches">Launches.</param>
-public readonly record struct LaunchCost(double MemoryBytes, double L2Bytes, double Wavefronts, double Specials, double Floats, double Instructions, double MatrixFlops, double Launches)
+/// <param name="GlobalBytes">Bytes of global memory that were asked for.</param>
+/// <param name="WideBytes">Those of them that were asked for by 16.</param>
+/// <param name="SharedPasses">Passes over the banks that loads and stores of shared memory took.</param>
+/// <param name="SharedBytes">Bytes that they asked for.</param>
+public readonly record struct LaunchCost(
+    double MemoryBytes, double L2Bytes, double Wavefronts, double Specials, double Floats, double Instructions, double MatrixFlops, double Launches, double GlobalBytes = 0, double WideBytes = 0,
+    double SharedPasses = 0, double SharedBytes = 0)
 {
     private const int SectorBytes = 32, WavefrontBytes = 128;
 
@@ -18,18 +24,24 @@ public readonly record struct LaunchCost(double MemoryBytes, double L2Bytes, dou
     {
         InstructionCounter copies = launch[InstructionClass.AsyncCopy];
         long sectors = launch[InstructionClass.GlobalLoad].Misses + launch[InstructionClass.GlobalStore].Sectors + launch[InstructionClass.Atomic].Sectors + copies.Sectors;
-        long wavefronts = launch[InstructionClass.SharedLoad].Wavefronts + launch[InstructionClass.SharedStore].Wavefronts + launch[InstructionClass.MatrixLoad].Wavefronts + launch.Of("shfl").Executions;
+        InstructionCounter loads = launch[InstructionClass.SharedLoad], stores = launch[InstructionClass.SharedStore], matrices = launch[InstructionClass.MatrixLoad];
+        (long global, long wide) = launch.GlobalWidth;
+        long passes = loads.Wavefronts + stores.Wavefronts + matrices.Wavefronts, wavefronts = passes + launch.Of("shfl").Executions;
         long bytes = launch.DistinctBytes ?? throw new ArgumentException("The launch was counted without EmulatorChecks.Footprints.", nameof(launch));
         long operands = launch.Of("mov.").Executions + launch.Of("ld.param").Executions + launch.Of("cvta.").Executions;
-        return new(bytes, SectorBytes * sectors, wavefronts + (double)copies.Bytes / WavefrontBytes, launch[InstructionClass.Transcendental].Threads, launch[InstructionClass.Float].Threads, launch.Total.Executions - operands, launch.MatrixFlops, 1);
+        return new(bytes, SectorBytes * sectors, wavefronts + (double)copies.Bytes / WavefrontBytes, launch[InstructionClass.Transcendental].Threads, launch[InstructionClass.Float].Threads, launch.Total.Executions - operands, launch.MatrixFlops, 1, global, wide, passes, loads.Bytes + stores.Bytes + matrices.Bytes);
     }
+
+    /// <summary>The share of the bytes of global memory that were asked for by 16, and passes over shared memory beside those of whole rows of banks.</summary>
+    public (double Wide, double Passes) Widths => (WideBytes / GlobalBytes, SharedPasses / (SharedBytes / WavefrontBytes));
 
     /// <summary>One after the other.</summary>
     public static LaunchCost operator +(LaunchCost a, LaunchCost b) => new(a.MemoryBytes + b.MemoryBytes, a.L2Bytes + b.L2Bytes, a.Wavefronts + b.Wavefronts, a.Specials + b.Specials, a.Floats + b.Floats,
-        a.Instructions + b.Instructions, a.MatrixFlops + b.MatrixFlops, a.Launches + b.Launches);
+        a.Instructions + b.Instructions, a.MatrixFlops + b.MatrixFlops, a.Launches + b.Launches, a.GlobalBytes + b.GlobalBytes, a.WideBytes + b.WideBytes, a.SharedPasses + b.SharedPasses, a.SharedBytes + b.SharedBytes);
 
     /// <summary>Every count times a factor.</summary>
-    public static LaunchCost operator *(LaunchCost a, double factor) => new(a.MemoryBytes * factor, a.L2Bytes * factor, a.Wavefronts * factor, a.Specials * factor, a.Floats * factor, a.Instructions * factor, a.MatrixFlops * factor, a.Launches * factor);
+    public static LaunchCost operator *(LaunchCost a, double factor) => new(a.MemoryBytes * factor, a.L2Bytes * factor, a.Wavefronts * factor, a.Specials * factor, a.Floats * factor, a.Instructions * factor, a.MatrixFlops * factor, a.Launches * factor,
+        a.GlobalBytes * factor, a.WideBytes * factor, a.SharedPasses * factor, a.SharedBytes * factor);
 
     /// <inheritdoc cref="op_Addition"/>
     public static LaunchCost Add(LaunchCost a, LaunchCost b) => a + b;

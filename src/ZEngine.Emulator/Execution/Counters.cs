@@ -112,6 +112,23 @@ public sealed class LaunchProfile
     public IEnumerable<(int Line, InstructionCounter Counter)> Lines =>
         _infos.Select(info => info.SourceLine).Distinct().Order().Select(line => (line, AtLine(line)));
 
+    /// <summary>Bytes that global loads, stores and asynchronous copies asked for, and those of them that instructions of 16 bytes a thread did.</summary>
+    public (long Bytes, long Wide) GlobalWidth
+    {
+        get
+        {
+            long bytes = 0, wide = 0;
+            for (int i = 0; i < _infos.Length; i++)
+            {
+                if (_infos[i].Class is not (InstructionClass.GlobalLoad or InstructionClass.GlobalStore or InstructionClass.AsyncCopy)) continue;
+                bytes += _counters[i].Bytes;
+                // Copies past the L1 cache are of 16 bytes alone, of which a thread may have any filled with zeros.
+                if (_counters[i].Bytes == 16 * _counters[i].Threads || _infos[i].Form.StartsWith("cp.async.cg", StringComparison.Ordinal)) wide += _counters[i].Bytes;
+            }
+            return (bytes, wide);
+        }
+    }
+
     /// <summary>Bytes that global loads, asynchronous copies and atomics asked for.</summary>
     public long GlobalBytesRead => this[InstructionClass.GlobalLoad].Bytes + this[InstructionClass.AsyncCopy].Bytes;
 
