@@ -169,14 +169,14 @@ public sealed class StateUpdateTests
             () => ZEngine.Ops.StateUpdate(x, dt, layer.A, layer.Weight, near, z: z), slots => ZEngine.Ops.StateUpdate(x, dt, layer.A, layer.Weight, far, z: z, slots: slots));
     }
 
-    [Fact]
-    public void Traffic_equals_the_header()
+    [Theory, InlineData(DType.Float32), InlineData(DType.BFloat16)]
+    public void Traffic_equals_the_header(DType states)
     {
         using var counted = new CountedDevice();
         using TensorScope scope = TensorScope.Enter();
         const long half = 2, single = 4, batch = 3, p = 64, slices = 2, n = 64, width = H * p + 2 * G * n;   // so few units that each has a block
         var layer = new Layer(counted.Device, DType.BFloat16, p, n);
-        var cache = new StateCache(layer.Convolution, layer.Scan, Tensor.Zeros([3, G], DType.Int32, counted.Device));
+        var cache = new StateCache(layer.Convolution, layer.Scan.To(states), Tensor.Zeros([3, G], DType.Int32, counted.Device));
         (Tensor x, Tensor dt, Tensor z) = layer.Step(0);
         Tensor slots = Tensor.From<int>([2, 0, 1], [3], counted.Device);
         counted.Launches();
@@ -186,8 +186,8 @@ public sealed class StateUpdateTests
         // A channel's convolution: K − 1 inputs, K taps, its bias and x. Each block convolves its channels and B and C, the last of a group moves the inputs of B and C.
         const long channel = (K - 1 + K + 1) * single + half, blocks = batch * H * slices;
         // Every thread asks for the slot, one for dt, its bias and A; of each channel one lane for the gate and the skip. Those that move inputs ask for the slot again. A ticket is asked for once a block.
-        const long read = blocks * (32 + 2 * n) * channel + batch * G * 2 * n * ((K - 2) * single + half) + batch * H * p * n * single + (blocks + batch * G) * 256 * single + blocks * (half + 2 * single) + batch * H * p * (half + single);
-        const long written = batch * (K - 1) * width * single + batch * H * p * (n * single + half);
+        long read = blocks * (32 + 2 * n) * channel + batch * G * 2 * n * ((K - 2) * single + half) + batch * H * p * n * states.Size + (blocks + batch * G) * 256 * single + blocks * (half + 2 * single) + batch * H * p * (half + single);
+        long written = batch * (K - 1) * width * single + batch * H * p * (n * states.Size + half);
         CountedDevice.Moved(read, written, launches[0]);
         Assert.Equal(blocks, launches[0][InstructionClass.Atomic].Threads);
     }
