@@ -95,7 +95,8 @@ internal sealed class Mamba2Pass
         (long inner, long channels) = (_norm.Shape[0], _taps.Shape[0]);
         Backend backend = _projected.Backend;
         Tensor Rows(long width) => Tensor.Empty([_projected.Shape[0], _projected.Shape[1], width], _projected.DType, _projected.Device);
-        bool isOfX = backend.SsdConvolves(scan, _taps.Shape[2]);
+        // A packed sequence of one step has the bits of a step by itself, which is not walked as a chunk is where nothing is kept of it.
+        bool isOfX = backend.SsdConvolves(scan, _taps.Shape[2]) && (isTracked || scan.Z is not null || scan.Options.Layout is not { } layout || layout.Singles().Length == 0);
         long first = isOfX ? inner : 0, count = channels - first;
         Tensor mixed = Rows(count);
         backend.CausalConv1dForward(_convolution.Channels(first, count), mixed, ConvState.Slice(2, first, count));

@@ -32,6 +32,9 @@ public sealed class SequenceLayout
     /// <summary>Where sequence <paramref name="index"/> ends, exclusive.</summary>
     public long End(int index) => _cuSeqlens[index + 1];
 
+    /// <summary>The numbers of the sequences of one step.</summary>
+    internal long[] Singles() => [.. from i in Enumerable.Range(0, Count) where End(i) - Start(i) == 1 select (long)i];
+
     /// <summary>Stretches of at most so many steps that all sequences of a batch fall into; none crosses a boundary.</summary>
     internal static long Stretches(SequenceLayout? layout, long batch, long length, long steps)
     {

@@ -110,7 +110,7 @@ internal sealed partial class CudaBackend
         SsdShape shape = ShapeOf(x, table, y);
         // A step by itself leaves nothing for others. Packed sequences of one step are worked out so too, as they would be alone.
         bool areSteps = states is null && ungated is null && gate is null && input is null;
-        long[]? singles = areSteps && x.Options.Layout is { } layout ? [.. from i in Enumerable.Range(0, layout.Count) where layout.End(i) - layout.Start(i) == 1 select (long)i] : null;
+        long[]? singles = areSteps ? x.Options.Layout?.Singles() : null;
         if (areSteps && shape.L == 1 || singles?.Length == shape.Sequences)
         {
             SsdScanSteps(x, shape, y, finalState, singles);

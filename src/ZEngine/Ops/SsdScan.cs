@@ -116,9 +116,9 @@ public static partial class Ops
     /// <param name="scanState">[B, H, P, N], Float32, or null for zeros; with packed sequences one per sequence.</param>
     /// <remarks>
     /// The numbers are those of <see cref="CausalConv1d"/>, <see cref="SsdScan"/> and <see cref="RmsNorm"/> with the gate before the norm, one after the other. On
-    /// CUDA the convolution of x is part of the scan where the sequences are enough to fill the device and there are at most 4 taps, to the same bits, but for
-    /// packed sequences of one step without gradients, which are walked as a chunk is; with gradients what it makes is kept, without them it is never written. The gradient of projected is
-    /// written into one buffer by the ops that make its parts. Dao and Gu 2024, arXiv:2405.21060, section 7.
+    /// CUDA the convolution of x is part of the scan where the sequences are enough to fill the device and there are at most 4 taps, to the same bits; with gradients what it makes is
+    /// kept, without them it is never written. Where the norm's factor is left to others, a packed sequence of one step is walked as a chunk is, and its factor is left too: alone neither
+    /// would be, which rounds otherwise; and where rows of projected are no whole accesses of 16 bytes, the norm of a single row may add in another order than that of several. The gradient of projected is written into one buffer by the ops that make its parts. Dao and Gu 2024, arXiv:2405.21060, section 7.
     /// </remarks>
     public static Mamba2ScanResult Mamba2Scan(
         Tensor projected, Tensor A, Tensor weight, Tensor norm, Mamba2ScanOptions options, Tensor? bias = null, Tensor? D = null, Tensor? dtBias = null, Tensor? convState = null, Tensor? scanState = null)

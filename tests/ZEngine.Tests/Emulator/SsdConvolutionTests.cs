@@ -32,6 +32,26 @@ public sealed class SsdConvolutionTests
 
     public static TheoryData<int> Numbers => [.. Enumerable.Range(0, Calls.Length)];
 
+    /// <summary>The whole of a layer between its projections, with sequences of one step among the packed ones, where the convolution is part of the scan.</summary>
+    [Theory, InlineData(DType.BFloat16), InlineData(DType.Float32)]
+    public void Packed_sequences_have_the_bits_of_each_alone(DType type)
+    {
+        using var counted = new CountedDevice();
+        using TensorScope scope = TensorScope.Enter();
+        const long heads = 8, p = 8, n = 8, taps = 4, inner = heads * p, channels = inner + 2 * n;     // rows of whole accesses: the norm adds others in another order
+        long[] lengths = [1, 30, 2, 1, 70];
+        Tensor Normal(ulong seed, params ReadOnlySpan<long> shape) => counted.Normal(seed, shape);
+        PackedLaw.Holds(lengths, (x, state, all, layout) =>
+            {
+                Mamba2ScanResult result = ZEngine.Ops.Mamba2Scan(
+                    x[0], all[0], all[1], all[2], new Mamba2ScanOptions(1, 1e-5f, Scan: new SsdScanOptions(HasLogA: true, Layout: layout)), all[3], all[4], all[5], scanState: state);
+                return (result.Y, result.ScanState);
+            },
+            [Normal(1, 1, lengths.Sum(), inner + channels + heads).To(type)], Normal(2, lengths.Length, heads, p, n),
+            [Normal(3, heads), Normal(4, channels, 1, taps), Normal(5, inner), Normal(6, channels), Normal(7, heads), Normal(8, heads)],
+            Normal(9, 1, lengths.Sum(), inner).To(type), Normal(10, lengths.Length, heads, p, n));
+    }
+
     /// <summary>y, the final state, the states at borders, the convolution's final state and what it made of x; and the scan's launch.</summary>
     private static (float[][] Results, LaunchProfile Launch) Run(CountedDevice counted, Call call, bool isInScan, Func<Tensor, Tensor>? place = null)
     {
